@@ -1,0 +1,1 @@
+"""Bytes and JSON: canonical form, hashes, keys and signatures; knows nothing of rooms."""

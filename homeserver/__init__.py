@@ -1,0 +1,1 @@
+"""Restante: a federated Matrix homeserver."""

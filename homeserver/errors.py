@@ -1,0 +1,106 @@
+"""The errors that services raise; `homeserver.http.errors` turns them into Matrix error bodies.
+
+The text of an error is shown to the client, so it never holds what the client may not know.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class MatrixError(Exception):
+    """An answer other than success: a status, an `errcode`, a text for people, further fields of the body."""
+
+    status = 400
+    errcode = "M_UNKNOWN"
+
+    def __init__(
+        self, message: str, *, errcode: str | None = None, status: int | None = None, **fields: Any
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.errcode = errcode or self.errcode
+        self.status = status or self.status
+        self.fields = fields
+
+
+class NotJson(MatrixError):
+    """The body is not JSON."""
+
+    errcode = "M_NOT_JSON"
+
+
+class BadJson(MatrixError):
+    """JSON, but not of the form that the endpoint takes."""
+
+    errcode = "M_BAD_JSON"
+
+
+class InvalidParam(MatrixError):
+    """A parameter has a value that cannot be used."""
+
+    errcode = "M_INVALID_PARAM"
+
+
+class MissingParam(MatrixError):
+    """A required parameter is absent."""
+
+    errcode = "M_MISSING_PARAM"
+
+
+class Unrecognized(MatrixError):
+    """No such endpoint (404), or not with that method (405)."""
+
+    status = 404
+    errcode = "M_UNRECOGNIZED"
+
+
+class NotFound(MatrixError):
+    """What was asked for does not exist, or the asker may not know that it does."""
+
+    status = 404
+    errcode = "M_NOT_FOUND"
+
+
+class Forbidden(MatrixError):
+    """Known, understood and refused."""
+
+    status = 403
+    errcode = "M_FORBIDDEN"
+
+
+class MissingToken(MatrixError):
+    """The endpoint needs an access token."""
+
+    status = 401
+    errcode = "M_MISSING_TOKEN"
+
+
+class UnknownToken(MatrixError):
+    """The access token is not, or no longer, valid; `soft_logout=True` where the session still exists."""
+
+    status = 401
+    errcode = "M_UNKNOWN_TOKEN"
+
+
+class TooLarge(MatrixError):
+    """A body or an event over its size limit."""
+
+    status = 413
+    errcode = "M_TOO_LARGE"
+
+
+class LimitExceeded(MatrixError):
+    """Too many requests; `retry_after_ms` is when to come back, `limit` is the name of the limit."""
+
+    status = 429
+    errcode = "M_LIMIT_EXCEEDED"
+
+    def __init__(self, limit: str, retry_after_ms: int) -> None:
+        super().__init__(f"Too many requests ({limit})", retry_after_ms=retry_after_ms)
+        self.limit = limit
+        self.retry_after_ms = retry_after_ms
+
+
+class Conflict(Exception):
+    """Somebody else wrote first; the deed is to be done again on the new state."""

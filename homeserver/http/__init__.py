@@ -1,0 +1,1 @@
+"""HTTP: routing, requests, answers, errors, authentication, rate limits."""

@@ -1,0 +1,1 @@
+"""Says what lies after a position, and wakes whoever waits for it."""

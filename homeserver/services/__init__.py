@@ -1,0 +1,1 @@
+"""The deeds of the server, one module per topic: no HTTP and no SQL."""

@@ -1,0 +1,1 @@
+"""Reading on from a cursor: `GET /sync`."""

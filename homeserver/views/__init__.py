@@ -1,0 +1,1 @@
+"""What a reader is shown: tokens, filters, the client form of events, unread counts."""
