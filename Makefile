@@ -1,0 +1,38 @@
+# Everything runs in a virtual environment of its own, made from the lock files.
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+
+.PHONY: run test interop check fix bench soak lock
+
+run: $(VENV)/ready
+	$(PYTHON) -m homeserver run --first-start
+
+test: $(VENV)/ready
+	$(PYTHON) -m pytest -m "not interop and not soak"
+
+interop: $(VENV)/ready
+	$(PYTHON) -m pytest -m interop
+
+check: $(VENV)/ready
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+fix: $(VENV)/ready
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(VENV)/ready
+	$(PYTHON) -m benchmarks
+
+soak: $(VENV)/ready
+	$(PYTHON) -m pytest -m soak
+
+lock: $(VENV)/ready
+	$(VENV)/bin/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-trusted-host --strip-extras --output-file requirements.lock pyproject.toml
+	$(VENV)/bin/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-trusted-host --strip-extras --allow-unsafe --extra dev --output-file requirements-dev.lock pyproject.toml
+
+$(VENV)/ready: requirements-dev.lock
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --require-hashes -r requirements-dev.lock
+	touch $@

@@ -1,0 +1,97 @@
+"""Ed25519 keys and the text that they are kept in."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import nacl.exceptions
+import nacl.signing
+
+from crypto import base64
+from crypto.errors import CryptoError, KeyFormatError
+
+_ALGORITHM = "ed25519"
+_VERSION = re.compile(r"[a-zA-Z0-9_]+")
+_SEED_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A private key with the version that others know it by."""
+
+    version: str
+    private: nacl.signing.SigningKey
+
+    @property
+    def key_id(self) -> str:
+        """The key's name in signatures: `ed25519:version`."""
+        return f"{_ALGORITHM}:{self.version}"
+
+    @property
+    def public_base64(self) -> str:
+        """The public half, in unpadded Base64."""
+        return base64.encode_unpadded(bytes(self.private.verify_key))
+
+    def sign(self, message: bytes) -> bytes:
+        """The 64 bytes of the signature."""
+        return self.private.sign(message).signature
+
+
+def generate(version: str) -> SigningKey:
+    """A new key."""
+    return SigningKey(_checked_version(version), nacl.signing.SigningKey.generate())
+
+
+def key_from_seed(version: str, seed: bytes) -> SigningKey:
+    """The key that grows from 32 secret bytes."""
+    if len(seed) != _SEED_BYTES:
+        message = f"the seed of a key has {_SEED_BYTES} bytes, not {len(seed)}"
+        raise KeyFormatError(message)
+    return SigningKey(_checked_version(version), nacl.signing.SigningKey(seed))
+
+
+def parse_key_file(text: str) -> list[SigningKey]:
+    """The keys in a key file: lines of `ed25519 version base64-seed`, the first is the one to sign with."""
+    keys = []
+    for number, line in enumerate(text.splitlines(), 1):
+        fields = line.split()
+        if not fields:
+            continue
+        if len(fields) != 3:  # noqa: PLR2004
+            message = f"line {number} is not `ed25519 version seed`"
+            raise KeyFormatError(message)
+        algorithm, version, seed = fields
+        if algorithm != _ALGORITHM:
+            message = f"line {number} has a key of the unknown kind {algorithm!r}"
+            raise KeyFormatError(message)
+        try:
+            keys.append(key_from_seed(version, base64.decode(seed)))
+        except CryptoError as error:
+            message = f"line {number}: {error}"
+            raise KeyFormatError(message) from error
+    if not keys:
+        message = "there is no key in it"
+        raise KeyFormatError(message)
+    return keys
+
+
+def format_key_file(keys: list[SigningKey]) -> str:
+    """The text of a key file."""
+    return "".join(f"{_ALGORITHM} {key.version} {base64.encode_unpadded(bytes(key.private))}\n" for key in keys)
+
+
+def parse_verify_key(text: str) -> nacl.signing.VerifyKey:
+    """A public key from its Base64; raises `KeyFormatError`."""
+    try:
+        return nacl.signing.VerifyKey(base64.decode(text))
+    except (CryptoError, ValueError, nacl.exceptions.CryptoError) as error:
+        message = "not an Ed25519 public key"
+        raise KeyFormatError(message) from error
+
+
+def _checked_version(version: str) -> str:
+    if _VERSION.fullmatch(version) is None:
+        message = f"a key version is made of letters, digits and underscores, not {version!r}"
+        raise KeyFormatError(message)
+    return version

@@ -1,0 +1,144 @@
+"""The read side of rooms: current state, memberships, events; from memory where a room is warm."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from homeserver.errors import NotFound
+from homeserver.ids import UserId
+from homeserver.rooms.live_rooms import CREATE, POWER_LEVELS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from homeserver.eventgraph.event import Event, StateKey
+    from homeserver.eventgraph.power_levels import PowerLevels
+    from homeserver.eventgraph.room_versions import RoomVersion
+    from homeserver.ids import EventId, RoomId
+    from homeserver.rooms.live_rooms import LiveRooms
+    from homeserver.rooms.memberships import Memberships
+    from homeserver.storage.events import EventStore, RoomPoint, StoredEvent
+    from homeserver.storage.memberships import MembershipRow, MembershipStore
+    from homeserver.storage.state import StateStore
+
+
+class RoomReader:
+    """Answers about rooms. Nothing that is not yet committed is ever told."""
+
+    def __init__(
+        self,
+        live_rooms: LiveRooms,
+        events: EventStore,
+        state: StateStore,
+        memberships: Memberships,
+        membership_store: MembershipStore,
+    ) -> None:
+        self._live_rooms = live_rooms
+        self._events = events
+        self._state = state
+        self._memberships = memberships
+        self._membership_store = membership_store
+
+    async def exists(self, room_id: RoomId) -> bool:
+        """Whether this server knows the room."""
+        return await self._live_rooms.find(room_id) is not None
+
+    async def version(self, room_id: RoomId) -> RoomVersion:
+        """The version of a room; `NotFound` for an unknown one."""
+        return (await self._live_rooms.get(room_id)).version
+
+    async def room_nid(self, room_id: RoomId) -> int:
+        """The number of a room; `NotFound` for an unknown one."""
+        return (await self._live_rooms.get(room_id)).room_nid
+
+    async def state_event(self, room_id: RoomId, event_type: str, state_key: str = "") -> Event | None:
+        """One event of the current state."""
+        key = (event_type, state_key)
+        return (await self.state_entries(room_id, [key])).get(key)
+
+    async def state_entries(self, room_id: RoomId, keys: Iterable[StateKey]) -> dict[StateKey, Event]:
+        """Some entries of the current state; absent ones are left out."""
+        return await self._live_rooms.state_entries(await self._live_rooms.get(room_id), keys)
+
+    async def state(self, room_id: RoomId) -> dict[StateKey, Event]:
+        """The whole current state."""
+        return {stored.event.key: stored.event for stored in await self.stored_state(room_id)}
+
+    async def stored_state(
+        self, room_id: RoomId, keys: Iterable[StateKey] | None = None
+    ) -> list[StoredEvent]:
+        """The current state, or some entries of it, as stored events."""
+        room = await self._live_rooms.get(room_id)
+        wanted = None if keys is None else set(keys)
+        stored = await self._events.load_current_state(room.room_nid, wanted)
+        return stored if wanted is None else [one for one in stored if one.event.key in wanted]
+
+    async def state_at(self, event_id: EventId) -> dict[StateKey, EventId]:
+        """The state after an event; `NotFound` for an unknown one."""
+        stored = await self.event(event_id)
+        if stored is None:
+            message = "Unknown event"
+            raise NotFound(message)
+        return await self._state.load_event_ids(stored.state_after)
+
+    async def stored_state_at(self, snapshot_nid: int) -> list[StoredEvent]:
+        """The state of a snapshot as stored events."""
+        numbers = await self._state.load_numbers(snapshot_nid)
+        return list((await self._events.load_numbered(numbers.values())).values())
+
+    async def power_levels(self, room_id: RoomId) -> PowerLevels:
+        """The power levels now in force."""
+        room = await self._live_rooms.get(room_id)
+        state = await self._live_rooms.state_entries(room, (CREATE, POWER_LEVELS))
+        return room.power_levels(state[CREATE], state.get(POWER_LEVELS))
+
+    async def membership(self, room_id: RoomId, user_id: UserId) -> MembershipRow | None:
+        """The membership of a user in a room, if they ever had one."""
+        return (await self._memberships.of_user(user_id)).get(room_id)
+
+    async def rooms_of(self, user_id: UserId) -> dict[RoomId, MembershipRow]:
+        """Every room that a user has a membership in. The answer is not to be changed."""
+        return await self._memberships.of_user(user_id)
+
+    async def members(self, room_id: RoomId, membership: str = "join") -> list[UserId]:
+        """The users with a membership, oldest change first."""
+        room = await self._live_rooms.get(room_id)
+        return [row.user_id for row in await self._membership_store.load_in_room(room.room_nid, [membership])]
+
+    async def member_counts(self, room_id: RoomId) -> tuple[int, int]:
+        """How many members are joined, and how many are invited."""
+        room = await self._live_rooms.get(room_id)
+        return await self._membership_store.count(room.room_nid)
+
+    async def share_a_room(self, user_id: UserId, other: UserId) -> bool:
+        """Whether two users are joined to a common room."""
+        return await self._membership_store.share_a_room(user_id, other)
+
+    async def event(self, event_id: EventId) -> StoredEvent | None:
+        """An event by its id."""
+        return await self._events.get(event_id)
+
+    async def events(self, event_ids: Iterable[EventId]) -> dict[EventId, StoredEvent]:
+        """Those of these events that this server has."""
+        return await self._events.load(event_ids)
+
+    async def timeline(
+        self,
+        room_id: RoomId,
+        *,
+        ceiling: int,
+        start: RoomPoint | None,
+        stop: RoomPoint | None = None,
+        backwards: bool,
+        limit: int,
+    ) -> list[StoredEvent]:
+        """Events in the order of the room that arrived up to `ceiling`, from `start` towards `stop`, both exclusive."""
+        room = await self._live_rooms.get(room_id)
+        return await self._events.load_timeline(
+            room.room_nid, ceiling=ceiling, start=start, stop=stop, backwards=backwards, limit=limit
+        )
+
+    async def nearest(self, room_id: RoomId, *, ts: int, backwards: bool) -> StoredEvent | None:
+        """The event of a room closest to a time in one direction."""
+        room = await self._live_rooms.get(room_id)
+        return await self._events.get_nearest(room.room_nid, ts=ts, backwards=backwards)

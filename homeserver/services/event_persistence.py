@@ -1,0 +1,360 @@
+"""Commits events: many rooms' writes in one transaction, each of them whole or not at all.
+
+The order of the deeds in a commit:
+
+1. compare every write's room with the head it was built on; a write that lost the race is left out;
+2. look up transaction ids: a repeated one answers with the event that it made the first time;
+3. give each event its place in the log, store it, its state snapshot, its relations, its memberships;
+4. set the heads of the rooms;
+5. after the commit, and only then, change what is held in memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from homeserver.storage.announcements import Topic
+from homeserver.storage.events import EventRow, RoomPoint, StoredEvent, with_redaction
+from homeserver.storage.memberships import MembershipRow
+from homeserver.storage.relations import RelationRow
+from homeserver.storage.rooms import RoomRow, dump_extremities
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from homeserver.eventgraph.event import Event
+    from homeserver.ids import DeviceId, EventId, RoomId, UserId
+    from homeserver.rooms.live_rooms import Head, LiveRoom, LiveRooms, SnapshotReference
+    from homeserver.rooms.memberships import Memberships
+    from homeserver.rooms.recent_events import RecentEvents
+    from homeserver.storage.database import Database, Transaction
+    from homeserver.storage.events import EventStore
+    from homeserver.storage.interning import NumberStore
+    from homeserver.storage.memberships import MembershipStore
+    from homeserver.storage.notifications import HighlightStore
+    from homeserver.storage.relations import RelationStore
+    from homeserver.storage.rooms import RoomStore
+    from homeserver.storage.state import StateStore
+    from homeserver.storage.transaction_ids import TransactionIdStore
+
+
+@dataclass(slots=True, eq=False)
+class PreparedEvent:
+    """An event that is built and authorised, with what its row needs."""
+
+    event: Event
+    state_before: SnapshotReference
+    state_after: SnapshotReference
+    replaces: Event | None
+    notifies: bool
+    highlights: frozenset[UserId]
+    thread_root: EventId | None
+    relation: tuple[EventId, str] | None
+    redaction: tuple[StoredEvent, Event] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class RoomWrite:
+    """Events of one room that are committed together."""
+
+    room: LiveRoom
+    generation: int
+    built_on: int | None
+    head: Head
+    events: Sequence[PreparedEvent]
+    done: asyncio.Future[Outcome]
+    device_id: DeviceId | None = None
+    transaction_id: str | None = None
+    transaction_key: int | None = None
+    created_ts: int = 0
+    extra: Callable[[Transaction, RoomId], Awaitable[None]] | None = None
+
+
+class Verdict(Enum):
+    """How a write ended."""
+
+    WRITTEN = auto()
+    REPEATED = auto()
+    CONFLICT = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a write ended, and the id of its (last) event."""
+
+    verdict: Verdict
+    event_id: EventId | None = None
+
+
+@dataclass(slots=True)
+class _Commit:
+    """What one run of a transaction gathers."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    rows: list[tuple[RoomWrite, PreparedEvent, EventRow]] = field(default_factory=list)
+    memberships: list[MembershipRow] = field(default_factory=list)
+    joined: dict[int, int] = field(default_factory=dict)
+    invited: dict[int, int] = field(default_factory=dict)
+    written: list[RoomWrite] = field(default_factory=list)
+
+
+class EventPersistence:
+    """Writes batches of events and then tells the rest of the program."""
+
+    def __init__(
+        self,
+        database: Database,
+        stores: EventStores,
+        live_rooms: LiveRooms,
+        memberships: Memberships,
+        recent: RecentEvents,
+    ) -> None:
+        self._database = database
+        self._stores = stores
+        self._live_rooms = live_rooms
+        self._memberships = memberships
+        self._recent = recent
+
+    async def commit(self, writes: Sequence[RoomWrite]) -> list[Outcome]:
+        """Commit these writes, in their order, in one transaction; one outcome for each."""
+
+        async def work(transaction: Transaction) -> list[Outcome]:
+            run = _Commit()
+            await self._decide(transaction, writes, run)
+            await self._store(transaction, run)
+            transaction.after_commit(lambda: self._take_over(run))
+            return run.outcomes
+
+        return await self._database.write(work)
+
+    async def _decide(self, transaction: Transaction, writes: Sequence[RoomWrite], run: _Commit) -> None:
+        """Steps 1 and 2: which writes go in, and the places of their events."""
+        known = list({write.room.room_nid for write in writes if write.built_on is not None})
+        heads = await self._stores.rooms.head_versions(transaction, known) if known else {}
+        keys = [write.transaction_key for write in writes if write.transaction_key is not None]
+        repeated = await self._stores.transaction_ids.find(transaction, keys) if keys else {}
+        users = {prepared.event.sender for write in writes for prepared in write.events}
+        numbers = await self._stores.numbers.number_users(transaction, users)
+        for write in writes:
+            if write.transaction_key in repeated:
+                run.outcomes.append(Outcome(Verdict.REPEATED, repeated[write.transaction_key]))
+                continue
+            if write.built_on is None:
+                write.room.room_nid = await transaction.next_position()
+            elif heads.get(write.room.room_nid) != write.built_on:
+                run.outcomes.append(Outcome(Verdict.CONFLICT))
+                continue
+            heads[write.room.room_nid] = write.head.head_version
+            for prepared in write.events:
+                await self._place(transaction, write, prepared, numbers[prepared.event.sender], run)
+            if write.transaction_key is not None:
+                repeated[write.transaction_key] = write.events[-1].event.event_id
+            run.written.append(write)
+            run.outcomes.append(Outcome(Verdict.WRITTEN, write.events[-1].event.event_id))
+
+    async def _place(
+        self, transaction: Transaction, write: RoomWrite, prepared: PreparedEvent, sender_nid: int, run: _Commit
+    ) -> None:
+        event = prepared.event
+        event_nid = await transaction.next_position()
+        room_nid = write.room.room_nid
+        if event.state_key is not None:
+            key_nid = (await self._stores.numbers.number_keys(transaction, [event.key]))[event.key]
+            await self._stores.state.add_snapshot(
+                transaction,
+                snapshot_nid=event_nid,
+                room_nid=room_nid,
+                previous=prepared.state_before.snapshot_nid,
+                changes={key_nid: event_nid},
+            )
+            prepared.state_after.snapshot_nid = event_nid
+            await self._stores.state.set_current(transaction, [(room_nid, key_nid, event_nid)])
+            if event.type == "m.room.member":
+                self._count_member(write, prepared, event_nid, run)
+        after = prepared.state_after.snapshot_nid
+        before = prepared.state_before.snapshot_nid
+        run.rows.append(
+            (
+                write,
+                prepared,
+                EventRow(
+                    event=event,
+                    event_nid=event_nid,
+                    room_nid=room_nid,
+                    sender_nid=sender_nid,
+                    notifies=prepared.notifies,
+                    thread_root=prepared.thread_root,
+                    # The state before the create event is empty: it has no snapshot of its own.
+                    state_after=event_nid if after is None else after,
+                    state_before=NO_STATE if before is None else before,
+                    replaces_state=prepared.replaces.event_id if prepared.replaces else None,
+                    device_id=write.device_id,
+                    transaction_id=write.transaction_id,
+                ),
+            )
+        )
+
+    def _count_member(self, write: RoomWrite, prepared: PreparedEvent, event_nid: int, run: _Commit) -> None:
+        event = prepared.event
+        room = write.room
+        membership = event.content.get("membership")
+        before = prepared.replaces.content.get("membership") if prepared.replaces else None
+        for counts, counted in ((run.joined, "join"), (run.invited, "invite")):
+            counts[room.room_nid] = (
+                counts.get(room.room_nid, 0) + (membership == counted) - (before == counted)
+            )
+        run.memberships.append(
+            MembershipRow(
+                user_id=event.state_key,
+                room_nid=room.room_nid,
+                room_id=room.room_id,
+                membership=membership,
+                event_nid=event_nid,
+                stream_id=event_nid,
+                sender=event.sender,
+                forgotten=False,
+            )
+        )
+
+    async def _store(self, transaction: Transaction, run: _Commit) -> None:
+        """Steps 3 and 4."""
+        if not run.rows:
+            return
+        stores = self._stores
+        await stores.events.insert(transaction, [row for _, _, row in run.rows])
+        for write in run.written:
+            if write.built_on is None:
+                await stores.rooms.insert(transaction, _room_row(write, run))
+            if write.extra is not None:
+                await write.extra(transaction, write.room.room_id)
+        relations, highlights, transaction_ids = [], [], []
+        for _, prepared, row in run.rows:
+            if prepared.relation is not None:
+                relations.append(_relation_row(prepared, row))
+            highlights += [
+                (user_id, row.room_nid, row.event_nid, row.sender_nid, row.thread_root)
+                for user_id in prepared.highlights
+            ]
+            if prepared.redaction is not None:
+                target, pruned = prepared.redaction
+                await stores.events.redact(transaction, pruned, row.event.event_id)
+                await stores.relations.delete(transaction, pruned.event_id)
+                await stores.highlights.delete_event(transaction, target.room_nid, target.stream_id)
+        last_rows = {id(write): row for write, _, row in run.rows}
+        for write in run.written:
+            if write.transaction_key is not None:
+                transaction_ids.append((write.transaction_key, last_rows[id(write)].event_nid, write.created_ts))
+        if relations:
+            await stores.relations.insert(transaction, relations)
+        if highlights:
+            await stores.highlights.insert(transaction, highlights)
+        if transaction_ids:
+            await stores.transaction_ids.insert(transaction, transaction_ids)
+        if run.memberships:
+            latest = {(row.user_id, row.room_nid): row for row in run.memberships}
+            await stores.memberships.set_latest(transaction, run.memberships, list(latest.values()))
+        await self._set_heads(transaction, run)
+        for room_id in {write.room.room_id for write in run.written}:
+            transaction.announce(Topic.ROOM_EVENTS, room_id)
+        for user_id in {row.user_id for row in run.memberships}:
+            transaction.announce(Topic.MEMBERSHIP, user_id)
+
+    async def _set_heads(self, transaction: Transaction, run: _Commit) -> None:
+        last_rows = {write.room.room_nid: (write, row) for write, _, row in run.rows}
+        created = {write.room.room_nid for write in run.written if write.built_on is None}
+        heads = []
+        for room_nid, (write, row) in last_rows.items():
+            joined, invited = run.joined.get(room_nid, 0), run.invited.get(room_nid, 0)
+            if room_nid in created:
+                # The row was inserted with these counts.
+                joined = invited = 0
+            heads.append(
+                (
+                    room_nid,
+                    write.head.head_version,
+                    dump_extremities(write.head.extremities),
+                    write.head.depth,
+                    row.state_after,
+                    row.event_nid,
+                    joined,
+                    invited,
+                )
+            )
+        await self._stores.rooms.update_heads(transaction, heads)
+
+    def _take_over(self, run: _Commit) -> None:
+        """Step 5: the caches follow the commit, before anybody is woken."""
+        for write, prepared, row in run.rows:
+            room = write.room
+            stored = row.stored(room.room_id)
+            self._stores.events.remember(stored)
+            self._recent.add(stored)
+            event = prepared.event
+            if event.state_key is not None:
+                room.state[event.key] = event
+                if room.pending.get(event.key) is event:
+                    del room.pending[event.key]
+            if prepared.redaction is not None:
+                target, pruned = prepared.redaction
+                redacted = with_redaction(target, pruned, event.event_id)
+                self._stores.events.remember(redacted)
+                self._recent.replace(redacted)
+                if pruned.state_key is not None:
+                    current = room.state.get(pruned.key)
+                    if current is not None and current.event_id == pruned.event_id:
+                        room.state[pruned.key] = pruned
+        for write in run.written:
+            write.room.state_version = write.head.head_version
+        self._memberships.apply(run.memberships)
+
+
+NO_STATE = 0
+"""The snapshot number of the empty state before a room's create event."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventStores:
+    """The stores that an event touches."""
+
+    rooms: RoomStore
+    events: EventStore
+    state: StateStore
+    numbers: NumberStore
+    memberships: MembershipStore
+    relations: RelationStore
+    highlights: HighlightStore
+    transaction_ids: TransactionIdStore
+
+
+def _room_row(write: RoomWrite, run: _Commit) -> RoomRow:
+    room = write.room
+    last = next(row for other, _, row in reversed(run.rows) if other is write)
+    return RoomRow(
+        room_nid=room.room_nid,
+        room_id=room.room_id,
+        version=room.version,
+        head_version=write.head.head_version,
+        forward_extremities=write.head.extremities,
+        depth=write.head.depth,
+        state_snapshot=last.state_after,
+        last_position=last.event_nid,
+        joined_members=run.joined.get(room.room_nid, 0),
+        invited_members=run.invited.get(room.room_nid, 0),
+    )
+
+
+def _relation_row(prepared: PreparedEvent, row: EventRow) -> RelationRow:
+    assert prepared.relation is not None
+    relates_to, relation_type = prepared.relation
+    return RelationRow(
+        event_nid=row.event_nid,
+        room_nid=row.room_nid,
+        relates_to=relates_to,
+        relation_type=relation_type,
+        event_type=prepared.event.type,
+        sender_nid=row.sender_nid,
+        point=RoomPoint(prepared.event.depth, row.event_nid),
+    )

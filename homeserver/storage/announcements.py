@@ -1,0 +1,45 @@
+"""What a commit tells the rest of the program: that something with this key has changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Topic(StrEnum):
+    """Kinds of facts, with what their key is."""
+
+    ROOM_EVENTS = "room_events"
+    """A room id: events came into the room."""
+    RECEIPTS = "receipts"
+    """A room id."""
+    TYPING = "typing"
+    """A room id."""
+    ACCOUNT_DATA = "account_data"
+    """A user id: account data of theirs, global or of a room."""
+    MEMBERSHIP = "membership"
+    """A user id: a membership of theirs, in any room."""
+    PRESENCE = "presence"
+    """The user id of the one whose presence changed."""
+    PUSH_RULES = "push_rules"
+    """A user id."""
+    TO_DEVICE = "to_device"
+    """`user_id|device_id`."""
+    DEVICE_LISTS = "device_lists"
+    """The user id of the one whose devices changed."""
+    ONE_TIME_KEYS = "one_time_keys"
+    """`user_id|device_id`."""
+    CREDENTIALS = "credentials"
+    """A user id: tokens, devices or the account itself."""
+    PROFILE = "profile"
+    """A user id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """One changed fact. `local` tells whether this process made the change, and has already taken it over."""
+
+    position: int
+    topic: Topic
+    key: str
+    local: bool

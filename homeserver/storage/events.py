@@ -1,0 +1,369 @@
+"""Events as they are stored: the federation JSON, the place in the log, and what the server decided."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from homeserver.eventgraph.event import Event
+from homeserver.eventgraph.room_versions import ROOM_VERSIONS
+from homeserver.ids import DeviceId, EventId, RoomId
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from homeserver.storage.database import Database, Transaction
+
+
+class Status(IntEnum):
+    """What became of an event. Only `TIMELINE` events are shown to clients."""
+
+    TIMELINE = 0
+    SOFT_FAILED = 1
+    REJECTED = 2
+    OUTLIER = 3
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An event with what this server knows of it."""
+
+    event: Event
+    event_nid: int
+    stream_id: int
+    room_nid: int
+    room_id: RoomId
+    status: Status
+    state_after: int
+    state_before: int
+    replaces_state: EventId | None
+    redacted_by: EventId | None
+    notifies: bool
+    thread_root: EventId | None
+    device_id: DeviceId | None
+    transaction_id: str | None
+
+    @property
+    def point(self) -> RoomPoint:
+        """Its place in the order of the room."""
+        return RoomPoint(self.event.depth, self.stream_id)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RoomPoint:
+    """A place in the order of a room: by depth, then by arrival."""
+
+    depth: int
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """What is written for one event."""
+
+    event: Event
+    event_nid: int
+    room_nid: int
+    sender_nid: int
+    notifies: bool
+    thread_root: EventId | None
+    state_after: int
+    state_before: int
+    replaces_state: EventId | None
+    device_id: DeviceId | None
+    transaction_id: str | None
+
+    def stored(self, room_id: RoomId) -> StoredEvent:
+        """The event as a later read finds it."""
+        return StoredEvent(
+            event=self.event,
+            event_nid=self.event_nid,
+            stream_id=self.event_nid,
+            room_nid=self.room_nid,
+            room_id=room_id,
+            status=Status.TIMELINE,
+            state_after=self.state_after,
+            state_before=self.state_before,
+            replaces_state=self.replaces_state,
+            redacted_by=None,
+            notifies=self.notifies,
+            thread_root=self.thread_root,
+            device_id=self.device_id,
+            transaction_id=self.transaction_id,
+        )
+
+
+_COLUMNS = (
+    "e.event_nid, e.stream_id, e.room_nid, r.room_id, r.room_version, e.event_id, e.status, e.state_after,"
+    " e.state_before, e.replaces_state, e.redacted_by, e.notifies, e.thread_root, e.device_id,"
+    " e.transaction_id, e.json"
+)
+_FROM = "FROM events e JOIN rooms r ON r.room_nid = e.room_nid"
+
+INSERT_EVENT = (
+    "INSERT INTO events (event_nid, stream_id, room_nid, event_id, depth, sender_nid, origin_server_ts, status,"
+    " notifies, thread_root, state_after, state_before, replaces_state, device_id, transaction_id, json)"
+    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
+)
+
+
+def _read(row: tuple) -> StoredEvent:  # type: ignore[type-arg]
+    (
+        event_nid,
+        stream_id,
+        room_nid,
+        room_id,
+        room_version,
+        event_id,
+        status,
+        state_after,
+        state_before,
+        replaces_state,
+        redacted_by,
+        notifies,
+        thread_root,
+        device_id,
+        transaction_id,
+        json,
+    ) = row
+    return StoredEvent(
+        event=Event.from_json(
+            ROOM_VERSIONS[room_version], json, event_id=event_id, rejected=status == Status.REJECTED
+        ),
+        event_nid=event_nid,
+        stream_id=stream_id,
+        room_nid=room_nid,
+        room_id=room_id,
+        status=Status(status),
+        state_after=state_after,
+        state_before=state_after if state_before is None else state_before,
+        replaces_state=replaces_state,
+        redacted_by=redacted_by,
+        notifies=bool(notifies),
+        thread_root=thread_root,
+        device_id=device_id,
+        transaction_id=transaction_id,
+    )
+
+
+class EventStore:
+    """Events by id, by number and along the timeline of a room; the most used ones stay in memory."""
+
+    def __init__(self, database: Database, cache_bytes: int) -> None:
+        self._database = database
+        self._cache: OrderedDict[int, StoredEvent] = OrderedDict()
+        self._number_of: dict[str, int] = {}
+        self._cached_bytes = 0
+        self._cache_bytes = cache_bytes
+
+    # -- the cache -------------------------------------------------------------------------------------
+
+    def remember(self, stored: StoredEvent) -> None:
+        """Keep a committed event in memory."""
+        previous = self._cache.pop(stored.event_nid, None)
+        if previous is not None:
+            self._cached_bytes -= _size(previous)
+        self._cache[stored.event_nid] = stored
+        self._number_of[stored.event.event_id] = stored.event_nid
+        self._cached_bytes += _size(stored)
+        while self._cached_bytes > self._cache_bytes:
+            _, dropped = self._cache.popitem(last=False)
+            del self._number_of[dropped.event.event_id]
+            self._cached_bytes -= _size(dropped)
+
+    def forget(self, event_id: EventId) -> None:
+        """Drop an event from memory: its row has changed."""
+        event_nid = self._number_of.pop(event_id, None)
+        if event_nid is not None:
+            self._cached_bytes -= _size(self._cache.pop(event_nid))
+
+    # -- writing ---------------------------------------------------------------------------------------
+
+    async def insert(self, transaction: Transaction, rows: Sequence[EventRow]) -> None:
+        """Store new events of the timeline."""
+        await transaction.execute_many(
+            INSERT_EVENT,
+            [
+                (
+                    row.event_nid,
+                    row.event_nid,
+                    row.room_nid,
+                    row.event.event_id,
+                    row.event.depth,
+                    row.sender_nid,
+                    row.event.origin_server_ts,
+                    int(Status.TIMELINE),
+                    int(row.notifies),
+                    row.thread_root,
+                    row.state_after,
+                    row.state_before if row.state_before != row.state_after else None,
+                    row.replaces_state,
+                    row.device_id,
+                    row.transaction_id,
+                    row.event.json,
+                )
+                for row in rows
+            ],
+        )
+
+    async def redact(self, transaction: Transaction, pruned: Event, redacted_by: EventId) -> None:
+        """Replace an event by its pruned form, for good."""
+        await transaction.execute(
+            "UPDATE events SET json = $1, redacted_by = $2, notifies = 0 WHERE event_id = $3",
+            pruned.json,
+            redacted_by,
+            pruned.event_id,
+        )
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    async def get(self, event_id: EventId) -> StoredEvent | None:
+        """One event by its id."""
+        event_nid = self._number_of.get(event_id)
+        if event_nid is not None:
+            self._cache.move_to_end(event_nid)
+            return self._cache[event_nid]
+        row = await self._database.fetch_one(f"SELECT {_COLUMNS} {_FROM} WHERE e.event_id = $1", event_id)
+        return self._keep(row) if row else None
+
+    async def load(self, event_ids: Iterable[EventId]) -> dict[EventId, StoredEvent]:
+        """Those of these events that are stored."""
+        found: dict[EventId, StoredEvent] = {}
+        missing: list[EventId] = []
+        for event_id in event_ids:
+            event_nid = self._number_of.get(event_id)
+            if event_nid is None:
+                missing.append(event_id)
+            else:
+                found[event_id] = self._cache[event_nid]
+        if missing:
+            rows = await self._database.fetch_all(
+                f"SELECT {_COLUMNS} {_FROM} WHERE e.event_id = ANY($1::text[])", missing
+            )
+            for row in rows:
+                stored = self._keep(row)
+                found[stored.event.event_id] = stored
+        return found
+
+    async def load_numbered(self, event_nids: Iterable[int]) -> dict[int, StoredEvent]:
+        """Events by their numbers."""
+        found: dict[int, StoredEvent] = {}
+        missing: list[int] = []
+        for event_nid in event_nids:
+            cached = self._cache.get(event_nid)
+            if cached is None:
+                missing.append(event_nid)
+            else:
+                found[event_nid] = cached
+        if missing:
+            rows = await self._database.fetch_all(
+                f"SELECT {_COLUMNS} {_FROM} WHERE e.event_nid = ANY($1::bigint[])", missing
+            )
+            for row in rows:
+                stored = self._keep(row)
+                found[stored.event_nid] = stored
+        return found
+
+    async def load_arrivals(
+        self, room_nid: int, *, after: int, upto: int, limit: int, oldest_first: bool = False
+    ) -> list[StoredEvent]:
+        """Timeline events of a room with `after < stream_id <= upto`, in order of arrival.
+
+        At most `limit` of them: the newest ones, or the oldest where `oldest_first`.
+        """
+        order = "ASC" if oldest_first else "DESC"
+        rows = await self._database.fetch_all(
+            f"SELECT {_COLUMNS} {_FROM} WHERE e.room_nid = $1 AND e.stream_id > $2 AND e.stream_id <= $3"
+            f" AND e.status = 0 ORDER BY e.stream_id {order} LIMIT $4",
+            room_nid,
+            after,
+            upto,
+            limit,
+        )
+        arrivals = [self._keep(row) for row in rows]
+        return arrivals if oldest_first else arrivals[::-1]
+
+    async def load_timeline(
+        self,
+        room_nid: int,
+        *,
+        ceiling: int,
+        start: RoomPoint | None,
+        stop: RoomPoint | None,
+        backwards: bool,
+        limit: int,
+    ) -> list[StoredEvent]:
+        """Events in the order of the room that arrived up to `ceiling`, walking from `start` towards `stop`.
+
+        Both ends are exclusive; `None` is the end of the room in that direction. The answer is in walking order.
+        """
+        lower, upper = (stop, start) if backwards else (start, stop)
+        order = "DESC" if backwards else "ASC"
+        conditions = ["e.room_nid = $1", "e.stream_id <= $2", "e.status = 0"]
+        arguments: list[int] = [room_nid, ceiling]
+        for point, sign in ((lower, ">"), (upper, "<")):
+            if point is not None:
+                arguments += [point.depth, point.stream_id]
+                n = len(arguments)
+                conditions.append(f"(e.depth, e.stream_id) {sign} (${n - 1}, ${n})")
+        arguments.append(limit)
+        rows = await self._database.fetch_all(
+            f"SELECT {_COLUMNS} {_FROM} WHERE {' AND '.join(conditions)}"
+            f" ORDER BY e.depth {order}, e.stream_id {order} LIMIT ${len(arguments)}",
+            *arguments,
+        )
+        return [self._keep(row) for row in rows]
+
+    async def get_nearest(self, room_nid: int, *, ts: int, backwards: bool) -> StoredEvent | None:
+        """The timeline event closest to a time, at it or before (`backwards`), or at it or after."""
+        sign, order = ("<=", "DESC") if backwards else (">=", "ASC")
+        row = await self._database.fetch_one(
+            f"SELECT {_COLUMNS} {_FROM} WHERE e.room_nid = $1 AND e.status = 0 AND e.origin_server_ts {sign} $2"
+            f" ORDER BY e.origin_server_ts {order}, e.depth {order} LIMIT 1",
+            room_nid,
+            ts,
+        )
+        return self._keep(row) if row else None
+
+    async def load_current_state(
+        self, room_nid: int, keys: Iterable[tuple[str, str]] | None = None
+    ) -> list[StoredEvent]:
+        """The events of the current state of a room: all, or those of some keys."""
+        if keys is None:
+            rows = await self._database.fetch_all(
+                f"SELECT {_COLUMNS} FROM current_state c JOIN events e ON e.event_nid = c.event_nid"
+                " JOIN rooms r ON r.room_nid = e.room_nid WHERE c.room_nid = $1",
+                room_nid,
+            )
+        else:
+            wanted = list(keys)
+            rows = await self._database.fetch_all(
+                f"SELECT {_COLUMNS} FROM state_keys k"
+                " JOIN current_state c ON c.room_nid = $1 AND c.key_nid = k.key_nid"
+                " JOIN events e ON e.event_nid = c.event_nid JOIN rooms r ON r.room_nid = e.room_nid"
+                " WHERE k.type = ANY($2::text[]) AND k.state_key = ANY($3::text[])",
+                room_nid,
+                list({event_type for event_type, _ in wanted}),
+                list({state_key for _, state_key in wanted}),
+            )
+        return [self._keep(row) for row in rows]
+
+    def _keep(self, row: tuple) -> StoredEvent:  # type: ignore[type-arg]
+        cached = self._cache.get(row[0])
+        if cached is not None:
+            return cached
+        stored = _read(row)
+        self.remember(stored)
+        return stored
+
+
+def with_redaction(stored: StoredEvent, pruned: Event, redacted_by: EventId) -> StoredEvent:
+    """The event as it is after its redaction."""
+    return replace(stored, event=pruned, redacted_by=redacted_by, notifies=False)
+
+
+def _size(stored: StoredEvent) -> int:
+    # The parsed form takes about four times the JSON.
+    return 5 * len(stored.event.json) + 1000

@@ -1,0 +1,101 @@
+"""Users and state keys as small numbers, so that rows and indexes that name them stay small."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from homeserver.eventgraph.event import StateKey
+    from homeserver.storage.database import Database, Transaction
+
+T = TypeVar("T")
+
+_CACHED = 100_000
+
+
+class NumberStore:
+    """The numbers of users and of state keys; a number, once given, never changes."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._users: OrderedDict[str, int] = OrderedDict()
+        self._keys: OrderedDict[StateKey, int] = OrderedDict()
+
+    async def number_users(self, transaction: Transaction, user_ids: Iterable[str]) -> dict[str, int]:
+        """The numbers of these users, given now to those that have none."""
+        numbers, missing = _split(self._users, user_ids)
+        if missing:
+            rows = await transaction.fetch_all(
+                "SELECT user_id, user_nid FROM user_numbers WHERE user_id = ANY($1::text[])", list(missing)
+            )
+            found = {user_id: user_nid for user_id, user_nid in rows}
+            new = [(await transaction.next_position(), user_id) for user_id in missing if user_id not in found]
+            if new:
+                await transaction.execute_many(
+                    "INSERT INTO user_numbers (user_nid, user_id) VALUES ($1, $2)", new
+                )
+            # Only what is committed may be remembered: a new number is read again the next time.
+            _remember(self._users, found)
+            numbers.update(found)
+            numbers.update({user_id: user_nid for user_nid, user_id in new})
+        return numbers
+
+    async def number_keys(self, transaction: Transaction, keys: Iterable[StateKey]) -> dict[StateKey, int]:
+        """The numbers of these state keys, given now to those that have none."""
+        numbers, missing = _split(self._keys, keys)
+        for key in missing:
+            key_nid = await transaction.fetch_value(
+                "SELECT key_nid FROM state_keys WHERE type = $1 AND state_key = $2", *key
+            )
+            if key_nid is None:
+                key_nid = await transaction.next_position()
+                await transaction.execute(
+                    "INSERT INTO state_keys (key_nid, type, state_key) VALUES ($1, $2, $3)", key_nid, *key
+                )
+            else:
+                _remember(self._keys, {key: key_nid})
+            numbers[key] = key_nid
+        return numbers
+
+    async def user_number(self, user_id: str) -> int | None:
+        """The number of a user, if they ever had one."""
+        known = self._users.get(user_id)
+        if known is None:
+            known = await self._database.fetch_value(
+                "SELECT user_nid FROM user_numbers WHERE user_id = $1", user_id
+            )
+            if known is not None:
+                _remember(self._users, {user_id: known})
+        return known
+
+    async def key_number(self, key: StateKey) -> int | None:
+        """The number of a state key, if any room ever used it."""
+        known = self._keys.get(key)
+        if known is None:
+            known = await self._database.fetch_value(
+                "SELECT key_nid FROM state_keys WHERE type = $1 AND state_key = $2", *key
+            )
+            if known is not None:
+                _remember(self._keys, {key: known})
+        return known
+
+
+def _split(known: OrderedDict[T, int], wanted: Iterable[T]) -> tuple[dict[T, int], list[T]]:
+    found: dict[T, int] = {}
+    missing: dict[T, None] = {}
+    for item in wanted:
+        number = known.get(item)
+        if number is None:
+            missing[item] = None
+        else:
+            found[item] = number
+    return found, list(missing)
+
+
+def _remember(known: OrderedDict[T, int], numbers: dict[T, int]) -> None:
+    known.update(numbers)
+    while len(known) > _CACHED:
+        known.popitem(last=False)

@@ -1,0 +1,17 @@
+"""The schema as an append-only list of migrations."""
+
+from __future__ import annotations
+
+from homeserver.storage.migrations import m0001_log, m0002_rooms
+from homeserver.storage.migrations.migration import Migration
+from homeserver.storage.retention import Retention
+
+_MODULES = (m0001_log, m0002_rooms)
+
+MIGRATIONS: tuple[Migration, ...] = tuple(module.MIGRATION for module in _MODULES)
+"""Every migration, in order; a number is never used again, a statement never changed once released."""
+
+RETENTION: dict[str, Retention] = {
+    table: retention for module in _MODULES for table, retention in module.RETENTION.items()
+}
+"""What bounds and prunes each table."""

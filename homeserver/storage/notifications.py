@@ -1,0 +1,77 @@
+"""What counts as unread: events that notify everybody, and rows only for those that highlight somebody."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from homeserver.ids import UserId
+    from homeserver.storage.database import Database, Transaction
+
+    HighlightRow = tuple[UserId, int, int, int, str | None]
+
+
+class HighlightStore:
+    """Events that mention a user, and the number of events that notify."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def insert(self, transaction: Transaction, rows: Sequence[HighlightRow]) -> None:
+        """Store rows of (user, room number, position, sender number, thread root)."""
+        await transaction.execute_many(
+            "INSERT INTO highlights (user_id, room_nid, stream_id, sender_nid, thread_root)"
+            " VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+            rows,
+        )
+
+    async def delete_event(self, transaction: Transaction, room_nid: int, stream_id: int) -> None:
+        """Forget the highlights of one event, since it was redacted."""
+        await transaction.execute(
+            "DELETE FROM highlights WHERE room_nid = $1 AND stream_id = $2", room_nid, stream_id
+        )
+
+    async def delete_read(
+        self, transaction: Transaction, user_id: UserId, room_nid: int, upto: int
+    ) -> None:
+        """Forget the highlights that a user has read."""
+        await transaction.execute(
+            "DELETE FROM highlights WHERE user_id = $1 AND room_nid = $2 AND stream_id <= $3",
+            user_id,
+            room_nid,
+            upto,
+        )
+
+    async def count_notifying(
+        self, room_nid: int, *, after: int, upto: int, but: Sequence[int]
+    ) -> list[tuple[str | None, int, int]]:
+        """Rows of (thread root or None, position of the oldest, number) of the notifying events of a room.
+
+        Those of the senders `but` (by number) are not counted.
+        """
+        rows = await self._database.fetch_all(
+            "SELECT thread_root, min(stream_id), count(*) FROM events WHERE room_nid = $1 AND stream_id > $2"
+            " AND stream_id <= $3 AND notifies = 1 AND NOT (sender_nid = ANY($4::bigint[])) GROUP BY thread_root",
+            room_nid,
+            after,
+            upto,
+            list(but),
+        )
+        return [(row[0], row[1], row[2]) for row in rows]
+
+    async def load_highlights(
+        self, user_id: UserId, room_nid: int, *, after: int, upto: int, but: Sequence[int]
+    ) -> list[tuple[str | None, int]]:
+        """Rows of (thread root or None, position) of the events that highlight a user."""
+        rows = await self._database.fetch_all(
+            "SELECT thread_root, stream_id FROM highlights WHERE user_id = $1 AND room_nid = $2"
+            " AND stream_id > $3 AND stream_id <= $4 AND NOT (sender_nid = ANY($5::bigint[])) ORDER BY stream_id",
+            user_id,
+            room_nid,
+            after,
+            upto,
+            list(but),
+        )
+        return [(row[0], row[1]) for row in rows]

@@ -1,0 +1,131 @@
+"""Rooms: their head (what the next event is built on) and their last place in the log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import orjson
+
+from homeserver.eventgraph.room_versions import ROOM_VERSIONS, RoomVersion
+from homeserver.ids import EventId, RoomId
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from homeserver.storage.database import Database, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Extremity:
+    """An event that no other event follows yet; `sha256` is its reference hash in room versions 1 and 2."""
+
+    event_id: EventId
+    sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RoomRow:
+    """A room as stored. `head_version` changes with every event written into it."""
+
+    room_nid: int
+    room_id: RoomId
+    version: RoomVersion
+    head_version: int
+    forward_extremities: tuple[Extremity, ...]
+    depth: int
+    state_snapshot: int
+    last_position: int
+    joined_members: int
+    invited_members: int
+
+
+def _read(row: tuple) -> RoomRow:  # type: ignore[type-arg]
+    room_nid, room_id, version, head_version, extremities, depth, snapshot, position, joined, invited = row
+    return RoomRow(
+        room_nid=room_nid,
+        room_id=RoomId(room_id),
+        version=ROOM_VERSIONS[version],
+        head_version=head_version,
+        forward_extremities=tuple(
+            Extremity(event_id, sha256) for event_id, sha256 in orjson.loads(extremities)
+        ),
+        depth=depth,
+        state_snapshot=snapshot,
+        last_position=position,
+        joined_members=joined,
+        invited_members=invited,
+    )
+
+
+_COLUMNS = (
+    "room_nid, room_id, room_version, head_version, forward_extremities, depth, state_snapshot, last_position,"
+    " joined_members, invited_members"
+)
+
+
+class RoomStore:
+    """Rooms by id and by number."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, room_id: RoomId) -> RoomRow | None:
+        """A room by its id."""
+        row = await self._database.fetch_one(f"SELECT {_COLUMNS} FROM rooms WHERE room_id = $1", room_id)
+        return _read(row) if row else None
+
+    async def load(self, room_nids: Iterable[int]) -> dict[int, RoomRow]:
+        """Rooms by their numbers."""
+        rows = await self._database.fetch_all(
+            f"SELECT {_COLUMNS} FROM rooms WHERE room_nid = ANY($1::bigint[])", list(room_nids)
+        )
+        return {row[0]: _read(row) for row in rows}
+
+    async def load_last_positions(self) -> list[tuple[RoomId, int]]:
+        """The position of the newest event of every room, for the notifier to start with."""
+        rows = await self._database.fetch_all("SELECT room_id, last_position FROM rooms")
+        return [(RoomId(room_id), position) for room_id, position in rows]
+
+    async def head_versions(self, transaction: Transaction, room_nids: Sequence[int]) -> dict[int, int]:
+        """The versions of the heads that a write compares."""
+        rows = await transaction.fetch_all(
+            "SELECT room_nid, head_version FROM rooms WHERE room_nid = ANY($1::bigint[])", list(room_nids)
+        )
+        return {room_nid: head_version for room_nid, head_version in rows}
+
+    async def insert(self, transaction: Transaction, row: RoomRow) -> None:
+        """Store a new room."""
+        await transaction.execute(
+            f"INSERT INTO rooms ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            row.room_nid,
+            row.room_id,
+            row.version.identifier,
+            row.head_version,
+            dump_extremities(row.forward_extremities),
+            row.depth,
+            row.state_snapshot,
+            row.last_position,
+            row.joined_members,
+            row.invited_members,
+        )
+
+    async def update_heads(
+        self, transaction: Transaction, heads: Sequence[tuple[int, int, str, int, int, int, int, int]]
+    ) -> None:
+        """Set the heads of rooms.
+
+        Rows of (room number, head version, extremities as JSON, depth, snapshot, position, change of the number
+        of joined members, of invited members).
+        """
+        await transaction.execute_many(
+            "UPDATE rooms SET head_version = $2, forward_extremities = $3, depth = $4, state_snapshot = $5,"
+            " last_position = $6, joined_members = joined_members + $7, invited_members = invited_members + $8"
+            " WHERE room_nid = $1",
+            heads,
+        )
+
+
+def dump_extremities(extremities: Iterable[Extremity]) -> str:
+    """Forward extremities as they are stored."""
+    return orjson.dumps([[extremity.event_id, extremity.sha256] for extremity in extremities]).decode()

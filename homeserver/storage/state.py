@@ -1,0 +1,181 @@
+"""The state of rooms: snapshots at events, and the current state.
+
+A snapshot is the whole state after some state event. It is stored as what differs from an ancestor: snapshot
+number `height` of a chain of changes hangs on the one at `height & (height - 1)` (its height with the lowest
+bit cleared), so that any snapshot is read in at most log2(height) rows and a chain of n changes takes
+n * log2(n) / 2 entries, however many members the room has.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from homeserver.ids import EventId
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from homeserver.eventgraph.event import StateKey
+    from homeserver.storage.database import Database, Transaction
+
+_CACHED_ENTRIES = 500_000
+GONE = 0
+"""The event number of an entry that a snapshot no longer has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One stored snapshot: `delta` maps key numbers to event numbers, on top of `parent_nid`."""
+
+    snapshot_nid: int
+    room_nid: int
+    height: int
+    parent_nid: int | None
+    delta: Mapping[int, int]
+
+
+def _pack(delta: Mapping[int, int]) -> bytes:
+    flat = array("q")
+    for key_nid, event_nid in delta.items():
+        flat.append(key_nid)
+        flat.append(event_nid)
+    return flat.tobytes()
+
+
+def _unpack(packed: bytes) -> dict[int, int]:
+    flat = array("q")
+    flat.frombytes(packed)
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+class StateStore:
+    """Snapshots and the current state of rooms."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._snapshots: OrderedDict[int, Snapshot] = OrderedDict()
+        self._cached_entries = 0
+
+    # -- writing ---------------------------------------------------------------------------------------
+
+    async def add_snapshot(
+        self,
+        transaction: Transaction,
+        *,
+        snapshot_nid: int,
+        room_nid: int,
+        previous: int | None,
+        changes: Mapping[int, int],
+    ) -> Snapshot:
+        """Store the state that differs from snapshot `previous` by `changes` (key number -> event number)."""
+        if previous is None:
+            snapshot = Snapshot(snapshot_nid, room_nid, 0, None, dict(changes))
+        else:
+            ancestor = await self._snapshot(previous, transaction)
+            height = ancestor.height + 1
+            parent_height = height & (height - 1)
+            delta = dict(changes)
+            while ancestor.height > parent_height and ancestor.parent_nid is not None:
+                for key_nid, event_nid in ancestor.delta.items():
+                    delta.setdefault(key_nid, event_nid)
+                ancestor = await self._snapshot(ancestor.parent_nid, transaction)
+            snapshot = Snapshot(snapshot_nid, room_nid, height, ancestor.snapshot_nid, delta)
+        await transaction.execute(
+            "INSERT INTO state_snapshots (snapshot_nid, room_nid, height, parent_nid, delta)"
+            " VALUES ($1, $2, $3, $4, $5)",
+            snapshot.snapshot_nid,
+            snapshot.room_nid,
+            snapshot.height,
+            snapshot.parent_nid,
+            _pack(snapshot.delta),
+        )
+        return snapshot
+
+    async def set_current(self, transaction: Transaction, changes: Sequence[tuple[int, int, int]]) -> None:
+        """Set entries of the current state: rows of (room number, key number, event number or `GONE`)."""
+        gone = [(room_nid, key_nid) for room_nid, key_nid, event_nid in changes if event_nid == GONE]
+        kept = [change for change in changes if change[2] != GONE]
+        if gone:
+            await transaction.execute_many(
+                "DELETE FROM current_state WHERE room_nid = $1 AND key_nid = $2", gone
+            )
+        if kept:
+            await transaction.execute_many(
+                "INSERT INTO current_state (room_nid, key_nid, event_nid) VALUES ($1, $2, $3)"
+                " ON CONFLICT (room_nid, key_nid) DO UPDATE SET event_nid = excluded.event_nid",
+                kept,
+            )
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    async def load_numbers(self, snapshot_nid: int) -> dict[int, int]:
+        """The whole state of a snapshot, key number -> event number."""
+        state: dict[int, int] = {}
+        current: int | None = snapshot_nid
+        while current is not None:
+            snapshot = await self._snapshot(current, None)
+            for key_nid, event_nid in snapshot.delta.items():
+                state.setdefault(key_nid, event_nid)
+            current = snapshot.parent_nid
+        return {key_nid: event_nid for key_nid, event_nid in state.items() if event_nid != GONE}
+
+    async def get_number(self, snapshot_nid: int, key_nid: int) -> int | None:
+        """The event number of one entry of a snapshot."""
+        current: int | None = snapshot_nid
+        while current is not None:
+            snapshot = await self._snapshot(current, None)
+            event_nid = snapshot.delta.get(key_nid)
+            if event_nid is not None:
+                return event_nid if event_nid != GONE else None
+            current = snapshot.parent_nid
+        return None
+
+    async def load_event_ids(self, snapshot_nid: int) -> dict[StateKey, EventId]:
+        """The whole state of a snapshot by name."""
+        numbers = await self.load_numbers(snapshot_nid)
+        rows = await self._database.fetch_all(
+            "SELECT event_nid, event_id FROM events WHERE event_nid = ANY($1::bigint[])", list(numbers.values())
+        )
+        event_ids = {event_nid: EventId(event_id) for event_nid, event_id in rows}
+        keys = await self.load_keys(numbers)
+        return {keys[key_nid]: event_ids[event_nid] for key_nid, event_nid in numbers.items()}
+
+    async def load_keys(self, key_nids: Iterable[int]) -> dict[int, StateKey]:
+        """The state keys that have these numbers."""
+        rows = await self._database.fetch_all(
+            "SELECT key_nid, type, state_key FROM state_keys WHERE key_nid = ANY($1::bigint[])", list(key_nids)
+        )
+        return {key_nid: (event_type, state_key) for key_nid, event_type, state_key in rows}
+
+    async def load_current(self, room_nid: int) -> dict[int, int]:
+        """The current state of a room, key number -> event number."""
+        rows = await self._database.fetch_all(
+            "SELECT key_nid, event_nid FROM current_state WHERE room_nid = $1", room_nid
+        )
+        return {key_nid: event_nid for key_nid, event_nid in rows}
+
+    async def _snapshot(self, snapshot_nid: int, transaction: Transaction | None) -> Snapshot:
+        cached = self._snapshots.get(snapshot_nid)
+        if cached is not None:
+            self._snapshots.move_to_end(snapshot_nid)
+            return cached
+        row = await (transaction or self._database).fetch_one(
+            "SELECT room_nid, height, parent_nid, delta FROM state_snapshots WHERE snapshot_nid = $1",
+            snapshot_nid,
+        )
+        if row is None:
+            message = f"state snapshot {snapshot_nid} is not in the database"
+            raise LookupError(message)
+        room_nid, height, parent_nid, delta = row
+        snapshot = Snapshot(snapshot_nid, room_nid, height, parent_nid, _unpack(delta))
+        if transaction is None:
+            # A snapshot read inside a write may yet be rolled back, and is not remembered.
+            self._snapshots[snapshot_nid] = snapshot
+            self._cached_entries += len(snapshot.delta) + 1
+            while self._cached_entries > _CACHED_ENTRIES and len(self._snapshots) > 1:
+                _, dropped = self._snapshots.popitem(last=False)
+                self._cached_entries -= len(dropped.delta) + 1
+        return snapshot

@@ -1,0 +1,46 @@
+"""Transaction ids of clients: a repeated request finds the event that the first one made (CS "Transaction identifiers")."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from homeserver.ids import EventId
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from homeserver.storage.database import Database, Transaction
+
+
+def transaction_key(user_id: str, device_id: str | None, endpoint: str, transaction_id: str) -> int:
+    """The signed 64-bit number that stands for a transaction id within a user, a device and an endpoint."""
+    parts = (user_id, device_id or "", endpoint, transaction_id)
+    digest = hashlib.blake2b("\x00".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+class TransactionIdStore:
+    """Which event each transaction id made."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find(self, transaction: Transaction, keys: Sequence[int]) -> dict[int, EventId]:
+        """The events that these transaction ids made already."""
+        rows = await transaction.fetch_all(
+            "SELECT t.transaction_key, e.event_id FROM transaction_ids t"
+            " JOIN events e ON e.event_nid = t.event_nid WHERE t.transaction_key = ANY($1::bigint[])",
+            list(keys),
+        )
+        return {key: EventId(event_id) for key, event_id in rows}
+
+    async def insert(self, transaction: Transaction, rows: Sequence[tuple[int, int, int]]) -> None:
+        """Remember rows of (transaction key, event number, time in ms)."""
+        await transaction.execute_many(
+            "INSERT INTO transaction_ids (transaction_key, event_nid, created_ts) VALUES ($1, $2, $3)", rows
+        )
+
+    async def prune(self, transaction: Transaction, before_ts: int) -> int:
+        """Forget the transaction ids from before a time."""
+        return await transaction.execute("DELETE FROM transaction_ids WHERE created_ts < $1", before_ts)

@@ -1,0 +1,119 @@
+"""The tokens that clients hand back: places in the log (`since`, `next_batch`) and in a room (`from`, `prev_batch`).
+
+A token is opaque to the client, small, and authentic: a short MAC is over all of it. A sync token is also bound to
+the user and device that it was given to: read by another device it is a position only, and acknowledges nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import struct
+from dataclasses import dataclass
+
+from homeserver.errors import InvalidParam
+from homeserver.storage.events import RoomPoint
+
+_VERSION = 1
+_MAC_BYTES = 8
+_OWNER_BYTES = 4
+_SYNC = struct.Struct(f">BHQQ{_OWNER_BYTES}s")
+_PAGE = struct.Struct(">BHQqq")
+_SYNC_PREFIX, _PAGE_PREFIX = "s", "p"
+_MAX_LENGTH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class SyncToken:
+    """A place in the log, and what it acknowledges to the device that it was given to."""
+
+    position: int
+    to_device_position: int
+    own: bool
+    """Whether the device that brings it is the one that it was given to."""
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class PageToken:
+    """A gap between two events of a room.
+
+    Before it: what arrived up to `ceiling` and stands before `point` in the order of the room (anything, where
+    `point` is None). After it: the rest.
+    """
+
+    ceiling: int
+    point: RoomPoint | None
+
+
+_NO_POINT = RoomPoint(-1, 0)
+
+
+class Tokens:
+    """Makes and reads tokens."""
+
+    def __init__(self, secret: bytes, epoch: int) -> None:
+        self._secret = hashlib.blake2b(secret, digest_size=32, person=b"restante-tokens").digest()
+        self._epoch = epoch
+
+    def sync_token(self, user_id: str, device_id: str | None, position: int, to_device_position: int = 0) -> str:
+        """The `next_batch` of an answer to this device."""
+        owner = _owner(user_id, device_id)
+        return self._seal(
+            _SYNC_PREFIX, _SYNC.pack(_VERSION, self._epoch, position, to_device_position, owner)
+        )
+
+    def read_sync_token(self, token: str, user_id: str, device_id: str | None, *, upto: int) -> SyncToken:
+        """Read a `since`; `InvalidParam` for one that this server did not make, or that lies beyond `upto`."""
+        packed = self._open(token, _SYNC_PREFIX, _SYNC.size)
+        version, epoch, position, to_device_position, owner = _SYNC.unpack(packed)
+        if version != _VERSION or position > upto:
+            raise _bad_token()
+        own = hmac.compare_digest(owner, _owner(user_id, device_id)) and epoch == self._epoch
+        return SyncToken(position, to_device_position, own, epoch)
+
+    def page_token(self, ceiling: int, point: RoomPoint | None) -> str:
+        """A `prev_batch`, `start` or `end`."""
+        depth, stream_id = (point or _NO_POINT).depth, (point or _NO_POINT).stream_id
+        return self._seal(_PAGE_PREFIX, _PAGE.pack(_VERSION, self._epoch, ceiling, depth, stream_id))
+
+    def read_page_token(self, token: str, *, upto: int) -> PageToken:
+        """Read a `from` or `to`: one of ours for pages, or any sync token, which is a position here."""
+        if token[:1] == _SYNC_PREFIX:
+            version, _, position, _, _ = _SYNC.unpack(self._open(token, _SYNC_PREFIX, _SYNC.size))
+            point = None
+        else:
+            packed = self._open(token, _PAGE_PREFIX, _PAGE.size)
+            version, _, position, depth, stream_id = _PAGE.unpack(packed)
+            point = RoomPoint(depth, stream_id) if depth != _NO_POINT.depth else None
+        if version != _VERSION or position > upto:
+            raise _bad_token()
+        return PageToken(position, point)
+
+    def _seal(self, prefix: str, packed: bytes) -> str:
+        mac = hashlib.blake2b(packed, key=self._secret, digest_size=_MAC_BYTES).digest()
+        return prefix + base64.urlsafe_b64encode(packed + mac).rstrip(b"=").decode()
+
+    def _open(self, token: str, prefix: str, size: int) -> bytes:
+        if token[:1] != prefix or len(token) > _MAX_LENGTH or not token.isascii():
+            raise _bad_token()
+        text = token[1:]
+        try:
+            sealed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise _bad_token() from error
+        packed, mac = sealed[:-_MAC_BYTES], sealed[-_MAC_BYTES:]
+        expected = hashlib.blake2b(packed, key=self._secret, digest_size=_MAC_BYTES).digest()
+        if len(packed) != size or not hmac.compare_digest(mac, expected):
+            raise _bad_token()
+        return packed
+
+
+def _owner(user_id: str, device_id: str | None) -> bytes:
+    return hashlib.blake2b(f"{user_id}\x00{device_id or ''}".encode(), digest_size=_OWNER_BYTES).digest()
+
+
+def _bad_token() -> InvalidParam:
+    return InvalidParam("This token is not one of this server's")
