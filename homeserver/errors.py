@@ -104,3 +104,7 @@ class LimitExceeded(MatrixError):
 
 class Conflict(Exception):
     """Somebody else wrote first; the deed is to be done again on the new state."""
+
+
+class StartupError(Exception):
+    """What keeps the program from starting. Its text is one line for people: the key concerned and the cure."""
