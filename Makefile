@@ -1,10 +1,11 @@
 # Everything runs in a virtual environment of its own, made from the lock files.
 VENV := .venv
 PYTHON := $(VENV)/bin/python
+COMPILE := $(VENV)/bin/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .PHONY: run test interop check fix bench soak lock
 
-run: $(VENV)/ready
+run: $(VENV)/ready-to-run
 	$(PYTHON) -m homeserver run --first-start
 
 test: $(VENV)/ready
@@ -29,10 +30,15 @@ soak: $(VENV)/ready
 	$(PYTHON) -m pytest -m soak
 
 lock: $(VENV)/ready
-	$(VENV)/bin/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-trusted-host --strip-extras --output-file requirements.lock pyproject.toml
-	$(VENV)/bin/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-trusted-host --strip-extras --allow-unsafe --extra dev --output-file requirements-dev.lock pyproject.toml
+	$(COMPILE) --output-file requirements.lock pyproject.toml
+	$(COMPILE) --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
+
+$(VENV)/ready-to-run: requirements.lock
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	touch $@
 
 $(VENV)/ready: requirements-dev.lock
 	python3 -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --require-hashes -r requirements-dev.lock
-	touch $@
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	touch $@ $(VENV)/ready-to-run

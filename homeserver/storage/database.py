@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
+from homeserver.errors import StartupError
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
@@ -28,7 +30,7 @@ MAX_GROUP = 256
 _log = structlog.get_logger(__name__)
 
 
-class DatabaseRefused(Exception):
+class DatabaseRefused(StartupError):
     """The database cannot be used; the text says why and what to do, in one sentence."""
 
 
