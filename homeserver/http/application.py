@@ -1,0 +1,128 @@
+"""The ASGI application: request ids, CORS, HEAD and OPTIONS, dispatch, errors, metrics; in one callable."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import itertools
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+from starlette.requests import ClientDisconnect
+
+from homeserver.errors import MatrixError, Unrecognized
+from homeserver.http.errors import error_response
+from homeserver.http.request import Request
+from homeserver.http.routing import Match
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from starlette.responses import Response
+    from starlette.types import Message, Receive, Scope, Send
+
+    from homeserver.http.routing import Router
+    from homeserver.metrics import Metrics
+
+_CORS = [
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+    (b"access-control-allow-headers", b"X-Requested-With, Content-Type, Authorization"),
+    (b"access-control-expose-headers", b"ETag, Retry-After"),
+]
+
+_log = structlog.get_logger(__name__)
+
+
+class HttpApplication:
+    """Answers the requests of one listener."""
+
+    def __init__(self, router: Router, metrics: Metrics, trusted_proxies: Sequence[str] = ()) -> None:
+        self._router = router
+        self._metrics = metrics
+        self._trusted = [ipaddress.ip_network(proxy, strict=False) for proxy in trusted_proxies]
+        self._numbers = itertools.count(1)
+        self._prefix = f"{time.time_ns() // 1_000_000:x}"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        started = time.monotonic()
+        request_id = f"{self._prefix}-{next(self._numbers):x}"
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        method = scope["method"]
+        name = "unrecognized"
+        response: Response
+        if method == "OPTIONS":
+            await _send(send, 204, [(b"content-length", b"0")], b"", with_body=True)
+            return
+        try:
+            match = self._router.find(method, scope.get("raw_path") or scope["path"].encode())
+            if not isinstance(match, Match):
+                raise _unrecognized(match)
+            name = match.route.path
+            request = Request(
+                scope, receive, match.route, match.parameters, self._client_address(scope), request_id
+            )
+            response = await match.route.handler(request)
+        except ClientDisconnect:
+            return
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the one place that answers for every error
+            response = error_response(error, request_id)
+        self._metrics.answered(method, name, response.status_code, time.monotonic() - started)
+        await _send(send, response.status_code, response.raw_headers, bytes(response.body), with_body=method != "HEAD")
+
+    def _client_address(self, scope: Scope) -> str:
+        """The address of the client: what the trusted proxies say, from the last one backwards."""
+        client = scope.get("client")
+        address: str = client[0] if client else ""
+        if not self._trusted or not self._is_trusted(address):
+            return address
+        forwarded = [value for header, value in scope["headers"] if header == b"x-forwarded-for"]
+        for hop in reversed(b",".join(forwarded).decode("latin-1").split(",")):
+            candidate = hop.strip()
+            if not candidate:
+                break
+            address = candidate
+            if not self._is_trusted(candidate):
+                break
+        return address
+
+    def _is_trusted(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._trusted)
+
+
+async def _send(
+    send: Send, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes, *, with_body: bool
+) -> None:
+    start: Message = {"type": "http.response.start", "status": status, "headers": [*headers, *_CORS]}
+    await send(start)
+    await send({"type": "http.response.body", "body": body if with_body else b""})
+
+
+def _unrecognized(methods: set[str] | None) -> MatrixError:
+    if methods is None:
+        return Unrecognized("Unrecognized request")
+    return Unrecognized("This endpoint does not take this method", status=405)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await send({"type": "lifespan.shutdown.complete"})
+            return

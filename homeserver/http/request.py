@@ -1,0 +1,253 @@
+"""Requests as handlers see them: path parameters, the query, a bounded body."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import parse_qsl
+
+import orjson
+import pydantic
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+
+from homeserver.errors import BadJson, InvalidParam, MissingParam, NotJson, TooLarge
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope
+
+    from homeserver.http.routing import Route
+
+Model = TypeVar("Model", bound=pydantic.BaseModel)
+
+_BODY_SECONDS = 60
+_MAX_DEPTH = 200
+_TRUE = {"true", "1"}
+_FALSE = {"false", "0"}
+
+
+class Query:
+    """The parameters of a query string."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, raw: bytes) -> None:
+        self._values: dict[str, list[str]] = {}
+        if not raw:
+            return
+        try:
+            pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=200)
+        except ValueError as error:
+            message = "The query is not valid"
+            raise InvalidParam(message) from error
+        for name, value in pairs:
+            if "\x00" in value:
+                message = f"`{name}` holds the character U+0000"
+                raise InvalidParam(message)
+            self._values.setdefault(name, []).append(value)
+
+    def get(self, name: str) -> str | None:
+        """The (first) value of a parameter."""
+        values = self._values.get(name)
+        return values[0] if values else None
+
+    def get_all(self, name: str) -> list[str]:
+        """All values of a parameter that may stand there several times."""
+        return self._values.get(name, [])
+
+    def require(self, name: str) -> str:
+        """The value of a parameter that must be there."""
+        value = self.get(name)
+        if value is None:
+            message = f"`{name}` is missing"
+            raise MissingParam(message)
+        return value
+
+    def get_int(self, name: str, default: int, *, minimum: int = 0, maximum: int = 2**53 - 1) -> int:
+        """A whole number; one above `maximum` is taken for `maximum`."""
+        value = self.get(name)
+        if value is None:
+            return default
+        try:
+            number = int(value) if len(value) <= 20 else None  # noqa: PLR2004
+        except ValueError:
+            number = None
+        if number is None or number < minimum:
+            message = f"`{name}` is not a number of at least {minimum}"
+            raise InvalidParam(message)
+        return min(number, maximum)
+
+    def get_bool(self, name: str, *, default: bool = False) -> bool:
+        """`true` or `false`."""
+        value = self.get(name)
+        if value is None:
+            return default
+        if value.lower() in _TRUE:
+            return True
+        if value.lower() in _FALSE:
+            return False
+        message = f"`{name}` is neither true nor false"
+        raise InvalidParam(message)
+
+    def get_choice(self, name: str, choices: tuple[str, ...], default: str | None) -> str | None:
+        """One of some words."""
+        value = self.get(name)
+        if value is None:
+            return default
+        if value not in choices:
+            message = f"`{name}` is none of {', '.join(choices)}"
+            raise InvalidParam(message)
+        return value
+
+
+class Request:
+    """One request."""
+
+    __slots__ = ("_body", "_headers", "_query", "_receive", "client_address", "path_parameters", "request_id", "route", "scope")
+
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        route: Route,
+        path_parameters: dict[str, str],
+        client_address: str,
+        request_id: str,
+    ) -> None:
+        self.scope = scope
+        self._receive = receive
+        self.route = route
+        self.path_parameters = path_parameters
+        self.client_address = client_address
+        self.request_id = request_id
+        self._query: Query | None = None
+        self._headers: Headers | None = None
+        self._body: bytes | None = None
+
+    @property
+    def method(self) -> str:
+        """The method, in capitals."""
+        return str(self.scope["method"])
+
+    @property
+    def path(self) -> str:
+        """The path as it was decoded by the server."""
+        return str(self.scope["path"])
+
+    @property
+    def headers(self) -> Headers:
+        """The headers."""
+        if self._headers is None:
+            self._headers = Headers(scope=self.scope)
+        return self._headers
+
+    @property
+    def query(self) -> Query:
+        """The parameters of the query."""
+        if self._query is None:
+            self._query = Query(self.scope["query_string"])
+        return self._query
+
+    async def body(self) -> bytes:
+        """The body; `TooLarge` past the route's bound, and reading stops there."""
+        if self._body is None:
+            try:
+                async with asyncio.timeout(_BODY_SECONDS):
+                    self._body = await self._read_body()
+            except TimeoutError as error:
+                message = "The body took too long"
+                raise TooLarge(message, status=408, errcode="M_UNKNOWN") from error
+        return self._body
+
+    async def _read_body(self) -> bytes:
+        most = self.route.max_body_bytes
+        length = self.headers.get("content-length")
+        if length is not None and length.isdigit() and int(length[:20]) > most:
+            message = f"The body has more than {most} bytes"
+            raise TooLarge(message)
+        message_ = await self._receive()
+        if message_["type"] == "http.disconnect":
+            raise ClientDisconnect
+        if not message_.get("more_body"):
+            body = message_.get("body", b"")
+            return self._bounded(body, most)
+        chunks = [message_.get("body", b"")]
+        total = len(chunks[0])
+        while message_.get("more_body"):
+            message_ = await self._receive()
+            if message_["type"] == "http.disconnect":
+                raise ClientDisconnect
+            chunks.append(message_.get("body", b""))
+            total += len(chunks[-1])
+            if total > most:
+                break
+        return self._bounded(b"".join(chunks), most)
+
+    @staticmethod
+    def _bounded(body: bytes, most: int) -> bytes:
+        if len(body) > most:
+            message = f"The body has more than {most} bytes"
+            raise TooLarge(message)
+        return body
+
+    async def json(self, *, allow_empty: bool = False) -> dict[str, Any]:
+        """The body as a JSON object; `NotJson` or `BadJson` for anything else."""
+        body = await self.body()
+        if allow_empty and not body.strip():
+            return {}
+        try:
+            value = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            message = "The body is not JSON"
+            raise NotJson(message) from error
+        if not isinstance(value, dict):
+            message = "The body is not a JSON object"
+            raise BadJson(message)
+        if len(body) > _MAX_DEPTH:
+            check_depth(value)
+        return value
+
+    async def parse(self, model: type[Model], *, allow_empty: bool = False) -> Model:
+        """The body as a model; the error names the field that is missing or of the wrong type."""
+        return parse(model, await self.json(allow_empty=allow_empty))
+
+    async def disconnected(self) -> None:
+        """Return when the client has gone away. Only after the body was read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+def parse(model: type[Model], value: dict[str, Any]) -> Model:
+    """A JSON object as a model; `MissingParam` or `BadJson`, naming the field."""
+    try:
+        return model.model_validate(value)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "missing":
+            message = f"`{field}` is missing"
+            raise MissingParam(message) from error
+        message = f"`{field}`: {first['msg']}"
+        raise BadJson(message) from error
+
+
+def check_depth(value: Any) -> None:
+    """Refuse JSON that is nested absurdly."""
+    layer = [value]
+    for _ in range(_MAX_DEPTH):
+        layer = [
+            child
+            for item in layer
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, dict | list)
+        ]
+        if not layer:
+            return
+    message = "The body is nested too deeply"
+    raise BadJson(message)
+
+
+class Body(pydantic.BaseModel):
+    """The base of the models of request bodies: unknown fields are ignored, types are not guessed."""
+
+    model_config = pydantic.ConfigDict(strict=True, extra="ignore", frozen=True)
