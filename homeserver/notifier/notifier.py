@@ -1,0 +1,192 @@
+"""Says what changed after a position, and wakes whoever waits for it; from memory, without any SQL.
+
+Waiters are kept by user, and a user's rooms are registered once and not for every long poll, so that waiting
+costs the same for one room as for a thousand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections import OrderedDict
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from homeserver.storage.announcements import Topic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from homeserver.ids import DeviceId, RoomId, UserId
+    from homeserver.storage.announcements import Announcement
+
+_KEPT = 20_000
+_MAX_IDLE_USERS = 5_000
+_ROOM_TOPICS = frozenset({Topic.ROOM_EVENTS, Topic.RECEIPTS, Topic.TYPING})
+_USER_TOPICS = frozenset({Topic.ACCOUNT_DATA, Topic.MEMBERSHIP, Topic.PUSH_RULES, Topic.CREDENTIALS})
+_DEVICE_TOPICS = frozenset({Topic.TO_DEVICE, Topic.ONE_TIME_KEYS})
+_NEIGHBOUR_TOPICS = frozenset({Topic.PRESENCE, Topic.DEVICE_LISTS})
+
+
+class _Watcher:
+    """A user who syncs: their rooms, and their long polls that wait now."""
+
+    __slots__ = ("rooms", "user_id", "waiting")
+
+    def __init__(self, user_id: UserId) -> None:
+        self.user_id = user_id
+        self.rooms: Mapping[RoomId, Any] = {}
+        self.waiting: dict[asyncio.Future[bool], str] = {}
+
+    def wake(self, device: str | None = None) -> None:
+        for future, waiting_device in self.waiting.items():
+            if not future.done() and (device is None or device == waiting_device):
+                future.set_result(True)
+
+
+class Notifier:
+    """The newest announcements in order, and those who wait for the next ones."""
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+        # Everything after this position is in the lists below.
+        self._floor = position
+        self._positions: list[int] = []
+        self._log: list[tuple[Topic, str]] = []
+        self._watchers: OrderedDict[UserId, _Watcher] = OrderedDict()
+        self._by_room: dict[RoomId, set[_Watcher]] = {}
+        self._stopping = False
+
+    # -- what changed ----------------------------------------------------------------------------------
+
+    def changes_since(self, position: int) -> list[tuple[Topic, str]] | None:
+        """Everything announced after a position, or None where that is longer ago than memory reaches."""
+        if position < self._floor:
+            return None
+        return self._log[bisect_right(self._positions, position) :]
+
+    def on_commit(self, position: int, announcements: Sequence[Announcement]) -> None:
+        """Take in the announcements of a commit, and wake those whom they concern."""
+        for announcement in announcements:
+            self._positions.append(announcement.position)
+            self._log.append((announcement.topic, announcement.key))
+        if len(self._log) > 2 * _KEPT:
+            # A position is forgotten whole, or kept whole.
+            cut = bisect_right(self._positions, self._positions[_KEPT])
+            self._floor = self._positions[cut - 1]
+            del self._positions[:cut]
+            del self._log[:cut]
+        self.position = max(self.position, position)
+        for announcement in announcements:
+            self._wake(announcement.topic, announcement.key)
+
+    def _wake(self, topic: Topic, key: str) -> None:
+        if topic in _ROOM_TOPICS:
+            for watcher in self._by_room.get(key, ()):  # type: ignore[call-overload]
+                watcher.wake()
+        elif topic in _USER_TOPICS:
+            watcher = self._watchers.get(key)  # type: ignore[call-overload]
+            if watcher is not None:
+                watcher.wake()
+        elif topic in _DEVICE_TOPICS:
+            user_id, _, device_id = key.partition("|")
+            watcher = self._watchers.get(user_id)  # type: ignore[call-overload]
+            if watcher is not None:
+                watcher.wake(device_id)
+        elif topic in _NEIGHBOUR_TOPICS:
+            self._wake_neighbours(key)
+
+    def _wake_neighbours(self, user_id: str) -> None:
+        """Wake the user and everybody who shares a room with them."""
+        watcher = self._watchers.get(user_id)  # type: ignore[call-overload]
+        if watcher is not None:
+            watcher.wake()
+            for room_id in watcher.rooms:
+                for neighbour in self._by_room.get(room_id, ()):
+                    neighbour.wake()
+        else:
+            # Their rooms are not known here; those who wait look for themselves.
+            for other in self._watchers.values():
+                other.wake()
+
+    # -- waiting ---------------------------------------------------------------------------------------
+
+    async def wait(
+        self,
+        user_id: UserId,
+        device_id: DeviceId | None,
+        rooms: Mapping[RoomId, Any],
+        *,
+        after: int,
+        seconds: float,
+        concerns: Callable[[Iterable[tuple[Topic, str]]], bool],
+    ) -> bool:
+        """Wait until something is announced after a position that may concern this device.
+
+        `rooms` are the rooms of the user, `concerns` tells of announcements that came since `after` whether they
+        do. The answer is whether there was something; False after `seconds`, or when the server stops.
+        """
+        if self._stopping:
+            return False
+        watcher = self._watch(user_id, rooms)
+        since = self.changes_since(after)
+        if since is None or (since and concerns(since)):
+            return True
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        watcher.waiting[future] = device_id or ""
+        timer = asyncio.get_running_loop().call_later(seconds, _let_go, future)
+        try:
+            return await future
+        finally:
+            timer.cancel()
+            watcher.waiting.pop(future, None)
+
+    def stop(self) -> None:
+        """Let everybody who waits go, and nobody wait any more."""
+        self._stopping = True
+        for watcher in self._watchers.values():
+            for future in watcher.waiting:
+                _let_go(future)
+
+    @property
+    def waiting(self) -> int:
+        """How many long polls wait now."""
+        return sum(len(watcher.waiting) for watcher in self._watchers.values())
+
+    def _watch(self, user_id: UserId, rooms: Mapping[RoomId, Any]) -> _Watcher:
+        watcher = self._watchers.get(user_id)
+        if watcher is None:
+            watcher = self._watchers[user_id] = _Watcher(user_id)
+            self._drop_idle()
+        else:
+            self._watchers.move_to_end(user_id)
+        if watcher.rooms is not rooms:
+            for room_id in watcher.rooms:
+                if room_id not in rooms:
+                    self._unregister(watcher, room_id)
+            for room_id in rooms:
+                self._by_room.setdefault(room_id, set()).add(watcher)
+            watcher.rooms = rooms
+        return watcher
+
+    def _unregister(self, watcher: _Watcher, room_id: RoomId) -> None:
+        watchers = self._by_room.get(room_id)
+        if watchers is not None:
+            watchers.discard(watcher)
+            if not watchers:
+                del self._by_room[room_id]
+
+    def _drop_idle(self) -> None:
+        if len(self._watchers) <= _MAX_IDLE_USERS:
+            return
+        for user_id, watcher in list(islice(self._watchers.items(), 100)):
+            if not watcher.waiting:
+                del self._watchers[user_id]
+                for room_id in watcher.rooms:
+                    self._unregister(watcher, room_id)
+                return
+
+
+def _let_go(future: asyncio.Future[bool]) -> None:
+    if not future.done():
+        future.set_result(False)

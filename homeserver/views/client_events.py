@@ -1,0 +1,166 @@
+"""The client form of events (CS "Room event format"), put together from ready pieces of JSON.
+
+The part of an event that is the same for every reader is made once and kept as bytes; what depends on the reader
+and the moment (`age`, `membership`, `transaction_id`, aggregations) is put behind it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from homeserver.clock import Clock
+    from homeserver.eventgraph.event import Event
+    from homeserver.services.requester import Requester
+    from homeserver.storage.events import EventStore, StoredEvent
+    from homeserver.views.aggregations import Aggregations
+    from homeserver.views.visibility import HistoryVisibility
+
+_STRIPPED_TYPES = (
+    "m.room.create",
+    "m.room.name",
+    "m.room.avatar",
+    "m.room.topic",
+    "m.room.join_rules",
+    "m.room.canonical_alias",
+    "m.room.encryption",
+)
+
+
+class ClientEvents:
+    """Makes the client form of events for a reader."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        events: EventStore,
+        visibility: HistoryVisibility,
+        aggregations: Aggregations,
+        cache_bytes: int,
+    ) -> None:
+        self._clock = clock
+        self._events = events
+        self._visibility = visibility
+        self._aggregations = aggregations
+        # Event number and whether the room id is in it -> (the event it was made of, the JSON without its end).
+        self._cache: OrderedDict[tuple[int, bool], tuple[Event, bytes]] = OrderedDict()
+        self._cached_bytes = 0
+        self._cache_bytes = cache_bytes
+
+    async def render(
+        self,
+        events: Sequence[StoredEvent],
+        reader: Requester,
+        *,
+        room_id: bool = True,
+        aggregate: bool = True,
+        memberships: Sequence[str] | None = None,
+    ) -> list[orjson.Fragment]:
+        """Events of one room as their reader gets them, in the order given.
+
+        `room_id` is left out in `/sync`. `memberships` are those of the reader at the events, where the caller
+        knows them already.
+        """
+        if memberships is None:
+            memberships = await self._visibility.memberships_at(reader.user_id, events)
+        relations: Mapping[str, Any] = {}
+        if aggregate:
+            relations = await self._aggregations.of(events, reader, self)
+        now = self._clock.now_ms()
+        return [
+            await self._render_one(stored, reader, membership, relations.get(stored.event.event_id), now, room_id)
+            for stored, membership in zip(events, memberships, strict=True)
+        ]
+
+    async def _render_one(
+        self,
+        stored: StoredEvent,
+        reader: Requester,
+        membership: str,
+        relations: Any,
+        now: int,
+        room_id: bool,
+    ) -> orjson.Fragment:
+        event = stored.event
+        unsigned: dict[str, Any] = {"age": max(0, now - event.origin_server_ts), "membership": membership}
+        if (
+            stored.transaction_id is not None
+            and stored.device_id == reader.device_id
+            and event.sender == reader.user_id
+        ):
+            unsigned["transaction_id"] = stored.transaction_id
+        if event.state_key is not None and stored.replaces_state is not None:
+            unsigned["replaces_state"] = stored.replaces_state
+            previous = await self._events.get(stored.replaces_state)
+            if previous is not None:
+                unsigned["prev_content"] = previous.event.content
+                unsigned["prev_sender"] = previous.event.sender
+        if stored.redacted_by is not None:
+            redaction = await self._events.get(stored.redacted_by)
+            if redaction is not None:
+                unsigned["redacted_because"] = client_event(redaction.event, room_id=room_id)
+        if relations:
+            unsigned["m.relations"] = relations
+        return orjson.Fragment(self._static(stored, room_id) + b',"unsigned":' + orjson.dumps(unsigned) + b"}")
+
+    def _static(self, stored: StoredEvent, room_id: bool) -> bytes:
+        key = (stored.event_nid, room_id)
+        cached = self._cache.get(key)
+        if cached is not None and cached[0] is stored.event:
+            return cached[1]
+        made = orjson.dumps(client_event(stored.event, room_id=room_id))[:-1]
+        if cached is not None:
+            self._cached_bytes -= len(cached[1]) + 200
+            del self._cache[key]
+        self._cache[key] = (stored.event, made)
+        self._cached_bytes += len(made) + 200
+        while self._cached_bytes > self._cache_bytes:
+            _, dropped = self._cache.popitem(last=False)
+            self._cached_bytes -= len(dropped[1]) + 200
+        return made
+
+
+def client_event(event: Event, *, room_id: bool = True) -> dict[str, Any]:
+    """The client form of an event without `unsigned`."""
+    form: dict[str, Any] = {
+        "content": event.content,
+        "event_id": event.event_id,
+        "origin_server_ts": event.origin_server_ts,
+        "sender": event.sender,
+        "type": event.type,
+    }
+    if event.state_key is not None:
+        form["state_key"] = event.state_key
+    if room_id:
+        form["room_id"] = event.room_id
+    if event.type == "m.room.redaction":
+        # Both places, whatever the room version: clients look in either.
+        redacts = event.redacts
+        if redacts is not None:
+            form["redacts"] = redacts
+            form["content"] = {**event.content, "redacts": redacts}
+    return form
+
+
+def stripped(event: Event) -> dict[str, Any]:
+    """An event of the stripped state (CS "Stripped state")."""
+    return {
+        "content": event.content,
+        "sender": event.sender,
+        "state_key": event.state_key,
+        "type": event.type,
+        "origin_server_ts": event.origin_server_ts,
+        "event_id": event.event_id,
+    }
+
+
+def stripped_state_keys(user_id: str, inviter: str) -> list[tuple[str, str]]:
+    """The entries of the state that an invited or knocking user is shown."""
+    keys = [(event_type, "") for event_type in _STRIPPED_TYPES]
+    keys += [("m.room.member", user_id), ("m.room.member", inviter)]
+    return keys
