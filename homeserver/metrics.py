@@ -1,42 +1,66 @@
-"""What the server counts, in the form that Prometheus reads."""
+"""What is counted, for Prometheus."""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """The figures of one server."""
+    """The counters of one server, built once and handed to whoever counts."""
+
+    content_type = CONTENT_TYPE_PLAIN_1_0_0
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "restante_requests", "Answered requests", ["method", "endpoint", "status"], registry=self.registry
-        )
-        self._seconds = Histogram(
-            "restante_request_seconds",
-            "Time to the answer; long polls are counted with their waiting",
-            ["endpoint"],
+        ProcessCollector(namespace="restante", registry=self.registry)
+        self.requests = Counter(
+            "restante_http_requests",
+            "Requests answered",
+            ("method", "route", "status"),
             registry=self.registry,
         )
-        self.events_written = Counter(
-            "restante_events_written", "Events that local users sent", registry=self.registry
+        self.request_seconds = Histogram(
+            "restante_http_request_seconds",
+            "From a request to its answer, the waiting of long polls included",
+            ("route",),
+            buckets=_SECONDS,
+            registry=self.registry,
         )
-        self.waiting_syncs = Gauge("restante_waiting_syncs", "Long polls that wait now", registry=self.registry)
-        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self.rate_limited = Counter(
+            "restante_rate_limited_requests",
+            "Requests refused by a rate limit",
+            ("limit",),
+            registry=self.registry,
+        )
+        self.events = Counter("restante_events_written", "Events that entered a room", registry=self.registry)
+        self.commit_seconds = Histogram(
+            "restante_commit_seconds",
+            "From the begin of a group commit to its end",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.writes_per_commit = Histogram(
+            "restante_writes_per_commit",
+            "How many writes shared a commit",
+            buckets=_COUNTS,
+            registry=self.registry,
+        )
+        self.waiting_syncs = Gauge(
+            "restante_waiting_syncs", "Long polls that wait for something new", registry=self.registry
+        )
+        self.position = Gauge(
+            "restante_log_position", "The last position of the log that was told of", registry=self.registry
+        )
 
-    def answered(self, method: str, endpoint: str, status: int, seconds: float) -> None:
-        """Count one answer."""
-        key = (method, endpoint, status)
-        children = self._children.get(key)
-        if children is None:
-            children = self._children[key] = (
-                self._requests.labels(method, endpoint, str(status)),
-                self._seconds.labels(endpoint),
-            )
-        children[0].inc()
-        children[1].observe(seconds)
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count a request; `route` is the path of its route, with the names of the parameters, not their values."""
+        self.requests.labels(method, route, status).inc()
+        self.request_seconds.labels(route).observe(seconds)
 
-    def text(self) -> bytes:
-        """All figures in Prometheus' text format."""
+    def render(self) -> bytes:
+        """All of it, in the text format of Prometheus."""
         return generate_latest(self.registry)

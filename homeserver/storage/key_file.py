@@ -1,0 +1,69 @@
+"""The file of the key that signs: made on the first start, readable by its owner only."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from crypto import keys
+from crypto.errors import KeyFormatError
+from homeserver.errors import StartupError
+from homeserver.ids import random_string
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_OWNER_ONLY = 0o600
+
+
+def load_or_make(path: Path) -> list[keys.SigningKey]:
+    """The keys of a file, the one to sign with first; where there is no file, one is made with a new key.
+
+    Raises `StartupError`, whose text names the setting and the cure.
+    """
+    try:
+        try:
+            return _parse(path)
+        except FileNotFoundError:
+            _make(path)
+            return _parse(path)
+    except OSError as error:
+        raise StartupError(
+            f"signing_key: cannot use {path} ({error.strerror}): let this user read it, or set signing_key to another file"
+        ) from None
+
+
+def _parse(path: Path) -> list[keys.SigningKey]:
+    try:
+        return keys.parse_key_file(path.read_text("ascii"))
+    except UnicodeDecodeError:
+        reason = "it is not text"
+    except KeyFormatError as error:
+        reason = str(error)
+    raise StartupError(
+        f"signing_key: {path} is not a key file ({reason}): restore it from a backup, or move it away to have a new one made"
+    )
+
+
+def _make(path: Path) -> None:
+    """Write the file whole or not at all: a key that others have seen must not be lost in a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    text = keys.format_key_file([keys.generate(f"a_{random_string(4)}")])
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _OWNER_ONLY)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        # A hard link, unlike a rename, does not replace the key of a server that started at the same time.
+        os.link(unfinished, path)
+    except FileExistsError:
+        return
+    finally:
+        unfinished.unlink()
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
