@@ -316,6 +316,16 @@ class EventStore:
         )
         return [self._keep(row) for row in rows]
 
+    async def get_snapshot_at(self, room_nid: int, position: int) -> int:
+        """The state snapshot of a room as it was at a position of the log; 0 before its first event."""
+        snapshot = await self._database.fetch_value(
+            "SELECT state_after FROM events WHERE room_nid = $1 AND stream_id <= $2 AND status = 0"
+            " ORDER BY stream_id DESC LIMIT 1",
+            room_nid,
+            position,
+        )
+        return snapshot or 0
+
     async def get_nearest(self, room_nid: int, *, ts: int, backwards: bool) -> StoredEvent | None:
         """The timeline event closest to a time, at it or before (`backwards`), or at it or after."""
         sign, order = ("<=", "DESC") if backwards else (">=", "ASC")

@@ -87,6 +87,15 @@ class RoomStore:
         rows = await self._database.fetch_all("SELECT room_id, last_position FROM rooms")
         return [(RoomId(room_id), position) for room_id, position in rows]
 
+    async def changed_since(self, room_ids: Iterable[RoomId], position: int) -> list[RoomId]:
+        """Those of these rooms that events came into after a position."""
+        rows = await self._database.fetch_all(
+            "SELECT room_id FROM rooms WHERE room_id = ANY($1::text[]) AND last_position > $2",
+            list(room_ids),
+            position,
+        )
+        return [RoomId(row[0]) for row in rows]
+
     async def head_versions(self, transaction: Transaction, room_nids: Sequence[int]) -> dict[int, int]:
         """The versions of the heads that a write compares."""
         rows = await transaction.fetch_all(
