@@ -1,41 +1,44 @@
 """The database as the rest of the program sees it: one writer that commits in groups, readers that never wait.
 
 Every fact that somebody may have to learn gets a position in one order, inside the transaction that writes it, in
-the order of the commits. After a commit the announcements of its works are handed on, then `position` is moved,
-then the callers get their answers: whoever sees a position can read all that lies before it.
+the order of the commits. After a commit its effects are run, its announcements are handed on, then `position` is
+moved, then the callers get their answers: whoever sees a position can read all that lies before it.
+
+Statements are written once, for both engines; `homeserver.storage.dialect` says what may stand in them.
 """
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
-from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
-from homeserver.errors import StartupError
+from homeserver.storage.errors import DatabaseClosed, DatabaseLocked, DatabaseRefused, DatabaseUnavailable
+from homeserver.storage.group_commit import Failure, GroupCommit, outcome_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
+    from homeserver.clock import Clock
     from homeserver.storage.announcements import Announcement, Topic
+
+__all__ = [
+    "Database",
+    "DatabaseClosed",
+    "DatabaseLocked",
+    "DatabaseRefused",
+    "DatabaseUnavailable",
+    "Reader",
+    "Row",
+    "Transaction",
+]
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
 
-MAX_WAITING_WRITES = 5_000
-MAX_GROUP = 256
-
 _log = structlog.get_logger(__name__)
-
-
-class DatabaseRefused(StartupError):
-    """The database cannot be used; the text says why and what to do, in one sentence."""
-
-
-class DatabaseClosed(Exception):
-    """The database was closed."""
 
 
 class Reader(ABC):
@@ -57,7 +60,10 @@ class Reader(ABC):
 
 
 class Transaction(Reader):
-    """A transaction that writes; handed to the work of `Database.write`."""
+    """A transaction that writes; handed to the work of `Database.write`. One call at a time.
+
+    A statement that breaks a constraint fails the whole work: what may collide is written with ON CONFLICT.
+    """
 
     def __init__(self) -> None:
         self.announced: dict[tuple[Topic, str], None] = {}
@@ -69,11 +75,19 @@ class Transaction(Reader):
 
     @abstractmethod
     async def execute_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Run a statement once for each row of arguments."""
+        """Run a statement once for each row of arguments.
+
+        The cheapest way to write, even for one row: as it has no answer it may be put off until the next
+        question or the commit, and is then run together with others. If it fails the work fails.
+        """
 
     @abstractmethod
     async def next_position(self) -> int:
-        """Take the next position of the log."""
+        """Take the next position of the log. Positions grow in the order of the commits; some may be skipped."""
+
+    @abstractmethod
+    async def flush(self) -> None:
+        """Run what was put off."""
 
     def announce(self, topic: Topic, key: str) -> None:
         """Tell, once this is committed, that something with this key has changed."""
@@ -84,105 +98,137 @@ class Transaction(Reader):
         self.effects.append(effect)
 
 
-class _Write:
-    __slots__ = ("done", "work")
-
-    def __init__(self, work: Callable[[Transaction], Awaitable[Any]], done: asyncio.Future[Any]) -> None:
-        self.work = work
-        self.done = done
-
-
 class Database(Reader):
     """One of the two engines."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.position = 0
+        """The highest committed position whose announcements were handed on; no token may exceed it."""
         self.epoch = 0
+        """Grows when a backup is restored."""
         self.on_commit: Callable[[int, Sequence[Announcement]], None] = _nobody_listens
-        self._waiting: deque[_Write] = deque()
-        self._room = asyncio.Semaphore(MAX_WAITING_WRITES)
-        self._wake = asyncio.Event()
-        self._writer: asyncio.Task[None] | None = None
-        self._closing = False
+        """Hears of every move of `position`, in order, with what was announced since the last."""
+        self._clock = clock
+        self._group_commit = GroupCommit(self._commit_group)
 
     async def write(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         """Run `work` inside a transaction and answer with what it returns, once that is committed.
 
-        Works that wait at the same time are committed together. One that fails is rolled back alone; for that the
-        others of its group are run again, so a work must have no effects but through its transaction. A caller
-        that is cancelled does not stop its work: whatever is written must bear being written twice.
+        Works that wait at the same time are committed together, in the order in which they came. One that raises
+        is rolled back alone; for that the others of its group are run again, so a work must have no effects but
+        through its transaction. A caller that is cancelled does not stop its work: whatever is written must bear
+        being written twice. Raises what the work raised, or `DatabaseUnavailable`.
         """
-        if self._closing:
-            raise DatabaseClosed
-        async with self._room:
-            write = _Write(work, asyncio.get_running_loop().create_future())
-            self._waiting.append(write)
-            self._wake.set()
-            return await asyncio.shield(write.done)  # type: ignore[no-any-return]
-
-    def start_writer(self) -> None:
-        """Begin to take writes; called by the engine when it is open."""
-        self._writer = asyncio.create_task(self._run_writer())
-
-    async def stop_writer(self) -> None:
-        """Take no more writes, and finish those that were taken."""
-        self._closing = True
-        self._wake.set()
-        if self._writer is not None:
-            await self._writer
+        self._check_usable()
+        result: T = await self._group_commit.submit(work)
+        return result
 
     @abstractmethod
+    def snapshot(self) -> AbstractAsyncContextManager[Reader]:
+        """Several questions that are answered from the same moment: `async with database.snapshot() as reader`."""
+
+    @abstractmethod
+    async def table_names(self) -> set[str]:
+        """The tables that there are."""
+
     async def close(self) -> None:
-        """Finish what was taken, and let go of the database. May be called again."""
+        """Take no more writes, finish those that were taken, let go of the database. May be called again."""
+        await self._group_commit.close(self._disconnect)
+
+    # -- what an engine does ---------------------------------------------------------------------------
 
     @abstractmethod
-    async def commit_group(self, works: Sequence[Callable[[Transaction], Awaitable[Any]]]) -> list[Any]:
-        """Run works in one transaction and commit it; if one raises, nothing of any of them is kept."""
+    async def _begin(self) -> Transaction:
+        """Begin to write; there is never more than one transaction at a time."""
 
-    async def _run_writer(self) -> None:
-        while True:
-            if not self._waiting:
-                if self._closing:
-                    return
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            group = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_GROUP))]
-            await self._write_group(group)
+    @abstractmethod
+    async def _commit(self, transaction: Transaction) -> None:
+        """Commit, then call `_committed`."""
 
-    async def _write_group(self, group: list[_Write]) -> None:
+    @abstractmethod
+    async def _roll_back(self, transaction: Transaction) -> None:
+        """Leave no trace of the transaction. Must not fail."""
+
+    @abstractmethod
+    async def _disconnect(self) -> None:
+        """Let go of the database; the writer is at rest."""
+
+    def _check_usable(self) -> None:
+        if self._group_commit.closing:
+            raise DatabaseClosed
+
+    # -- writing ---------------------------------------------------------------------------------------
+
+    async def _commit_group(self, works: Sequence[Callable[[Transaction], Awaitable[Any]]]) -> list[Any]:
+        """Commit works together, in one transaction: what each returned, or the `Failure` of those that raised.
+
+        First as if none would fail. If one does, all are run again in a second transaction, each between
+        savepoints, so that only what fails is taken back.
+        """
+        outcome = await outcome_of(self._run_together(works))
+        if (
+            isinstance(outcome, Failure)
+            and len(works) > 1
+            and not isinstance(outcome.error, DatabaseUnavailable)
+        ):
+            outcome = await outcome_of(self._run_apart(works))
+        if isinstance(outcome, Failure):
+            return [outcome] * len(works)
+        return outcome
+
+    async def _run_together(self, works: Sequence[Callable[[Transaction], Awaitable[Any]]]) -> list[Any]:
+        transaction = await self._begin()
         try:
-            results = await self.commit_group([write.work for write in group])
-        except Exception as error:  # noqa: BLE001 - it is handed to the caller whose work raised it
-            if len(group) == 1:
-                if not group[0].done.done():
-                    group[0].done.set_exception(error)
-                    # The caller may be gone.
-                    group[0].done.exception()
-                return
-            for write in group:
-                await self._write_group([write])
-            return
-        for write, result in zip(group, results, strict=True):
-            if not write.done.done():
-                write.done.set_result(result)
+            results = [await work(transaction) for work in works]
+            await self._commit(transaction)
+        except BaseException:
+            await self._roll_back(transaction)
+            raise
+        return results
 
-    def committed(self, transaction: Transaction, position: int, announcements: Sequence[Announcement]) -> None:
-        """Tell of a commit; called by the engine, in the order of the commits."""
+    async def _run_apart(self, works: Sequence[Callable[[Transaction], Awaitable[Any]]]) -> list[Any]:
+        transaction = await self._begin()
+        try:
+            outcomes = [await self._run_between_savepoints(transaction, work) for work in works]
+            await self._commit(transaction)
+        except BaseException:
+            await self._roll_back(transaction)
+            raise
+        return outcomes
+
+    async def _run_between_savepoints(
+        self, transaction: Transaction, work: Callable[[Transaction], Awaitable[Any]]
+    ) -> Any:
+        announced, effects = dict(transaction.announced), list(transaction.effects)
+        await transaction.execute("SAVEPOINT work")
+        outcome = await outcome_of(_run_and_flush(transaction, work))
+        if isinstance(outcome, Failure):
+            transaction.announced, transaction.effects = announced, effects
+            await transaction.execute("ROLLBACK TO SAVEPOINT work")
+        await transaction.execute("RELEASE SAVEPOINT work")
+        return outcome
+
+    def _committed(self, transaction: Transaction) -> None:
+        """Run the effects of a commit; what is delivered comes after."""
         for effect in transaction.effects:
             try:
                 effect()
-            except Exception:
+            except Exception:  # noqa: BLE001 - it is logged, and the commit stands
                 _log.exception("effect_of_commit_failed")
-        self.deliver(position, announcements)
 
-    def deliver(self, position: int, announcements: Sequence[Announcement]) -> None:
-        """Hand announcements on, then move the position."""
+    def _deliver(self, position: int, announcements: Sequence[Announcement]) -> None:
+        """Hand announcements on, then move the position; called in the order of the commits."""
         try:
             self.on_commit(position, announcements)
-        except Exception:
+        except Exception:  # noqa: BLE001 - it is logged, and the commit stands
             _log.exception("announcements_not_delivered")
-        self.position = max(self.position, position)
+        self.position = position
+
+
+async def _run_and_flush(transaction: Transaction, work: Callable[[Transaction], Awaitable[T]]) -> T:
+    result = await work(transaction)
+    await transaction.flush()
+    return result
 
 
 def _nobody_listens(position: int, announcements: Sequence[Announcement]) -> None:

@@ -1,30 +1,103 @@
 """One SQL text for both engines: written for PostgreSQL, rewritten for SQLite.
 
-    $1                          ?1
-    = ANY($1::text[])           IN (SELECT value FROM json_each(?1)), the list given as JSON
-    BIGINT PRIMARY KEY          INTEGER PRIMARY KEY, which is the row's own number
-    BYTEA, UNLOGGED             BLOB, nothing
-    ) /* without rowid */       ) WITHOUT ROWID
+    in a statement                        on SQLite
+    $1                                    ?1
+    = ANY($1::text[])                     IN (SELECT value FROM json_each(?1)), the list given as JSON
+    <> ALL($1::bigint[])                  NOT IN (SELECT value FROM json_each(?1))
+    $1::bigint, count(*)::bigint          without the cast
+
+    in the schema                         on SQLite
+    BIGINT, SMALLINT, BOOLEAN             INTEGER; a BIGINT PRIMARY KEY so becomes the row's own number
+    BYTEA, DOUBLE PRECISION               BLOB, REAL
+    CREATE UNLOGGED TABLE                 CREATE TABLE
+    ) /* without rowid */                 ) WITHOUT ROWID, and STRICT: types are checked as PostgreSQL does
+
+    in the schema                         on PostgreSQL
+    TEXT                                  TEXT COLLATE "C": in the order of the code points, as on SQLite
+
+What stands in quotes or in a comment is left alone.
 """
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
-_ANY = re.compile(r"=\s*ANY\(\$(\d+)::(?:text|bigint)\[\]\)")
-_PARAMETER = re.compile(r"\$(\d+)(?:::\w+)?")
-_WITHOUT_ROWID = re.compile(r"\)\s*/\* without rowid \*/")
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_QUOTED = r"""(?P<quoted>'(?:[^']|'')*'|"[^"]*"|--[^\n]*)"""
+_STATEMENT = re.compile(
+    _QUOTED + r"|(?P<any>=\s*ANY\s*\(\s*\$(?P<any_number>\d+)(?:::\w+\[\])?\s*\))"
+    r"|(?P<all>(?:<>|!=)\s*ALL\s*\(\s*\$(?P<all_number>\d+)(?:::\w+\[\])?\s*\))"
+    r"|(?P<cast>::\s*(?:double\s+precision|\w+)(?:\[\])?)"
+    r"|\$(?P<number>\d+)",
+    re.IGNORECASE,
+)
+_SCHEMA = re.compile(
+    _QUOTED
+    + r"|(?P<integer>\b(?:BIGINT|SMALLINT|BOOLEAN)\b)|(?P<blob>\bBYTEA\b)|(?P<real>\bDOUBLE\s+PRECISION\b)"
+    r"|(?P<unlogged>\bUNLOGGED\s+)|(?P<bare>/\* without rowid \*/)",
+)
+_TABLE = re.compile(r"\s*CREATE\s+TABLE\b")
+_TEXT = re.compile(_QUOTED + r"|(?P<text>\bTEXT\b)")
+
+
+def _rewrite_part(match: re.Match[str]) -> str:
+    if match["any"]:
+        return f"IN (SELECT value FROM json_each(?{match['any_number']}))"
+    if match["all"]:
+        return f"NOT IN (SELECT value FROM json_each(?{match['all_number']}))"
+    if match["cast"]:
+        return ""
+    if match["number"]:
+        return f"?{match['number']}"
+    return match[0]
+
+
+def _rewrite_type(match: re.Match[str]) -> str:
+    if match["integer"]:
+        return "INTEGER"
+    if match["blob"]:
+        return "BLOB"
+    if match["real"]:
+        return "REAL"
+    if match["unlogged"] or match["bare"]:
+        return ""
+    return match[0]
 
 
 @lru_cache(maxsize=2048)
 def for_sqlite(sql: str) -> str:
-    """The statement as SQLite takes it."""
-    sql = _ANY.sub(r"IN (SELECT value FROM json_each(?\1))", sql)
-    return _PARAMETER.sub(r"?\1", sql)
+    """A statement as SQLite takes it."""
+    return _STATEMENT.sub(_rewrite_part, sql)
+
+
+def arguments_for_sqlite(arguments: Sequence[Any]) -> Sequence[Any]:
+    """The arguments of a statement as SQLite takes them: lists as JSON."""
+    for value in arguments:
+        if isinstance(value, list | tuple):
+            return [_as_json(value) if isinstance(value, list | tuple) else value for value in arguments]
+    return arguments
+
+
+def _as_json(values: Sequence[Any]) -> str:
+    # A TypeError tells of what a JSON list cannot hold, such as bytes.
+    return orjson.dumps(values).decode()
 
 
 def schema_for_sqlite(sql: str) -> str:
     """A statement of a migration as SQLite takes it."""
-    sql = sql.replace("BIGINT PRIMARY KEY", "INTEGER PRIMARY KEY").replace("BYTEA", "BLOB")
-    return _WITHOUT_ROWID.sub(") WITHOUT ROWID", sql.replace("UNLOGGED ", ""))
+    without_rowid = "/* without rowid */" in sql
+    sql = _SCHEMA.sub(_rewrite_type, sql).rstrip()
+    if _TABLE.match(sql):
+        return f"{sql} WITHOUT ROWID, STRICT" if without_rowid else f"{sql} STRICT"
+    return sql
+
+
+def schema_for_postgres(sql: str) -> str:
+    """A statement of a migration as PostgreSQL takes it."""
+    return _TEXT.sub(lambda match: 'TEXT COLLATE "C"' if match["text"] else match[0], sql)

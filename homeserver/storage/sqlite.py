@@ -6,185 +6,253 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from typing import TYPE_CHECKING, Any
-
-import aiosqlite
-import orjson
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, cast
 
 from homeserver.storage.announcements import Announcement
-from homeserver.storage.database import Database, DatabaseClosed, DatabaseRefused, Row, Transaction
-from homeserver.storage.dialect import for_sqlite, schema_for_sqlite
+from homeserver.storage.database import Database, Reader, Row, Transaction
+from homeserver.storage.dialect import arguments_for_sqlite, for_sqlite, schema_for_sqlite
+from homeserver.storage.errors import DatabaseLocked, DatabaseRefused
 from homeserver.storage.migrations import MIGRATIONS
+from homeserver.storage.schema import SchemaDialect, bring_up_to_date
+from homeserver.storage.sqlite_connection import Kind, SqliteConnection, Statement
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
+    from homeserver.clock import Clock
+    from homeserver.storage.migrations.migration import Migration
+
 _READERS = 4
-_PRAGMAS = (
-    "PRAGMA journal_mode = WAL",
-    # An answered send survives a power cut; commits in groups make that cheap.
-    "PRAGMA synchronous = FULL",
-    "PRAGMA foreign_keys = ON",
-    "PRAGMA temp_store = MEMORY",
-    "PRAGMA wal_autocheckpoint = 500",
-    "PRAGMA journal_size_limit = 2097152",
-    "PRAGMA cache_size = -8192",
+_OLDEST = (3, 37, 0)
+"""The first SQLite with STRICT tables."""
+_COMMON_PRAGMAS = (
+    "foreign_keys = ON",
+    "temp_store = MEMORY",
+    # As PostgreSQL compares.
+    "case_sensitive_like = ON",
 )
+_WRITER_PRAGMAS = (
+    "page_size = 4096",
+    "journal_mode = WAL",
+    # An answered send survives a power cut; commits in groups make that cheap.
+    "synchronous = FULL",
+    # Pages, so 2 MiB; what a long read makes it grow beyond is cut off again.
+    "wal_autocheckpoint = 500",
+    "journal_size_limit = 2097152",
+    "cache_size = -8192",
+    *_COMMON_PRAGMAS,
+)
+_READER_PRAGMAS = ("query_only = ON", "cache_size = -4096", *_COMMON_PRAGMAS)
 
-
-def _arguments(arguments: Sequence[Any]) -> list[Any]:
-    return [orjson.dumps(value).decode() if isinstance(value, list) else value for value in arguments]
+_BEGIN = Statement(Kind.EXECUTE, "BEGIN IMMEDIATE")
+_BEGIN_READING = Statement(Kind.EXECUTE, "BEGIN")
+_COMMIT = Statement(Kind.EXECUTE, "COMMIT")
+_TABLE_NAMES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+_SCHEMA = SchemaDialect(_TABLE_NAMES, schema_for_sqlite, lambda migration: migration.sqlite_only)
 
 
 class _SqliteTransaction(Transaction):
-    def __init__(self, connection: aiosqlite.Connection, position: int) -> None:
+    """Puts off what has no answer until something is asked, or the commit: each visit to the thread costs."""
+
+    def __init__(self, connection: SqliteConnection, position: int) -> None:
         super().__init__()
         self._connection = connection
+        self._put_off: list[Statement] = [_BEGIN]
+        self._begun = False
         self.position = position
 
     async def fetch_all(self, sql: str, *arguments: Any) -> list[Row]:
-        return list(await self._connection.execute_fetchall(for_sqlite(sql), _arguments(arguments)))  # type: ignore[arg-type]
+        return cast("list[Row]", await self._run(Kind.FETCH, sql, arguments))
 
     async def execute(self, sql: str, *arguments: Any) -> int:
-        cursor = await self._connection.execute(for_sqlite(sql), _arguments(arguments))
-        changed = cursor.rowcount
-        await cursor.close()
-        return changed
+        return cast("int", await self._run(Kind.EXECUTE, sql, arguments))
 
     async def execute_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
         if rows:
-            await self._connection.executemany(for_sqlite(sql), rows)
+            # A copy: the caller may go on to use the list before it is run.
+            arguments = [arguments_for_sqlite(row) for row in rows]
+            self._put_off.append(Statement(Kind.EXECUTE_MANY, for_sqlite(sql), arguments))
 
     async def next_position(self) -> int:
         self.position += 1
         return self.position
 
+    async def flush(self) -> None:
+        if len(self._put_off) > (0 if self._begun else 1):
+            await self._connection.run(self._take())
+
+    async def commit(self, last: Sequence[Statement] = ()) -> None:
+        """Run what was put off, then `last`, and commit; all in one visit."""
+        self._put_off.extend(last)
+        # A transaction that was never begun need not be ended.
+        if self._begun or len(self._put_off) > 1:
+            await self._connection.run([*self._take(), _COMMIT])
+
+    async def _run(self, kind: Kind, sql: str, arguments: Sequence[Any]) -> Any:
+        self._put_off.append(Statement(kind, for_sqlite(sql), arguments_for_sqlite(arguments)))
+        return await self._connection.run(self._take())
+
+    def _take(self) -> list[Statement]:
+        self._begun = True
+        statements, self._put_off = self._put_off, []
+        return statements
+
+
+class _SqliteReader(Reader):
+    def __init__(self, connection: SqliteConnection) -> None:
+        self._connection = connection
+
+    async def fetch_all(self, sql: str, *arguments: Any) -> list[Row]:
+        statement = Statement(Kind.FETCH, for_sqlite(sql), arguments_for_sqlite(arguments))
+        return cast("list[Row]", await self._connection.run([statement]))
+
 
 class SqliteDatabase(Database):
     """A database in one file."""
 
-    def __init__(self, writer: aiosqlite.Connection, readers: list[aiosqlite.Connection], lock: int) -> None:
-        super().__init__()
-        self._connection = writer
-        self._readers = readers
-        self._free: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
-        for reader in readers:
-            self._free.put_nowait(reader)
+    def __init__(self, clock: Clock, writer: SqliteConnection, lock: int) -> None:
+        super().__init__(clock)
+        self._writer = writer
+        self._readers: list[SqliteConnection] = []
+        # The one that was used last comes first: what it has in memory is the most useful.
+        self._free: asyncio.LifoQueue[SqliteConnection] = asyncio.LifoQueue()
         self._lock = lock
         self._taken = 0
-        self._closed = False
 
     @classmethod
-    async def open(cls, path: Path, server_name: str) -> SqliteDatabase:
-        """Open the file, or make it, and bring its schema up to date; raises `DatabaseRefused`."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+    async def open(
+        cls, path: Path, server_name: str, clock: Clock, migrations: Sequence[Migration] = MIGRATIONS
+    ) -> SqliteDatabase:
+        """Open the file, or make it, and bring its schema up to date.
+
+        Raises `DatabaseRefused`; `DatabaseLocked` where another process has opened it.
+        """
+        if sqlite3.sqlite_version_info < _OLDEST:
+            message = (
+                f"SQLite {sqlite3.sqlite_version} is too old: Python needs to be built with 3.37 or later"
+            )
+            raise DatabaseRefused(message)
         lock = _lock(path)
-        writer = None
+        location = _location(path)
         try:
-            writer = await aiosqlite.connect(path, isolation_level=None)
-            for pragma in _PRAGMAS:
-                await writer.execute(pragma)
-            await _migrate(writer, server_name)
-            readers = []
-            for _ in range(_READERS):
-                reader = await aiosqlite.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-                await reader.execute("PRAGMA query_only = ON")
-                await reader.execute("PRAGMA cache_size = -4096")
-                readers.append(reader)
-        except (sqlite3.Error, DatabaseRefused) as error:
-            if writer is not None:
-                await writer.close()
+            writer = await SqliteConnection.open(location, _WRITER_PRAGMAS)
+        except sqlite3.Error as error:
             os.close(lock)
-            if isinstance(error, DatabaseRefused):
-                raise
-            message = f"the database {path} cannot be used: {error}"
-            raise DatabaseRefused(message) from error
-        database = cls(writer, readers, lock)
-        ((position,),) = await writer.execute_fetchall("SELECT position FROM log_position")
-        ((database.epoch,),) = await writer.execute_fetchall("SELECT epoch FROM server")
-        database.position = database._taken = position
-        database.start_writer()
+            raise _refusal(path, error) from error
+        database = cls(clock, writer, lock)
+        try:
+            await database._prepare(server_name, migrations)
+            for _ in range(_READERS):
+                reader = await SqliteConnection.open(f"{location}?mode=ro", _READER_PRAGMAS)
+                database._readers.append(reader)
+                database._free.put_nowait(reader)
+        except sqlite3.Error as error:
+            await database.close()
+            raise _refusal(path, error) from error
+        except BaseException:
+            await database.close()
+            raise
         return database
 
-    async def fetch_all(self, sql: str, *arguments: Any) -> list[Row]:
-        if self._closed:
-            raise DatabaseClosed
-        reader = await self._free.get()
-        try:
-            # Shielded: a connection goes back only when its thread is done with the question.
-            question = asyncio.ensure_future(reader.execute_fetchall(for_sqlite(sql), _arguments(arguments)))
-            return list(await asyncio.shield(question))  # type: ignore[arg-type]
-        finally:
-            self._free.put_nowait(reader)
+    async def _prepare(self, server_name: str, migrations: Sequence[Migration]) -> None:
+        @asynccontextmanager
+        async def begin() -> AsyncIterator[Transaction]:
+            transaction = await self._begin()
+            try:
+                yield transaction
+                await transaction.commit()
+            except BaseException:
+                await self._roll_back(transaction)
+                raise
 
-    async def commit_group(self, works: Sequence[Callable[[Transaction], Awaitable[Any]]]) -> list[Any]:
-        transaction = _SqliteTransaction(self._connection, self._taken)
-        await self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            results = [await work(transaction) for work in works]
-            if transaction.position != self._taken:
-                await self._connection.execute("UPDATE log_position SET position = ?1", (transaction.position,))
-            await self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                await self._connection.execute("ROLLBACK")
-            raise
-        self._taken = transaction.position
-        self.committed(
-            transaction,
-            self._taken,
-            [Announcement(self._taken, topic, key, local=True) for topic, key in transaction.announced],
+        self.epoch = await bring_up_to_date(
+            begin, _SCHEMA, migrations, server_name=server_name, now_ms=self._clock.now_ms()
         )
-        return results
+        position = Statement(Kind.FETCH, "SELECT position FROM log_position")
+        ((self._taken,),) = await self._writer.run([position])
+        self.position = self._taken
 
-    async def close(self) -> None:
-        if self._closed:
-            return
-        await self.stop_writer()
-        self._closed = True
+    async def fetch_all(self, sql: str, *arguments: Any) -> list[Row]:
+        async with self._reader() as connection:
+            return await _SqliteReader(connection).fetch_all(sql, *arguments)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Reader]:
+        async with self._reader() as connection:
+            # SQLite takes the snapshot at the first question after BEGIN.
+            await connection.run([_BEGIN_READING])
+            try:
+                yield _SqliteReader(connection)
+            finally:
+                await connection.roll_back()
+
+    async def table_names(self) -> set[str]:
+        return {name for (name,) in await self.fetch_all(_TABLE_NAMES)}
+
+    @asynccontextmanager
+    async def _reader(self) -> AsyncIterator[SqliteConnection]:
+        self._check_usable()
+        connection = await self._free.get()
+        try:
+            self._check_usable()
+            yield connection
+        finally:
+            # Where the caller was cancelled its question may still be under way; the next one waits behind it.
+            self._free.put_nowait(connection)
+
+    async def _begin(self) -> _SqliteTransaction:
+        return _SqliteTransaction(self._writer, self._taken)
+
+    async def _commit(self, transaction: Transaction) -> None:
+        assert isinstance(transaction, _SqliteTransaction)
+        if transaction.announced and transaction.position == self._taken:
+            await transaction.next_position()
+        moved = transaction.position != self._taken
+        position = self._taken = transaction.position
+        await transaction.commit(
+            [Statement(Kind.EXECUTE, "UPDATE log_position SET position = ?1", (position,))] if moved else ()
+        )
+        self._committed(transaction)
+        if moved:
+            self._deliver(
+                position,
+                [Announcement(position, topic, key, local=True) for topic, key in transaction.announced],
+            )
+
+    async def _roll_back(self, transaction: Transaction) -> None:  # noqa: ARG002 - there is one at a time
+        await self._writer.roll_back()
+
+    async def _disconnect(self) -> None:
         for reader in self._readers:
             await reader.close()
-        await self._connection.close()
+        await self._writer.close()
         os.close(self._lock)
 
 
+def _refusal(path: Path, error: Exception) -> DatabaseRefused:
+    return DatabaseRefused(f"the database {path} cannot be used: {error}")
+
+
+def _location(path: Path) -> str:
+    return path.absolute().as_uri()
+
+
 def _lock(path: Path) -> int:
-    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Keep other processes out for as long as the returned file is open; it is closed with the process."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _refusal(path, error) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(lock)
-        message = f"another process uses the database {path}: stop it first, or use PostgreSQL for several processes"
-        raise DatabaseRefused(message) from error
-    return lock
-
-
-async def _migrate(connection: aiosqlite.Connection, server_name: str) -> None:
-    await connection.execute("BEGIN IMMEDIATE")
-    await connection.execute(
-        "CREATE TABLE IF NOT EXISTS schema_migrations (number INTEGER PRIMARY KEY, description TEXT NOT NULL)"
-    )
-    await connection.execute("COMMIT")
-    rows = await connection.execute_fetchall("SELECT max(number) FROM schema_migrations")
-    done = next(iter(rows))[0] or 0
-    if done > MIGRATIONS[-1].number:
         message = (
-            f"the database has schema {done}, this program knows {MIGRATIONS[-1].number} at most: run a newer Restante"
+            f"another process uses the database {path}:"
+            " stop it first, or use PostgreSQL, which serves several processes"
         )
-        raise DatabaseRefused(message)
-    for migration in MIGRATIONS[done:]:
-        await connection.execute("BEGIN IMMEDIATE")
-        for statement in migration.statements:
-            await connection.execute(schema_for_sqlite(statement))
-        await connection.execute(
-            "INSERT INTO schema_migrations (number, description) VALUES (?1, ?2)",
-            (migration.number, migration.description),
-        )
-        if migration.number == 1:
-            await connection.execute("INSERT INTO server (server_name, epoch) VALUES (?1, 1)", (server_name,))
-        await connection.execute("COMMIT")
-    ((owner,),) = await connection.execute_fetchall("SELECT server_name FROM server")
-    if owner != server_name:
-        message = f"the database belongs to the server {owner}: set server_name to that, or use another database"
-        raise DatabaseRefused(message)
+        raise DatabaseLocked(message) from error
+    return lock

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from homeserver.storage.migrations import m0001_log, m0002_rooms
-from homeserver.storage.migrations.migration import Migration
-from homeserver.storage.retention import Retention
+from typing import TYPE_CHECKING
 
-_MODULES = (m0001_log, m0002_rooms)
+from homeserver.storage.migrations import m0001_log, m0002_rooms
+
+if TYPE_CHECKING:
+    from homeserver.storage.migrations.migration import Migration
+    from homeserver.storage.retention import Retention
+
+_MODULES = (
+    m0001_log,
+    m0002_rooms,
+)
 
 MIGRATIONS: tuple[Migration, ...] = tuple(module.MIGRATION for module in _MODULES)
 """Every migration, in order; a number is never used again, a statement never changed once released."""

@@ -1,4 +1,4 @@
-"""The log's own tables: whose database this is, and how far the log has come."""
+"""How far the log has come. Whose database this is stands in tables that `homeserver.storage.schema` makes."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ MIGRATION = Migration(
     number=1,
     description="the log",
     statements=(
-        "CREATE TABLE server (server_name TEXT NOT NULL, epoch BIGINT NOT NULL)",
         "CREATE TABLE log_position (position BIGINT NOT NULL)",
         "INSERT INTO log_position (position) VALUES (0)",
     ),
     postgres_only=(
-        # What other processes read on from: on SQLite there are none.
+        # What other processes read on from; on SQLite there are none. Not UNLOGGED: such a table is emptied when
+        # PostgreSQL crashes, and a process would go past announcements that it never saw.
         """
-        CREATE UNLOGGED TABLE announcements (
+        CREATE TABLE announcements (
             position BIGINT NOT NULL,
-            process BIGINT NOT NULL,
             topic TEXT NOT NULL,
-            key TEXT NOT NULL
+            key TEXT NOT NULL,
+            created_ts BIGINT NOT NULL
         )
         """,
         "CREATE INDEX announcements_by_position ON announcements (position)",
+        # Up to this position announcements may have been pruned.
+        "ALTER TABLE log_position ADD COLUMN pruned_upto BIGINT NOT NULL DEFAULT 0",
     ),
 )
 

@@ -79,6 +79,7 @@ MIGRATION = Migration(
             stream_id BIGINT NOT NULL,
             sender_nid BIGINT NOT NULL,
             thread_root TEXT,
+            counted SMALLINT NOT NULL,
             PRIMARY KEY (user_id, room_nid, stream_id)
         ) /* without rowid */
         """,
