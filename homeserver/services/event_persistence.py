@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from homeserver.ids import UserId
 from homeserver.storage.announcements import Topic
 from homeserver.storage.events import EventRow, RoomPoint, StoredEvent, with_redaction
 from homeserver.storage.memberships import MembershipRow
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from homeserver.eventgraph.event import Event
-    from homeserver.ids import DeviceId, EventId, RoomId, UserId
+    from homeserver.ids import DeviceId, EventId, RoomId
     from homeserver.rooms.live_rooms import Head, LiveRoom, LiveRooms, SnapshotReference
     from homeserver.rooms.memberships import Memberships
     from homeserver.rooms.recent_events import RecentEvents
@@ -50,7 +51,7 @@ class PreparedEvent:
     state_after: SnapshotReference
     replaces: Event | None
     notifies: bool
-    highlights: frozenset[UserId]
+    highlights: frozenset[str]
     thread_root: EventId | None
     relation: tuple[EventId, str] | None
     redaction: tuple[StoredEvent, Event] | None = None
@@ -200,7 +201,7 @@ class EventPersistence:
     def _count_member(self, write: RoomWrite, prepared: PreparedEvent, event_nid: int, run: _Commit) -> None:
         event = prepared.event
         room = write.room
-        membership = event.content.get("membership")
+        membership = event.membership
         before = prepared.replaces.content.get("membership") if prepared.replaces else None
         for counts, counted in ((run.joined, "join"), (run.invited, "invite")):
             counts[room.room_nid] = (
@@ -208,10 +209,10 @@ class EventPersistence:
             )
         run.memberships.append(
             MembershipRow(
-                user_id=event.state_key,
+                user_id=UserId(event.state_key or ""),
                 room_nid=room.room_nid,
                 room_id=room.room_id,
-                membership=membership,
+                membership=membership or "leave",
                 event_nid=event_nid,
                 stream_id=event_nid,
                 sender=event.sender,
@@ -235,7 +236,7 @@ class EventPersistence:
             if prepared.relation is not None:
                 relations.append(_relation_row(prepared, row))
             highlights += [
-                (user_id, row.room_nid, row.event_nid, row.sender_nid, row.thread_root)
+                (user_id, row.room_nid, row.event_nid, row.sender_nid, row.thread_root, int(prepared.notifies))
                 for user_id in prepared.highlights
             ]
             if prepared.redaction is not None:

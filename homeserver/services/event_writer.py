@@ -28,6 +28,7 @@ from homeserver.services.event_persistence import EventPersistence, PreparedEven
 from homeserver.rooms.live_rooms import CREATE, POWER_LEVELS, Head, LiveRoom, LiveRooms, SnapshotReference
 from homeserver.storage.rooms import Extremity
 from homeserver.storage.transaction_ids import transaction_key
+from homeserver.views.push_rules import evaluate_defaults
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from homeserver.eventgraph.room_versions import RoomVersion
     from homeserver.ids import DeviceId, ServerName, UserId
     from homeserver.services.event_persistence import Outcome
-    from homeserver.services.unread_verdicts import UnreadVerdicts
     from homeserver.storage.database import Transaction
     from homeserver.storage.events import EventStore, StoredEvent
 
@@ -81,7 +81,6 @@ class EventWriter:
         live_rooms: LiveRooms,
         events: EventStore,
         persistence: EventPersistence,
-        verdicts: UnreadVerdicts,
     ) -> None:
         self._server_name = server_name
         self._key = key
@@ -89,7 +88,6 @@ class EventWriter:
         self._live_rooms = live_rooms
         self._events = events
         self._persistence = persistence
-        self._verdicts = verdicts
         self._waiting: list[RoomWrite] = []
         self._committing: asyncio.Task[None] | None = None
 
@@ -235,7 +233,8 @@ class EventWriter:
             prepared.thread_root = await self._thread_root(prepared.relation)
         levels = room.power_levels(state[CREATE], state.get(POWER_LEVELS)) if CREATE in state else None
         if levels is not None:
-            prepared.notifies, prepared.highlights = await self._verdicts.judge(room, event, levels)
+            verdict = evaluate_defaults(event, levels)
+            prepared.notifies, prepared.highlights = verdict.notifies, verdict.highlights
         if new.state_key is not None:
             room.pending[event.key] = event
         sha256 = base64.encode_unpadded(reference_hash(version, event.pdu)) if version.event_ids_are_given else None

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from homeserver.ids import UserId
     from homeserver.storage.database import Database, Transaction
 
-    HighlightRow = tuple[UserId, int, int, int, str | None]
+    HighlightRow = tuple[str, int, int, int, str | None, int]
 
 
 class HighlightStore:
@@ -20,10 +20,13 @@ class HighlightStore:
         self._database = database
 
     async def insert(self, transaction: Transaction, rows: Sequence[HighlightRow]) -> None:
-        """Store rows of (user, room number, position, sender number, thread root)."""
+        """Store rows of (user, or `EVERYBODY`; room number, position, sender number, thread root, counted).
+
+        `counted` is 1 where the event notifies everybody anyway.
+        """
         await transaction.execute_many(
-            "INSERT INTO highlights (user_id, room_nid, stream_id, sender_nid, thread_root)"
-            " VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+            "INSERT INTO highlights (user_id, room_nid, stream_id, sender_nid, thread_root, counted)"
+            " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
             rows,
         )
 
@@ -46,27 +49,27 @@ class HighlightStore:
 
     async def count_notifying(
         self, room_nid: int, *, after: int, upto: int, but: Sequence[int]
-    ) -> list[tuple[str | None, int, int]]:
-        """Rows of (thread root or None, position of the oldest, number) of the notifying events of a room.
+    ) -> list[tuple[str | None, int]]:
+        """Rows of (thread root or None, number) of the notifying events of a room.
 
         Those of the senders `but` (by number) are not counted.
         """
         rows = await self._database.fetch_all(
-            "SELECT thread_root, min(stream_id), count(*) FROM events WHERE room_nid = $1 AND stream_id > $2"
+            "SELECT thread_root, count(*) FROM events WHERE room_nid = $1 AND stream_id > $2"
             " AND stream_id <= $3 AND notifies = 1 AND NOT (sender_nid = ANY($4::bigint[])) GROUP BY thread_root",
             room_nid,
             after,
             upto,
             list(but),
         )
-        return [(row[0], row[1], row[2]) for row in rows]
+        return [(row[0], row[1]) for row in rows]
 
     async def load_highlights(
         self, user_id: UserId, room_nid: int, *, after: int, upto: int, but: Sequence[int]
-    ) -> list[tuple[str | None, int]]:
-        """Rows of (thread root or None, position) of the events that highlight a user."""
+    ) -> list[tuple[str | None, int, bool]]:
+        """Rows of (thread root or None, position, counted) of the events that highlight a user."""
         rows = await self._database.fetch_all(
-            "SELECT thread_root, stream_id FROM highlights WHERE user_id = $1 AND room_nid = $2"
+            "SELECT thread_root, stream_id, counted FROM highlights WHERE user_id IN ($1, '') AND room_nid = $2"
             " AND stream_id > $3 AND stream_id <= $4 AND NOT (sender_nid = ANY($5::bigint[])) ORDER BY stream_id",
             user_id,
             room_nid,
@@ -74,4 +77,4 @@ class HighlightStore:
             upto,
             list(but),
         )
-        return [(row[0], row[1]) for row in rows]
+        return [(row[0], row[1], bool(row[2])) for row in rows]

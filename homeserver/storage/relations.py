@@ -31,7 +31,8 @@ _COLUMNS = "event_nid, room_nid, relates_to, relation_type, event_type, sender_n
 
 
 def _read(row: tuple) -> RelationRow:  # type: ignore[type-arg]
-    return RelationRow(*row[:6], point=RoomPoint(row[6], row[7]))
+    *fields, depth, stream_id = row
+    return RelationRow(*fields, RoomPoint(depth, stream_id))
 
 
 class RelationStore:

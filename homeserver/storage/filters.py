@@ -1,0 +1,39 @@
+"""Filters that clients have uploaded; equal ones of a user are stored once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from homeserver.ids import UserId
+    from homeserver.storage.database import Database, Transaction
+
+MAX_FILTERS = 1_000
+
+
+class FilterStore:
+    """Filters by user and id."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, transaction: Transaction, user_id: UserId, definition: str) -> int | None:
+        """The id of a filter, a new one where the user has none like it; None past `MAX_FILTERS`."""
+        known = await transaction.fetch_value(
+            "SELECT filter_id FROM filters WHERE user_id = $1 AND definition = $2", user_id, definition
+        )
+        if known is not None:
+            return int(known)
+        count = await transaction.fetch_value("SELECT count(*) FROM filters WHERE user_id = $1", user_id) or 0
+        if count >= MAX_FILTERS:
+            return None
+        await transaction.execute(
+            "INSERT INTO filters (user_id, filter_id, definition) VALUES ($1, $2, $3)", user_id, count, definition
+        )
+        return int(count)
+
+    async def get(self, user_id: UserId, filter_id: int) -> str | None:
+        """The definition of a filter."""
+        return await self._database.fetch_value(
+            "SELECT definition FROM filters WHERE user_id = $1 AND filter_id = $2", user_id, filter_id
+        )

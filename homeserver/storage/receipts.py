@@ -1,0 +1,110 @@
+"""Receipts: up to which event somebody has read a room, or a thread of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from homeserver.ids import EventId, RoomId, UserId
+from homeserver.storage.announcements import Topic
+from homeserver.storage.events import RoomPoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from homeserver.storage.database import Database, Transaction
+
+PUBLIC = "m.read"
+PRIVATE = "m.read.private"
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptRow:
+    """One receipt; `thread_id` is empty for an unthreaded one, `main` or the root of a thread."""
+
+    room_id: RoomId
+    user_id: UserId
+    receipt_type: str
+    thread_id: str
+    event_id: EventId
+    point: RoomPoint
+    ts: int
+
+
+class ReceiptStore:
+    """Receipts by room and user."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def set(self, transaction: Transaction, receipt: ReceiptRow) -> bool:
+        """Store a receipt, unless the one that is there points further; the answer is whether it was stored."""
+        known = await transaction.fetch_one(
+            "SELECT event_depth, event_stream_id FROM receipts"
+            " WHERE room_id = $1 AND user_id = $2 AND receipt_type = $3 AND thread_id = $4",
+            receipt.room_id,
+            receipt.user_id,
+            receipt.receipt_type,
+            receipt.thread_id,
+        )
+        if known is not None and RoomPoint(*known) >= receipt.point:
+            return False
+        await transaction.execute(
+            "INSERT INTO receipts (room_id, user_id, receipt_type, thread_id, event_id, event_depth,"
+            " event_stream_id, ts, stream_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+            " ON CONFLICT (room_id, user_id, receipt_type, thread_id) DO UPDATE SET"
+            " event_id = excluded.event_id, event_depth = excluded.event_depth,"
+            " event_stream_id = excluded.event_stream_id, ts = excluded.ts, stream_id = excluded.stream_id",
+            receipt.room_id,
+            receipt.user_id,
+            receipt.receipt_type,
+            receipt.thread_id,
+            receipt.event_id,
+            receipt.point.depth,
+            receipt.point.stream_id,
+            receipt.ts,
+            await transaction.next_position(),
+        )
+        transaction.announce(Topic.RECEIPTS, receipt.room_id)
+        return True
+
+    async def load_changes(
+        self, room_ids: Iterable[RoomId], user_id: UserId, *, after: int, upto: int
+    ) -> list[ReceiptRow]:
+        """Receipts in rooms set with `after < stream_id <= upto` that a user may see: public ones and their own."""
+        rows = await self._database.fetch_all(
+            "SELECT room_id, user_id, receipt_type, thread_id, event_id, event_depth, event_stream_id, ts"
+            " FROM receipts WHERE room_id = ANY($1::text[]) AND stream_id > $2 AND stream_id <= $3"
+            f" AND (receipt_type <> '{PRIVATE}' OR user_id = $4) ORDER BY stream_id",
+            list(room_ids),
+            after,
+            upto,
+            user_id,
+        )
+        return [_read(row) for row in rows]
+
+    async def load_own(self, user_id: UserId, room_id: RoomId) -> list[ReceiptRow]:
+        """All receipts of a user in a room."""
+        rows = await self._database.fetch_all(
+            "SELECT room_id, user_id, receipt_type, thread_id, event_id, event_depth, event_stream_id, ts"
+            " FROM receipts WHERE room_id = $1 AND user_id = $2",
+            room_id,
+            user_id,
+        )
+        return [_read(row) for row in rows]
+
+    async def joined_at(self, user_id: UserId, room_nid: int) -> int:
+        """The position at which a user last came into a room: nothing before it is unread."""
+        position = await self._database.fetch_value(
+            "SELECT min(stream_id) FROM membership_log WHERE room_nid = $1 AND user_id = $2 AND membership = 'join'"
+            " AND stream_id > coalesce((SELECT max(stream_id) FROM membership_log"
+            " WHERE room_nid = $1 AND user_id = $2 AND membership <> 'join'), 0)",
+            room_nid,
+            user_id,
+        )
+        return position or 0
+
+
+def _read(row: tuple) -> ReceiptRow:  # type: ignore[type-arg]
+    room_id, user_id, receipt_type, thread_id, event_id, depth, stream_id, ts = row
+    return ReceiptRow(room_id, user_id, receipt_type, thread_id, event_id, RoomPoint(depth, stream_id), ts)
