@@ -1,12 +1,15 @@
 # Everything runs in a virtual environment of its own, made from the lock files.
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-COMPILE := $(VENV)/bin/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+RESTANTE := $(VENV)/bin/restante
+INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check
+COMPILE := $(VENV)/bin/pip-compile --quiet --generate-hashes --build-deps-for editable --strip-extras --allow-unsafe --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .PHONY: run test interop check fix bench soak lock
 
 run: $(VENV)/ready-to-run
-	$(PYTHON) -m homeserver run --first-start
+	test -e config.yaml || $(RESTANTE) init --server-name localhost
+	$(RESTANTE) run
 
 test: $(VENV)/ready
 	$(PYTHON) -m pytest -m "not interop and not soak"
@@ -35,10 +38,12 @@ lock: $(VENV)/ready
 
 $(VENV)/ready-to-run: requirements.lock
 	python3 -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(INSTALL) --require-hashes -r requirements.lock
+	$(INSTALL) --no-deps --no-build-isolation --editable .
 	touch $@
 
 $(VENV)/ready: requirements-dev.lock
 	python3 -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(INSTALL) --require-hashes -r requirements-dev.lock
+	$(INSTALL) --no-deps --no-build-isolation --editable .
 	touch $@ $(VENV)/ready-to-run
