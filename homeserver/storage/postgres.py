@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import asyncpg
-import structlog
-
 from homeserver.storage.announcements import Announcement
 from homeserver.storage.database import Database, Reader, Row, Transaction
 from homeserver.storage.dialect import schema_for_postgres
 from homeserver.storage.errors import DatabaseRefused, DatabaseUnavailable
 from homeserver.storage.migrations import MIGRATIONS
 from homeserver.storage.postgres_connection import LOST, answer, connect, create_reader_pool, unavailable
-from homeserver.storage.postgres_news import CHANNEL, News, read_news
+from homeserver.storage.postgres_news import CHANNEL, FellBehind, News, read_news
 from homeserver.storage.schema import SchemaDialect, bring_up_to_date
 
 if TYPE_CHECKING:
@@ -40,8 +38,6 @@ _LOCK = 0x52657374
 _CLOSE_SECONDS = 5.0
 _TABLE_NAMES = "SELECT tablename FROM pg_catalog.pg_tables WHERE schemaname = current_schema()"
 _SCHEMA = SchemaDialect(_TABLE_NAMES, schema_for_postgres, lambda migration: migration.postgres_only)
-
-_log = structlog.get_logger(__name__)
 
 
 class _PostgresReader(Reader):
@@ -90,12 +86,15 @@ class _PostgresTransaction(Transaction):
 class PostgresDatabase(Database):
     """A database that several processes share."""
 
-    def __init__(self, clock: Clock, url: str, writer: asyncpg.Connection[Any], readers: asyncpg.Pool[Any]) -> None:
+    def __init__(
+        self, clock: Clock, url: str, writer: asyncpg.Connection[Any], readers: asyncpg.Pool[Any]
+    ) -> None:
         super().__init__(clock)
         self._url = url
         self._writer = writer
         self._readers = readers
-        self._news = News(url, clock, self._hear)
+        self._news = News(url, clock, hear=self._hear, is_own=self._is_own_process, fell_behind=self._fail)
+        self._failure: FellBehind | None = None
         # Held while `position` moves: announcements are handed on in their order.
         self._delivery = asyncio.Lock()
 
@@ -146,7 +145,7 @@ class PostgresDatabase(Database):
             begin, _SCHEMA, migrations, server_name=server_name, now_ms=self._clock.now_ms()
         )
         self.position = await self._writer.fetchval("SELECT position FROM log_position")
-        await self._news.start(self.position)
+        self._news.start()
 
     # -- reading ---------------------------------------------------------------------------------------
 
@@ -156,7 +155,10 @@ class PostgresDatabase(Database):
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Reader]:
-        async with self._reader() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+        async with (
+            self._reader() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
             yield _PostgresReader(connection)
 
     async def table_names(self) -> set[str]:
@@ -205,14 +207,14 @@ class PostgresDatabase(Database):
                 self._clock.now_ms(),
             )
         async with self._delivery:
-            self._news.own_position = position
             await self._end(
                 transaction,
                 f"UPDATE log_position SET position = {position}; NOTIFY {CHANNEL}, '{position}'; COMMIT",
             )
             self._committed(transaction)
             self._deliver(
-                position, [Announcement(position, topic, key, local=True) for topic, key in transaction.announced]
+                position,
+                [Announcement(position, topic, key, local=True) for topic, key in transaction.announced],
             )
 
     async def _end(self, transaction: Transaction, sql: str) -> None:
@@ -228,6 +230,17 @@ class PostgresDatabase(Database):
             transaction.connection.terminate()
 
     # -- what other processes write --------------------------------------------------------------------
+
+    def _is_own_process(self, process: int) -> bool:
+        return not self._writer.is_closed() and process == self._writer.get_server_pid()
+
+    def _fail(self, failure: FellBehind) -> None:
+        self._failure = failure
+
+    def _check_usable(self) -> None:
+        super()._check_usable()
+        if self._failure is not None:
+            raise self._failure
 
     async def _hear(self, connection: asyncpg.Connection[Any]) -> None:
         await self.catch_up(connection)
@@ -260,4 +273,6 @@ class PostgresDatabase(Database):
 def _refusal(url: str, error: Exception) -> DatabaseRefused:
     # The address without the password.
     parts = urlsplit(url)
-    return DatabaseRefused(f"the database {parts.path.lstrip('/')} on {parts.hostname or 'this machine'} cannot be used: {error}")
+    return DatabaseRefused(
+        f"the database {parts.path.lstrip('/')} on {parts.hostname or 'this machine'} cannot be used: {error}"
+    )

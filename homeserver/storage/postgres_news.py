@@ -67,3 +67,83 @@ async def read_news(connection: asyncpg.Connection[Any], after: int) -> Commits:
             # A newer program may know more topics; nobody here waits for those.
             news.commits[-1][1].append(Announcement(position, _TOPICS[topic], key, local=False))
     return news
+
+
+class News:
+    """Listens on a connection of its own, and has `hear` called with it whenever there may be something new."""
+
+    def __init__(
+        self,
+        url: str,
+        clock: Clock,
+        *,
+        hear: Callable[[asyncpg.Connection[Any]], Awaitable[None]],
+        is_own: Callable[[int], bool],
+        fell_behind: Callable[[FellBehind], None],
+    ) -> None:
+        self._url = url
+        self._clock = clock
+        self._hear = hear
+        self._is_own = is_own
+        self._fell_behind = fell_behind
+        self._wake = asyncio.Event()
+        self._prune_at = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to listen."""
+        self._task = asyncio.create_task(self._listen_for_ever())
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _listen_for_ever(self) -> None:
+        while True:
+            try:
+                connection = await connect(self._url)
+                try:
+                    await self._listen(connection)
+                finally:
+                    connection.terminate()
+            except FellBehind as error:
+                _log.critical("fell_behind", error=str(error))
+                self._fell_behind(error)
+                return
+            except (*LOST, DatabaseUnavailable, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+                _log.warning("listening_interrupted", error=str(error))
+                await asyncio.sleep(_RECONNECT_SECONDS)
+
+    async def _listen(self, connection: asyncpg.Connection[Any]) -> None:
+        connection.add_termination_listener(self._lost)
+        await connection.add_listener(CHANNEL, self._notified)
+        while not connection.is_closed():
+            # Cleared before reading: what comes while we read wakes us again.
+            self._wake.clear()
+            await self._hear(connection)
+            await self._prune(connection)
+            try:
+                async with asyncio.timeout(_POLL_SECONDS):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    def _notified(self, _connection: object, process: int, _channel: str, _payload: object) -> None:
+        if not self._is_own(process):
+            self._wake.set()
+
+    def _lost(self, _connection: object) -> None:
+        self._wake.set()
+
+    async def _prune(self, connection: asyncpg.Connection[Any]) -> None:
+        if self._clock.monotonic() < self._prune_at:
+            return
+        self._prune_at = self._clock.monotonic() + _PRUNE_SECONDS
+        sql = (
+            "WITH gone AS (DELETE FROM announcements WHERE created_ts < $1 RETURNING position)"
+            " UPDATE log_position SET pruned_upto = greatest(pruned_upto, (SELECT max(position) FROM gone))"
+            " WHERE EXISTS (SELECT 1 FROM gone)"
+        )
+        await answer(connection, sql, connection.execute(sql, self._clock.now_ms() - _KEPT_MS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from homeserver.storage.migrations import m0001_log, m0002_rooms
+from homeserver.storage.migrations import m0001_log, m0002_rooms, m0003_accounts, m0004_user_data
 
 if TYPE_CHECKING:
     from homeserver.storage.migrations.migration import Migration
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 _MODULES = (
     m0001_log,
     m0002_rooms,
+    m0003_accounts,
+    m0004_user_data,
 )
 
 MIGRATIONS: tuple[Migration, ...] = tuple(module.MIGRATION for module in _MODULES)

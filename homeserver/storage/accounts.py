@@ -1,0 +1,104 @@
+"""Accounts of this server's users."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from homeserver.ids import UserId
+from homeserver.storage.announcements import Topic
+
+if TYPE_CHECKING:
+    from homeserver.storage.database import Database, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account. `password_hash` is None where nobody can log in by password."""
+
+    user_id: UserId
+    password_hash: str | None
+    created_ts: int
+    is_admin: bool
+    is_guest: bool
+    is_locked: bool
+    is_suspended: bool
+    deactivated_ts: int | None
+
+
+_COLUMNS = "user_id, password_hash, created_ts, is_admin, is_guest, is_locked, is_suspended, deactivated_ts"
+
+
+def _read(row: tuple) -> Account:  # type: ignore[type-arg]
+    user_id, password_hash, created_ts, is_admin, is_guest, is_locked, is_suspended, deactivated_ts = row
+    return Account(
+        UserId(user_id),
+        password_hash,
+        created_ts,
+        bool(is_admin),
+        bool(is_guest),
+        bool(is_locked),
+        bool(is_suspended),
+        deactivated_ts,
+    )
+
+
+class AccountStore:
+    """Accounts by user id."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def insert(self, transaction: Transaction, account: Account) -> bool:
+        """Store a new account; False where the name is taken."""
+        return bool(
+            await transaction.execute(
+                f"INSERT INTO accounts ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
+                account.user_id,
+                account.password_hash,
+                account.created_ts,
+                int(account.is_admin),
+                int(account.is_guest),
+                int(account.is_locked),
+                int(account.is_suspended),
+                account.deactivated_ts,
+            )
+        )
+
+    async def get(self, user_id: UserId) -> Account | None:
+        """An account."""
+        row = await self._database.fetch_one(f"SELECT {_COLUMNS} FROM accounts WHERE user_id = $1", user_id)
+        return _read(row) if row else None
+
+    async def exists(self, user_id: UserId) -> bool:
+        """Whether there is, or was, an account of this name."""
+        return bool(await self._database.fetch_value("SELECT 1 FROM accounts WHERE user_id = $1", user_id))
+
+    async def load_all(self) -> list[Account]:
+        """All accounts, oldest first."""
+        rows = await self._database.fetch_all(f"SELECT {_COLUMNS} FROM accounts ORDER BY created_ts, user_id")
+        return [_read(row) for row in rows]
+
+    async def count(self) -> int:
+        """How many accounts there are."""
+        return await self._database.fetch_value("SELECT count(*) FROM accounts") or 0
+
+    async def set_password(self, transaction: Transaction, user_id: UserId, password_hash: str | None) -> None:
+        """Set the hash of a password."""
+        await transaction.execute(
+            "UPDATE accounts SET password_hash = $2 WHERE user_id = $1", user_id, password_hash
+        )
+
+    async def set_admin(self, transaction: Transaction, user_id: UserId, *, is_admin: bool) -> None:
+        """Make a user an administrator, or no longer one."""
+        await transaction.execute(
+            "UPDATE accounts SET is_admin = $2 WHERE user_id = $1", user_id, int(is_admin)
+        )
+        await transaction.next_position()
+        transaction.announce(Topic.CREDENTIALS, user_id)
+
+    async def deactivate(self, transaction: Transaction, user_id: UserId, now_ms: int) -> None:
+        """Close an account for good."""
+        await transaction.execute(
+            "UPDATE accounts SET password_hash = NULL, deactivated_ts = $2 WHERE user_id = $1", user_id, now_ms
+        )

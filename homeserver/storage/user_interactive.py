@@ -1,0 +1,66 @@
+"""Sessions of user-interactive authentication."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+if TYPE_CHECKING:
+    from homeserver.storage.database import Database, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class UserInteractiveSession:
+    """A session: what it is for, the request that began it, what was proved so far."""
+
+    session_id: str
+    purpose: bytes
+    body: bytes
+    completed: dict[str, Any]
+    expires_ts: int
+
+
+class UserInteractiveStore:
+    """Sessions by id."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def insert(self, transaction: Transaction, session: UserInteractiveSession, now_ms: int) -> None:
+        """Store a new session, and drop those that have run out."""
+        await transaction.execute("DELETE FROM user_interactive_sessions WHERE expires_ts <= $1", now_ms)
+        await transaction.execute(
+            "INSERT INTO user_interactive_sessions (session_id, purpose, body, completed, expires_ts)"
+            " VALUES ($1, $2, $3, $4, $5)",
+            session.session_id,
+            session.purpose,
+            session.body,
+            orjson.dumps(session.completed).decode(),
+            session.expires_ts,
+        )
+
+    async def get(self, session_id: str, now_ms: int) -> UserInteractiveSession | None:
+        """A session that has not run out."""
+        row = await self._database.fetch_one(
+            "SELECT session_id, purpose, body, completed, expires_ts FROM user_interactive_sessions"
+            " WHERE session_id = $1 AND expires_ts > $2",
+            session_id,
+            now_ms,
+        )
+        if row is None:
+            return None
+        return UserInteractiveSession(row[0], bytes(row[1]), bytes(row[2]), orjson.loads(row[3]), row[4])
+
+    async def set_completed(self, transaction: Transaction, session_id: str, completed: dict[str, Any]) -> None:
+        """Note what was proved."""
+        await transaction.execute(
+            "UPDATE user_interactive_sessions SET completed = $2 WHERE session_id = $1",
+            session_id,
+            orjson.dumps(completed).decode(),
+        )
+
+    async def delete(self, transaction: Transaction, session_id: str) -> None:
+        """End a session."""
+        await transaction.execute("DELETE FROM user_interactive_sessions WHERE session_id = $1", session_id)
