@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import asyncpg
+
 from homeserver.storage.announcements import Announcement
 from homeserver.storage.database import Database, Reader, Row, Transaction
 from homeserver.storage.dialect import schema_for_postgres
@@ -28,8 +29,12 @@ from homeserver.storage.schema import SchemaDialect, bring_up_to_date
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from asyncpg.pool import PoolConnectionProxy
+
     from homeserver.clock import Clock
     from homeserver.storage.migrations.migration import Migration
+
+    PooledConnection = PoolConnectionProxy[Any]
 
 _READERS = 8
 _OLDEST = 13
@@ -41,7 +46,7 @@ _SCHEMA = SchemaDialect(_TABLE_NAMES, schema_for_postgres, lambda migration: mig
 
 
 class _PostgresReader(Reader):
-    def __init__(self, connection: asyncpg.Connection[Any]) -> None:
+    def __init__(self, connection: asyncpg.Connection[Any] | PooledConnection) -> None:
         self._connection = connection
 
     async def fetch_all(self, sql: str, *arguments: Any) -> list[Row]:
@@ -165,7 +170,7 @@ class PostgresDatabase(Database):
         return {name for (name,) in await self.fetch_all(_TABLE_NAMES)}
 
     @asynccontextmanager
-    async def _reader(self) -> AsyncIterator[asyncpg.Connection[Any]]:
+    async def _reader(self) -> AsyncIterator[PooledConnection]:
         self._check_usable()
         try:
             connection = await self._readers.acquire()

@@ -14,6 +14,8 @@ from homeserver.storage.errors import DatabaseUnavailable
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from asyncpg.pool import PoolConnectionProxy
+
 SLOW_SECONDS = 1.0
 """A statement that takes longer is named in the log."""
 _CONNECT_SECONDS = 10.0
@@ -98,7 +100,9 @@ async def _leave_as_it_is(connection: asyncpg.Connection[Any]) -> None:
     """Readers set nothing that would have to be taken back, which saves a question for every question."""
 
 
-async def answer(connection: asyncpg.Connection[Any], sql: str, question: Awaitable[T]) -> T:
+async def answer(
+    connection: asyncpg.Connection[Any] | PoolConnectionProxy[Any], sql: str, question: Awaitable[T]
+) -> T:
     """Await the answer to a statement, and name the statement in the log if it was slow.
 
     Raises `DatabaseUnavailable` if the connection is lost, or `asyncpg.PostgresError`.

@@ -1,0 +1,79 @@
+"""What tests of the whole tree share."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from homeserver.clock import Clock
+from homeserver.storage.engines import open_database
+from homeserver.storage.postgres import PostgresDatabase
+from tests.postgresql import Cluster, find_programs
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from homeserver.storage.database import Database
+
+SERVER_NAME = "example.org"
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Cluster]:
+    """A running PostgreSQL. Without one the tests that need it are skipped, but never where `CI` is set."""
+    programs = find_programs()
+    if programs is None:
+        if os.environ.get("CI"):
+            pytest.fail("PostgreSQL is not installed")
+        pytest.skip("PostgreSQL is not installed")
+    cluster = Cluster(programs)
+    cluster.start()
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(postgresql: Cluster) -> str:
+    """The name of a database with the schema in it, to be copied."""
+
+    async def prepare() -> str:
+        name = await postgresql.create_database()
+        database = await PostgresDatabase.open(postgresql.url(name), SERVER_NAME, Clock())
+        await database.close()
+        return name
+
+    return asyncio.run(prepare())
+
+
+@pytest.fixture
+async def postgresql_url(postgresql: Cluster, postgresql_template: str) -> AsyncIterator[str]:
+    """The address of a fresh database on PostgreSQL, with the schema in it."""
+    name = await postgresql.create_database(postgresql_template)
+    yield postgresql.url(name)
+    await postgresql.drop_database(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """The name of an engine; a test that uses it runs once for each."""
+    return request.param
+
+
+@pytest.fixture
+def database_url(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a fresh database, once on each engine."""
+    if engine == "postgresql":
+        return request.getfixturevalue("postgresql_url")
+    return f"sqlite:///{tmp_path}/restante.db"
+
+
+@pytest.fixture
+async def database(database_url: str, tmp_path: Path) -> AsyncIterator[Database]:
+    """A fresh database, once on each engine, of the server `example.org`."""
+    opened = await open_database(database_url, SERVER_NAME, Clock(), directory=tmp_path)
+    yield opened
+    await opened.close()
