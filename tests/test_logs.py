@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+import structlog
+
+from homeserver import logs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def _leaves_logging_as_it_was() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level, settings = root.handlers, root.level, structlog.get_config()
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+    structlog.configure(**settings)
+
+
+def test_a_line_of_json_holds_the_fields_the_level_and_the_id_of_the_request(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure("info", "json")
+    with structlog.contextvars.bound_contextvars(request_id="r1"):
+        structlog.get_logger("some.module").info("something_happened", room_id="!r", data=b"x")
+    (line,) = capsys.readouterr().err.splitlines()
+    entry = json.loads(line)
+    assert entry.pop("timestamp").endswith("Z")
+    assert entry == {
+        "event": "something_happened",
+        "level": "info",
+        "logger": "some.module",
+        "request_id": "r1",
+        "room_id": "!r",
+        "data": "b'x'",
+    }
+
+
+def test_what_libraries_log_takes_the_same_way(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json")
+    with structlog.contextvars.bound_contextvars(request_id="r1"):
+        logging.getLogger("library").warning("full: %d", 3)
+    entry = json.loads(capsys.readouterr().err)
+    assert (entry["event"], entry["request_id"], entry["level"]) == ("full: 3", "r1", "warning")
+
+
+def test_what_is_below_the_level_is_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("warning", "text")
+    structlog.get_logger("some.module").info("unheard")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("output_format", ["text", "json"])
+def test_a_traceback_shows_no_values_of_variables(
+    capsys: pytest.CaptureFixture[str], output_format: str
+) -> None:
+    logs.configure("info", output_format)
+    private = "what " + "people wrote"
+    try:
+        _ = [private][len(private)]
+    except IndexError:
+        structlog.get_logger("some.module").exception("failed")
+    written = capsys.readouterr().err
+    assert "IndexError" in written
+    assert "people wrote" not in written.replace('"what " + "people wrote"', "")
