@@ -78,7 +78,9 @@ def parse_key_file(text: str) -> list[SigningKey]:
 
 def format_key_file(keys: list[SigningKey]) -> str:
     """The text of a key file."""
-    return "".join(f"{_ALGORITHM} {key.version} {base64.encode_unpadded(bytes(key.private))}\n" for key in keys)
+    return "".join(
+        f"{_ALGORITHM} {key.version} {base64.encode_unpadded(bytes(key.private))}\n" for key in keys
+    )
 
 
 def parse_verify_key(text: str) -> nacl.signing.VerifyKey:

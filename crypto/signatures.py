@@ -47,4 +47,6 @@ def verify_json(value: dict[str, Any], entity: str, key_id: str, verify_key: nac
 
 
 def _signed_bytes(value: dict[str, Any]) -> bytes:
-    return canonical_json.encode_unchecked({name: part for name, part in value.items() if name not in _UNSIGNED})
+    return canonical_json.encode_unchecked(
+        {name: part for name, part in value.items() if name not in _UNSIGNED}
+    )

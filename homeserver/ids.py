@@ -65,7 +65,11 @@ def is_room_alias(identifier: str) -> bool:
 
 def is_event_id(identifier: str) -> bool:
     """Whether this may be an event id of any room version."""
-    return len(identifier) > 1 and identifier[0] == "$" and len(identifier.encode("utf-8", "surrogatepass")) <= MAX_ID_BYTES
+    return (
+        len(identifier) > 1
+        and identifier[0] == "$"
+        and len(identifier.encode("utf-8", "surrogatepass")) <= MAX_ID_BYTES
+    )
 
 
 def server_name_of(identifier: str) -> ServerName:

@@ -83,7 +83,9 @@ def check_auth_rules(event: Event, state: Mapping[StateKey, Event]) -> None:
         raise AuthRuleViolated("2", "the room has no create event")
     if event.version.room_id_is_create_hash and event.room_id != create.room_id:
         raise AuthRuleViolated("2", "the event is of another room than its create event")
-    if create.content.get("m.federate") is False and server_name_of(event.sender) != server_name_of(create.sender):
+    if create.content.get("m.federate") is False and server_name_of(event.sender) != server_name_of(
+        create.sender
+    ):
         raise AuthRuleViolated("4", "this room is not federated")
     if event.type == "m.room.aliases" and event.version.aliases_are_special:
         # Versions 1 to 5: "If sender's domain doesn't match state_key, reject. Otherwise, allow."
@@ -130,7 +132,9 @@ def _check_create(event: Event) -> None:
         raise AuthRuleViolated("1.4", "the create event names no creator")
     if version.creators_are_privileged and "additional_creators" in event.content:
         additional = event.content["additional_creators"]
-        if not isinstance(additional, list) or not all(isinstance(user, str) and is_user_id(user) for user in additional):
+        if not isinstance(additional, list) or not all(
+            isinstance(user, str) and is_user_id(user) for user in additional
+        ):
             raise AuthRuleViolated("1.4", "`additional_creators` is not a list of user ids")
 
 

@@ -62,7 +62,9 @@ def check_type_and_key(event_type: Any, state_key: Any) -> None:
     if not _is_short_text(event_type):
         raise EventRefused("`type` is not text of at most 255 bytes", too_large=isinstance(event_type, str))
     if state_key is not None and not _is_short_text(state_key):
-        raise EventRefused("`state_key` is not text of at most 255 bytes", too_large=isinstance(state_key, str))
+        raise EventRefused(
+            "`state_key` is not text of at most 255 bytes", too_large=isinstance(state_key, str)
+        )
 
 
 def _check_references(version: RoomVersion, pdu: dict[str, Any], name: str, most: int) -> None:
@@ -72,7 +74,11 @@ def _check_references(version: RoomVersion, pdu: dict[str, Any], name: str, most
     for reference in references:
         event_id = reference
         if version.event_ids_are_given:
-            if not isinstance(reference, list | tuple) or len(reference) != 2 or not isinstance(reference[1], dict):  # noqa: PLR2004
+            if (
+                not isinstance(reference, list | tuple)
+                or len(reference) != 2
+                or not isinstance(reference[1], dict)
+            ):  # noqa: PLR2004
                 raise EventRefused(f"`{name}` holds something that is not a reference")
             event_id = reference[0]
         if not _is_short_text(event_id) or not event_id.startswith("$"):

@@ -40,7 +40,13 @@ class Event:
     )
 
     def __init__(
-        self, version: RoomVersion, pdu: dict[str, Any], event_id: EventId, json: bytes, *, rejected: bool = False
+        self,
+        version: RoomVersion,
+        pdu: dict[str, Any],
+        event_id: EventId,
+        json: bytes,
+        *,
+        rejected: bool = False,
     ) -> None:
         self.version = version
         self.pdu = pdu

@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 CREATOR_LEVEL = 2**63
 """Stands above every level that an event can hold: the creators of rooms from version 12 on."""
 
-_DEFAULTS = {"ban": 50, "kick": 50, "redact": 50, "invite": 0, "events_default": 0, "state_default": 50, "users_default": 0}
+_DEFAULTS = {
+    "ban": 50,
+    "kick": 50,
+    "redact": 50,
+    "invite": 0,
+    "events_default": 0,
+    "state_default": 50,
+    "users_default": 0,
+}
 _TEXT_LEVEL = re.compile(r"\s*[+-]?[0-9]{1,16}\s*")
 
 
@@ -122,18 +130,23 @@ def check_power_levels_event(event: Event, create: Event, current: Event | None,
         if old != new:
             for level in (old, new):
                 if level is not None and level > sender_level:
-                    raise AuthRuleViolated(f"power_levels.{name}", f"you may not change `{name}`: it is above your level")
+                    raise AuthRuleViolated(
+                        f"power_levels.{name}", f"you may not change `{name}`: it is above your level"
+                    )
     maps = ("events", "notifications") if version.notification_levels_are_checked else ("events",)
     for name in maps:
         for entry, old, new in _changes(version, current.content.get(name), content.get(name)):
             for level in (old, new):
                 if level is not None and level > sender_level:
                     raise AuthRuleViolated(
-                        f"power_levels.{name}", f"you may not change `{name}` for {entry}: it is above your level"
+                        f"power_levels.{name}",
+                        f"you may not change `{name}` for {entry}: it is above your level",
                     )
     for user_id, old, new in _changes(version, current.content.get("users"), users):
         if old is not None and user_id != event.sender and old >= sender_level:
-            raise AuthRuleViolated("power_levels.users", f"you may not change the level of {user_id}: it is not below yours")
+            raise AuthRuleViolated(
+                "power_levels.users", f"you may not change the level of {user_id}: it is not below yours"
+            )
         if (new is not None and new > sender_level) or (old is not None and old > sender_level):
             raise AuthRuleViolated("power_levels.users", f"you may not give {user_id} a level above your own")
 

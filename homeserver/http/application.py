@@ -78,7 +78,9 @@ class HttpApplication:
         except Exception as error:  # noqa: BLE001 - the one place that answers for every error
             response = error_response(error, request_id)
         self._metrics.answered(method, name, response.status_code, time.monotonic() - started)
-        await _send(send, response.status_code, response.raw_headers, bytes(response.body), with_body=method != "HEAD")
+        await _send(
+            send, response.status_code, response.raw_headers, bytes(response.body), with_body=method != "HEAD"
+        )
 
     def _client_address(self, scope: Scope) -> str:
         """The address of the client: what the trusted proxies say, from the last one backwards."""

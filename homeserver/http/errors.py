@@ -22,7 +22,10 @@ def error_response(error: Exception, request_id: str) -> Response:
     """The answer for an error that a handler raised; what is not foreseen is logged, and told by its id only."""
     if isinstance(error, MatrixError):
         # The answer of user-interactive authentication has no errcode on the first call.
-        body = {**({"errcode": error.errcode, "error": error.message} if error.errcode else {}), **error.fields}
+        body = {
+            **({"errcode": error.errcode, "error": error.message} if error.errcode else {}),
+            **error.fields,
+        }
         headers = None
         if isinstance(error, LimitExceeded):
             headers = {"Retry-After": str(max(1, math.ceil(error.retry_after_ms / 1000)))}
@@ -38,4 +41,6 @@ def error_response(error: Exception, request_id: str) -> Response:
     if isinstance(error, Conflict):
         return json_response({"errcode": "M_UNKNOWN", "error": "Somebody else was faster: try again"}, 409)
     _log.error("request_failed", exc_info=error)
-    return json_response({"errcode": "M_UNKNOWN", "error": f"Internal error; in the log it is request {request_id}"}, 500)
+    return json_response(
+        {"errcode": "M_UNKNOWN", "error": f"Internal error; in the log it is request {request_id}"}, 500
+    )

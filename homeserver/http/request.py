@@ -36,7 +36,9 @@ class Query:
         if not raw:
             return
         try:
-            pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=200)
+            pairs = parse_qsl(
+                raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=200
+            )
         except ValueError as error:
             message = "The query is not valid"
             raise InvalidParam(message) from error
@@ -103,7 +105,17 @@ class Query:
 class Request:
     """One request."""
 
-    __slots__ = ("_body", "_headers", "_query", "_receive", "client_address", "path_parameters", "request_id", "route", "scope")
+    __slots__ = (
+        "_body",
+        "_headers",
+        "_query",
+        "_receive",
+        "client_address",
+        "path_parameters",
+        "request_id",
+        "route",
+        "scope",
+    )
 
     def __init__(
         self,

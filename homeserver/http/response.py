@@ -21,7 +21,9 @@ class JsonResponse(Response):
         self.body = orjson.dumps(value)
         self.raw_headers = [*JSON_HEADERS, (b"content-length", b"%d" % len(self.body))]
         if headers:
-            self.raw_headers += [(name.lower().encode("latin-1"), text.encode("latin-1")) for name, text in headers.items()]
+            self.raw_headers += [
+                (name.lower().encode("latin-1"), text.encode("latin-1")) for name, text in headers.items()
+            ]
 
 
 def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

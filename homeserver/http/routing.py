@@ -41,7 +41,9 @@ def client(
     max_body_bytes: int = MEBIBYTE,
 ) -> list[Route]:
     """The routes of an endpoint of the client-server API under each of its version prefixes."""
-    return [Route(method, f"/_matrix/client/{version}{path}", handler, max_body_bytes) for version in versions]
+    return [
+        Route(method, f"/_matrix/client/{version}{path}", handler, max_body_bytes) for version in versions
+    ]
 
 
 @dataclass(slots=True)

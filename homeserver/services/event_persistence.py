@@ -157,7 +157,12 @@ class EventPersistence:
             run.outcomes.append(Outcome(Verdict.WRITTEN, write.events[-1].event.event_id))
 
     async def _place(
-        self, transaction: Transaction, write: RoomWrite, prepared: PreparedEvent, sender_nid: int, run: _Commit
+        self,
+        transaction: Transaction,
+        write: RoomWrite,
+        prepared: PreparedEvent,
+        sender_nid: int,
+        run: _Commit,
     ) -> None:
         event = prepared.event
         event_nid = await transaction.next_position()
@@ -236,7 +241,14 @@ class EventPersistence:
             if prepared.relation is not None:
                 relations.append(_relation_row(prepared, row))
             highlights += [
-                (user_id, row.room_nid, row.event_nid, row.sender_nid, row.thread_root, int(prepared.notifies))
+                (
+                    user_id,
+                    row.room_nid,
+                    row.event_nid,
+                    row.sender_nid,
+                    row.thread_root,
+                    int(prepared.notifies),
+                )
                 for user_id in prepared.highlights
             ]
             if prepared.redaction is not None:
@@ -247,7 +259,9 @@ class EventPersistence:
         last_rows = {id(write): row for write, _, row in run.rows}
         for write in run.written:
             if write.transaction_key is not None:
-                transaction_ids.append((write.transaction_key, last_rows[id(write)].event_nid, write.created_ts))
+                transaction_ids.append(
+                    (write.transaction_key, last_rows[id(write)].event_nid, write.created_ts)
+                )
         if relations:
             await stores.relations.insert(transaction, relations)
         if highlights:

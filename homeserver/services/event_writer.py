@@ -142,7 +142,14 @@ class EventWriter:
                     return event_ids
                 room.head = built_head
                 write = self._enqueue(
-                    room, generation, head.head_version, built_head, prepared, transaction, events[-1].sender, extra
+                    room,
+                    generation,
+                    head.head_version,
+                    built_head,
+                    prepared,
+                    transaction,
+                    events[-1].sender,
+                    extra,
                 )
             outcome = await self._finish(write)
             if outcome.verdict is Verdict.WRITTEN:
@@ -237,7 +244,11 @@ class EventWriter:
             prepared.notifies, prepared.highlights = verdict.notifies, verdict.highlights
         if new.state_key is not None:
             room.pending[event.key] = event
-        sha256 = base64.encode_unpadded(reference_hash(version, event.pdu)) if version.event_ids_are_given else None
+        sha256 = (
+            base64.encode_unpadded(reference_hash(version, event.pdu))
+            if version.event_ids_are_given
+            else None
+        )
         after = Head(
             # Unique, so that nothing built on a head that never came to be is ever taken for built on this one.
             secrets.randbits(62),
@@ -248,7 +259,12 @@ class EventWriter:
         return prepared, after
 
     def _build(
-        self, room: LiveRoom, head: Head, new: NewEvent, auth_keys: frozenset[StateKey], state: dict[StateKey, Event]
+        self,
+        room: LiveRoom,
+        head: Head,
+        new: NewEvent,
+        auth_keys: frozenset[StateKey],
+        state: dict[StateKey, Event],
     ) -> Event:
         version = room.version
         auth_events = [
@@ -259,19 +275,25 @@ class EventWriter:
         try:
             event = build(
                 version,
-                room_id=None if new.type == "m.room.create" and version.room_id_is_create_hash else room.room_id,
+                room_id=None
+                if new.type == "m.room.create" and version.room_id_is_create_hash
+                else room.room_id,
                 sender=new.sender,
                 type=new.type,
                 state_key=new.state_key,
                 content=new.content,
                 origin_server_ts=new.origin_server_ts or self._clock.now_ms(),
                 depth=head.depth + 1,
-                prev_events=[EventReference(extremity.event_id, extremity.sha256) for extremity in head.extremities],
+                prev_events=[
+                    EventReference(extremity.event_id, extremity.sha256) for extremity in head.extremities
+                ],
                 auth_events=[_reference(event) for event in auth_events],
                 redacts=new.redacts,
                 server_name=self._server_name,
                 key=self._key,
-                event_id=EventId(f"${random_string(32)}:{self._server_name}") if version.event_ids_are_given else None,
+                event_id=EventId(f"${random_string(32)}:{self._server_name}")
+                if version.event_ids_are_given
+                else None,
             )
             check_format(version, event.pdu)
             check_size(event.json)
@@ -289,7 +311,9 @@ class EventWriter:
             message = "The event to redact is not in this room"
             raise NotFound(message)
         levels = room.power_levels(state[CREATE], state.get(POWER_LEVELS))
-        if target.event.sender != new.sender and levels.user_level(new.sender) < levels.required_for("redact"):
+        if target.event.sender != new.sender and levels.user_level(new.sender) < levels.required_for(
+            "redact"
+        ):
             message = "You may not redact other people's events in this room"
             raise Forbidden(message)
         if target.redacted_by is not None:
@@ -403,7 +427,9 @@ def _fail(done: asyncio.Future[Outcome], error: Exception) -> None:
 
 def _reference(event: Event) -> EventReference:
     sha256 = (
-        base64.encode_unpadded(reference_hash(event.version, event.pdu)) if event.version.event_ids_are_given else None
+        base64.encode_unpadded(reference_hash(event.version, event.pdu))
+        if event.version.event_ids_are_given
+        else None
     )
     return EventReference(event.event_id, sha256)
 

@@ -147,7 +147,9 @@ class AccessTokenStore:
         """Drop all tokens of some devices."""
         for table in ("access_tokens", "refresh_tokens"):
             await transaction.execute(
-                f"DELETE FROM {table} WHERE user_id = $1 AND device_id = ANY($2::text[])", user_id, list(device_ids)
+                f"DELETE FROM {table} WHERE user_id = $1 AND device_id = ANY($2::text[])",
+                user_id,
+                list(device_ids),
             )
         await transaction.next_position()
         transaction.announce(Topic.CREDENTIALS, user_id)
@@ -159,7 +161,9 @@ class AccessTokenStore:
         await transaction.next_position()
         transaction.announce(Topic.CREDENTIALS, user_id)
 
-    async def insert_login(self, transaction: Transaction, token: str, user_id: UserId, expires_ts: int) -> None:
+    async def insert_login(
+        self, transaction: Transaction, token: str, user_id: UserId, expires_ts: int
+    ) -> None:
         """Store a login token."""
         await transaction.execute(
             "INSERT INTO login_tokens (token_hash, user_id, expires_ts) VALUES ($1, $2, $3)",

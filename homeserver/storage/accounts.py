@@ -83,7 +83,9 @@ class AccountStore:
         """How many accounts there are."""
         return await self._database.fetch_value("SELECT count(*) FROM accounts") or 0
 
-    async def set_password(self, transaction: Transaction, user_id: UserId, password_hash: str | None) -> None:
+    async def set_password(
+        self, transaction: Transaction, user_id: UserId, password_hash: str | None
+    ) -> None:
         """Set the hash of a password."""
         await transaction.execute(
             "UPDATE accounts SET password_hash = $2 WHERE user_id = $1", user_id, password_hash
@@ -100,5 +102,7 @@ class AccountStore:
     async def deactivate(self, transaction: Transaction, user_id: UserId, now_ms: int) -> None:
         """Close an account for good."""
         await transaction.execute(
-            "UPDATE accounts SET password_hash = NULL, deactivated_ts = $2 WHERE user_id = $1", user_id, now_ms
+            "UPDATE accounts SET password_hash = NULL, deactivated_ts = $2 WHERE user_id = $1",
+            user_id,
+            now_ms,
         )

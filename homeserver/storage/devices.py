@@ -33,7 +33,12 @@ class DeviceStore:
         self._database = database
 
     async def ensure(
-        self, transaction: Transaction, user_id: UserId, device_id: DeviceId, display_name: str | None, now_ms: int
+        self,
+        transaction: Transaction,
+        user_id: UserId,
+        device_id: DeviceId,
+        display_name: str | None,
+        now_ms: int,
     ) -> None:
         """Make a device, unless it is there; the name of one that is there stays."""
         if await transaction.execute(
@@ -84,7 +89,9 @@ class DeviceStore:
     async def delete(self, transaction: Transaction, user_id: UserId, device_ids: Sequence[DeviceId]) -> None:
         """Delete devices."""
         await transaction.execute(
-            "DELETE FROM devices WHERE user_id = $1 AND device_id = ANY($2::text[])", user_id, list(device_ids)
+            "DELETE FROM devices WHERE user_id = $1 AND device_id = ANY($2::text[])",
+            user_id,
+            list(device_ids),
         )
         await transaction.next_position()
         transaction.announce(Topic.DEVICE_LISTS, user_id)

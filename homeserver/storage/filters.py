@@ -28,7 +28,10 @@ class FilterStore:
         if count >= MAX_FILTERS:
             return None
         await transaction.execute(
-            "INSERT INTO filters (user_id, filter_id, definition) VALUES ($1, $2, $3)", user_id, count, definition
+            "INSERT INTO filters (user_id, filter_id, definition) VALUES ($1, $2, $3)",
+            user_id,
+            count,
+            definition,
         )
         return int(count)
 

@@ -32,7 +32,9 @@ class NumberStore:
                 "SELECT user_id, user_nid FROM user_numbers WHERE user_id = ANY($1::text[])", list(missing)
             )
             found = {user_id: user_nid for user_id, user_nid in rows}
-            new = [(await transaction.next_position(), user_id) for user_id in missing if user_id not in found]
+            new = [
+                (await transaction.next_position(), user_id) for user_id in missing if user_id not in found
+            ]
             if new:
                 await transaction.execute_many(
                     "INSERT INTO user_numbers (user_nid, user_id) VALUES ($1, $2)", new

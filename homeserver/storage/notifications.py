@@ -36,9 +36,7 @@ class HighlightStore:
             "DELETE FROM highlights WHERE room_nid = $1 AND stream_id = $2", room_nid, stream_id
         )
 
-    async def delete_read(
-        self, transaction: Transaction, user_id: UserId, room_nid: int, upto: int
-    ) -> None:
+    async def delete_read(self, transaction: Transaction, user_id: UserId, room_nid: int, upto: int) -> None:
         """Forget the highlights that a user has read."""
         await transaction.execute(
             "DELETE FROM highlights WHERE user_id = $1 AND room_nid = $2 AND stream_id <= $3",

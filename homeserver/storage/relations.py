@@ -63,7 +63,8 @@ class RelationStore:
     async def delete(self, transaction: Transaction, event_id: EventId) -> None:
         """Drop the relation of an event, since its redaction took `m.relates_to` away."""
         await transaction.execute(
-            "DELETE FROM relations WHERE event_nid = (SELECT event_nid FROM events WHERE event_id = $1)", event_id
+            "DELETE FROM relations WHERE event_nid = (SELECT event_nid FROM events WHERE event_id = $1)",
+            event_id,
         )
 
     async def load_to(self, event_ids: Iterable[EventId], relation_types: Iterable[str]) -> list[RelationRow]:

@@ -167,7 +167,8 @@ class StateStore:
         """The whole state of a snapshot by name."""
         numbers = await self.load_numbers(snapshot_nid)
         rows = await self._database.fetch_all(
-            "SELECT event_nid, event_id FROM events WHERE event_nid = ANY($1::bigint[])", list(numbers.values())
+            "SELECT event_nid, event_id FROM events WHERE event_nid = ANY($1::bigint[])",
+            list(numbers.values()),
         )
         event_ids = {event_nid: EventId(event_id) for event_nid, event_id in rows}
         keys = await self.load_keys(numbers)
@@ -176,7 +177,8 @@ class StateStore:
     async def load_keys(self, key_nids: Iterable[int]) -> dict[int, StateKey]:
         """The state keys that have these numbers."""
         rows = await self._database.fetch_all(
-            "SELECT key_nid, type, state_key FROM state_keys WHERE key_nid = ANY($1::bigint[])", list(key_nids)
+            "SELECT key_nid, type, state_key FROM state_keys WHERE key_nid = ANY($1::bigint[])",
+            list(key_nids),
         )
         return {key_nid: (event_type, state_key) for key_nid, event_type, state_key in rows}
 

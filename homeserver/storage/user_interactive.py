@@ -53,7 +53,9 @@ class UserInteractiveStore:
             return None
         return UserInteractiveSession(row[0], bytes(row[1]), bytes(row[2]), orjson.loads(row[3]), row[4])
 
-    async def set_completed(self, transaction: Transaction, session_id: str, completed: dict[str, Any]) -> None:
+    async def set_completed(
+        self, transaction: Transaction, session_id: str, completed: dict[str, Any]
+    ) -> None:
         """Note what was proved."""
         await transaction.execute(
             "UPDATE user_interactive_sessions SET completed = $2 WHERE session_id = $1",

@@ -125,7 +125,11 @@ class ClassicSync:
         announced = None if interval.since is None else self._notifier.changes_since(interval.since)
         if announced is None:
             return _Changes(None, None, None, set())
-        changed: dict[Topic, set[Any]] = {Topic.ROOM_EVENTS: set(), Topic.RECEIPTS: set(), Topic.TYPING: set()}
+        changed: dict[Topic, set[Any]] = {
+            Topic.ROOM_EVENTS: set(),
+            Topic.RECEIPTS: set(),
+            Topic.TYPING: set(),
+        }
         topics = set()
         for topic, key in announced:
             if topic in changed:
@@ -133,9 +137,7 @@ class ClassicSync:
                     changed[topic].add(key)
             elif key == requester.user_id or topic in (Topic.PRESENCE, Topic.DEVICE_LISTS, Topic.PROFILE):
                 topics.add(topic)
-        return _Changes(
-            changed[Topic.ROOM_EVENTS], changed[Topic.RECEIPTS], changed[Topic.TYPING], topics
-        )
+        return _Changes(changed[Topic.ROOM_EVENTS], changed[Topic.RECEIPTS], changed[Topic.TYPING], topics)
 
     async def _build(
         self,
@@ -193,9 +195,16 @@ class ClassicSync:
                     newly_joined=room_id in moved.newly_joined,
                     ignored=ignored,
                 )
-                if timeline.events or timeline.limited or interval.since is None or section.keys() & {"summary"}:
+                if (
+                    timeline.events
+                    or timeline.limited
+                    or interval.since is None
+                    or section.keys() & {"summary"}
+                ):
                     sections.setdefault("join", {})[room_id] = section
-        await self._add_extras(requester, joined, interval, sync_filter, changes, moved, sections, with_events)
+        await self._add_extras(
+            requester, joined, interval, sync_filter, changes, moved, sections, with_events
+        )
         for room_id, was_joined in moved.left.items():
             row = wanted[room_id]
             if row.forgotten:
@@ -205,9 +214,13 @@ class ClassicSync:
             )
         for room_id in moved.invited:
             if rooms[room_id].sender not in ignored:
-                sections.setdefault("invite", {})[room_id] = await self._sections.invited(requester, rooms[room_id])
+                sections.setdefault("invite", {})[room_id] = await self._sections.invited(
+                    requester, rooms[room_id]
+                )
         for room_id in moved.knocked:
-            sections.setdefault("knock", {})[room_id] = await self._sections.knocked(requester, rooms[room_id])
+            sections.setdefault("knock", {})[room_id] = await self._sections.knocked(
+                requester, rooms[room_id]
+            )
         if interval.since is None and sync_filter.room.include_leave:
             for room_id, row in wanted.items():
                 if row.membership in ("leave", "ban") and not row.forgotten:
@@ -252,15 +265,23 @@ class ClassicSync:
             ).items():
                 join.setdefault(room_id, {})["account_data"] = {"events": events}
         own_receipts = changes.rooms_with_receipts
-        counted = set(joined) if own_receipts is None or interval.since is None else own_receipts & joined.keys()
+        counted = (
+            set(joined) if own_receipts is None or interval.since is None else own_receipts & joined.keys()
+        )
         for room_id in (with_events | moved.newly_joined | counted) & joined.keys():
             counts = await self._unread.of(
-                requester.user_id, joined[room_id], upto=interval.upto, by_thread=sync_filter.room.timeline.unread_thread_notifications
+                requester.user_id,
+                joined[room_id],
+                upto=interval.upto,
+                by_thread=sync_filter.room.timeline.unread_thread_notifications,
             )
             if room_id in join or interval.since is None or room_id in (own_receipts or ()):
                 join.setdefault(room_id, {}).update(counts)
         for section in join.values():
-            section.setdefault("timeline", {"events": [], "limited": False, "prev_batch": self._tokens.page_token(interval.upto, None)})
+            section.setdefault(
+                "timeline",
+                {"events": [], "limited": False, "prev_batch": self._tokens.page_token(interval.upto, None)},
+            )
             section.setdefault("state_after" if interval.use_state_after else "state", {"events": []})
             section.setdefault("ephemeral", {"events": []})
             section.setdefault("account_data", {"events": []})
@@ -295,7 +316,9 @@ class ClassicSync:
             row = rooms.get(room_id)
             if row is None or row.stream_id > interval.upto:
                 continue
-            before_change = await self._membership_store.get_at(requester.user_id, row.room_nid, interval.since)
+            before_change = await self._membership_store.get_at(
+                requester.user_id, row.room_nid, interval.since
+            )
             before = before_change.membership if before_change is not None else "leave"
             latest = memberships[-1]
             if latest == "join":

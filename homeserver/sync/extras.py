@@ -131,7 +131,8 @@ class Extras:
         # An end of typing is told where it was announced; a room that is new to the client needs none.
         told = set(typing) if changed is None else (changed & rooms) | set(typing)
         return {
-            room_id: {"type": "m.typing", "content": {"user_ids": typing.get(room_id, [])}} for room_id in told
+            room_id: {"type": "m.typing", "content": {"user_ids": typing.get(room_id, [])}}
+            for room_id in told
         }
 
     async def presence(self, user_id: UserId, interval: Interval, sync_filter: SyncFilter) -> list[Any]:
@@ -141,7 +142,8 @@ class Extras:
         return [
             {"type": "m.presence", "sender": row.user_id, "content": presence_content(row, now)}
             for row in rows
-            if sync_filter.presence.allows_type("m.presence") and sync_filter.presence.allows_sender(row.user_id)
+            if sync_filter.presence.allows_type("m.presence")
+            and sync_filter.presence.allows_sender(row.user_id)
         ]
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 HEROES = 5
 
+
 @dataclass(frozen=True, slots=True)
 class Interval:
     """What an answer covers: everything after `since` up to `upto`; `since` is None in a first sync."""
@@ -36,6 +37,7 @@ class Interval:
     upto: int
     full_state: bool
     use_state_after: bool
+
 
 @dataclass(frozen=True, slots=True)
 class RoomStores:
@@ -46,6 +48,7 @@ class RoomStores:
     state: StateStore
     memberships: MembershipStore
     numbers: NumberStore
+
 
 class RoomSections:
     """Builds the part of an answer that is about one room."""
@@ -89,7 +92,9 @@ class RoomSections:
             section["summary"] = await self._summary(requester.user_id, row)
             if sync_filter.room.state.lazy_load_members:
                 state_name = "state_after" if interval.use_state_after else "state"
-                missing = await self._members_of(row, section["summary"]["m.heroes"], timeline, state, interval)
+                missing = await self._members_of(
+                    row, section["summary"]["m.heroes"], timeline, state, interval
+                )
                 if missing:
                     section[state_name]["events"] += await self._client_events.render(
                         missing, requester, room_id=False, aggregate=False
@@ -124,7 +129,12 @@ class RoomSections:
         state: list[StoredEvent] = []
         if was_joined:
             full = interval.since is None or interval.full_state
-            ended = Interval(interval.since, min(interval.upto, row.stream_id), interval.full_state, interval.use_state_after)
+            ended = Interval(
+                interval.since,
+                min(interval.upto, row.stream_id),
+                interval.full_state,
+                interval.use_state_after,
+            )
             state = await self._state(requester, row.room_nid, timeline, after, ended, sync_filter, full=full)
         return await self._section(requester, timeline, state, interval)
 
@@ -178,7 +188,9 @@ class RoomSections:
             start = await self._stores.events.get_snapshot_at(room_nid, after)
             numbers = await self._stores.state.load_difference(start, end)
             if lazy:
-                numbers |= await self._member_numbers(end, {stored.event.sender for stored in timeline.events})
+                numbers |= await self._member_numbers(
+                    end, {stored.event.sender for stored in timeline.events}
+                )
         events = await self._stores.events.load_numbered(n for n in numbers.values() if n != GONE)
         wanted = sync_filter.room.state
         return [stored for stored in events.values() if wanted.allows(stored.event)]
@@ -205,7 +217,9 @@ class RoomSections:
             return numbers
         for user_id in user_ids:
             key_nid = await self._stores.numbers.key_number(("m.room.member", user_id))
-            event_nid = await self._stores.state.get_number(snapshot_nid, key_nid) if key_nid is not None else None
+            event_nid = (
+                await self._stores.state.get_number(snapshot_nid, key_nid) if key_nid is not None else None
+            )
             if key_nid is not None and event_nid is not None:
                 numbers[key_nid] = event_nid
         return numbers
@@ -241,6 +255,6 @@ class RoomSections:
         state: Mapping[StateKey, Any] = await self._stores.reader.state_entries(row.room_id, keys)
         return [stripped(state[key]) for key in dict.fromkeys(keys) if key in state]
 
+
 def _has_members(events: Sequence[StoredEvent]) -> bool:
     return any(stored.event.type == "m.room.member" for stored in events)
-

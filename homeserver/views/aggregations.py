@@ -35,9 +35,7 @@ class Aggregations:
     ) -> Mapping[EventId, dict[str, Any]]:
         """The content of `m.relations` by event id; events with nothing to bundle are left out."""
         wanted = [
-            stored
-            for stored in events
-            if stored.event.state_key is None and stored.redacted_by is None
+            stored for stored in events if stored.event.state_key is None and stored.redacted_by is None
         ]
         if not wanted:
             return {}
@@ -56,7 +54,9 @@ class Aggregations:
         related = await self._events.load_numbered([row.event_nid for row in _needed(by_event)])
         bundles: dict[EventId, dict[str, Any]] = {}
         for stored in wanted:
-            bundle = await self._bundle(stored, by_event.get(stored.event.event_id, []), related, reader, client_events)
+            bundle = await self._bundle(
+                stored, by_event.get(stored.event.event_id, []), related, reader, client_events
+            )
             if bundle:
                 bundles[stored.event.event_id] = bundle
         return bundles

@@ -73,7 +73,9 @@ class ClientEvents:
             relations = await self._aggregations.of(events, reader, self)
         now = self._clock.now_ms()
         return [
-            await self._render_one(stored, reader, membership, relations.get(stored.event.event_id), now, room_id)
+            await self._render_one(
+                stored, reader, membership, relations.get(stored.event.event_id), now, room_id
+            )
             for stored, membership in zip(events, memberships, strict=True)
         ]
 
@@ -106,7 +108,9 @@ class ClientEvents:
                 unsigned["redacted_because"] = client_event(redaction.event, room_id=room_id)
         if relations:
             unsigned["m.relations"] = relations
-        return orjson.Fragment(self._static(stored, room_id) + b',"unsigned":' + orjson.dumps(unsigned) + b"}")
+        return orjson.Fragment(
+            self._static(stored, room_id) + b',"unsigned":' + orjson.dumps(unsigned) + b"}"
+        )
 
     def _static(self, stored: StoredEvent, room_id: bool) -> bytes:
         key = (stored.event_nid, room_id)

@@ -44,7 +44,9 @@ class EventFilter(pydantic.BaseModel):
         """Compile the patterns once."""
         self._types = None if self.types is None else _pattern(self.types)
         self._not_types = _pattern(self.not_types) if self.not_types else None
-        self._everything = self.senders is None and self.types is None and not (self.not_senders or self.not_types)
+        self._everything = (
+            self.senders is None and self.types is None and not (self.not_senders or self.not_types)
+        )
 
     def allows_type(self, event_type: str) -> bool:
         """Whether a type passes."""
@@ -173,4 +175,6 @@ def _validate(model: type[M], value: dict[str, Any]) -> M:
 
 
 def _pattern(names: Iterable[str]) -> re.Pattern[str]:
-    return re.compile("|".join(".*".join(re.escape(part) for part in name.split("*")) for name in names), re.DOTALL)
+    return re.compile(
+        "|".join(".*".join(re.escape(part) for part in name.split("*")) for name in names), re.DOTALL
+    )

@@ -45,8 +45,12 @@ def evaluate_defaults(event: Event, levels: PowerLevels) -> DefaultVerdict:
     if isinstance(mentions, dict):
         user_ids = mentions.get("user_ids")
         if isinstance(user_ids, list):
-            mentioned = frozenset(user_id for user_id in user_ids[:_MAX_MENTIONED] if isinstance(user_id, str))
-        if mentions.get("room") is True and levels.user_level(event.sender) >= levels.notification_level("room"):
+            mentioned = frozenset(
+                user_id for user_id in user_ids[:_MAX_MENTIONED] if isinstance(user_id, str)
+            )
+        if mentions.get("room") is True and levels.user_level(event.sender) >= levels.notification_level(
+            "room"
+        ):
             return DefaultVerdict(notifies=True, highlights=frozenset({EVERYBODY}))
     if event.type == "m.room.tombstone" and event.state_key == "":
         return DefaultVerdict(notifies=True, highlights=frozenset({EVERYBODY}))
@@ -65,7 +69,13 @@ def _match(key: str, pattern: str) -> dict[str, Any]:
 def _rule(
     rule_id: str, conditions: list[dict[str, Any]], actions: list[Any], *, enabled: bool = True
 ) -> dict[str, Any]:
-    return {"rule_id": rule_id, "default": True, "enabled": enabled, "conditions": conditions, "actions": actions}
+    return {
+        "rule_id": rule_id,
+        "default": True,
+        "enabled": enabled,
+        "conditions": conditions,
+        "actions": actions,
+    }
 
 
 def default_rules(user_id: str) -> dict[str, list[dict[str, Any]]]:
@@ -115,7 +125,13 @@ def default_rules(user_id: str) -> dict[str, list[dict[str, Any]]]:
             ),
             _rule(
                 ".m.rule.suppress_edits",
-                [{"kind": "event_property_is", "key": r"content.m\.relates_to.rel_type", "value": "m.replace"}],
+                [
+                    {
+                        "kind": "event_property_is",
+                        "key": r"content.m\.relates_to.rel_type",
+                        "value": "m.replace",
+                    }
+                ],
                 [],
             ),
         ],

@@ -58,7 +58,9 @@ class Tokens:
         self._secret = hashlib.blake2b(secret, digest_size=32, person=b"restante-tokens").digest()
         self._epoch = epoch
 
-    def sync_token(self, user_id: str, device_id: str | None, position: int, to_device_position: int = 0) -> str:
+    def sync_token(
+        self, user_id: str, device_id: str | None, position: int, to_device_position: int = 0
+    ) -> str:
         """The `next_batch` of an answer to this device."""
         owner = _owner(user_id, device_id)
         return self._seal(

@@ -54,7 +54,9 @@ class UnreadCounts:
         counts: _Counts = {}
         positions = {root: position for root, position in reads.items() if root and position > after}
         # A threaded receipt changes where the count of that thread begins; the usual case has none.
-        for root, number in await self._highlights.count_notifying(row.room_nid, after=after, upto=upto, but=but):
+        for root, number in await self._highlights.count_notifying(
+            row.room_nid, after=after, upto=upto, but=but
+        ):
             if _thread(root) not in positions:
                 counts.setdefault(root, [0, 0])[0] += number
         for thread, position in positions.items():

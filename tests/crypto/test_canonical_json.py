@@ -12,8 +12,13 @@ from crypto import canonical_json
 from crypto.errors import CanonicalJsonError
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda children: st.lists(children) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), children),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda children: (
+        st.lists(children) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), children)
+    ),
     max_leaves=30,
 )
 
@@ -24,7 +29,10 @@ JSON = st.recursive(
         ({}, "{}"),
         ({"one": 1, "two": "Two"}, '{"one":1,"two":"Two"}'),
         ({"b": "2", "a": "1"}, '{"a":"1","b":"2"}'),
-        ({"auth": {"success": True, "mxid": "@john.doe:example.com"}}, '{"auth":{"mxid":"@john.doe:example.com","success":true}}'),
+        (
+            {"auth": {"success": True, "mxid": "@john.doe:example.com"}},
+            '{"auth":{"mxid":"@john.doe:example.com","success":true}}',
+        ),
         ({"a": "日本語"}, '{"a":"日本語"}'),
         ({"本": 2, "日": 1}, '{"日":1,"本":2}'),
         ({"a": "\u65e5"}, '{"a":"日"}'),

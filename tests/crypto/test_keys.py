@@ -17,13 +17,34 @@ def test_a_key_file_is_read_as_it_was_written():
     assert read.key_id == "ed25519:a_Bcd1"
 
 
-@pytest.mark.parametrize("text", ["", "ed25519 a", "rsa a YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1", "ed25519 a !", "ed25519 a-b YJDB", "ed25519 a YJDB"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ed25519 a",
+        "rsa a YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1",
+        "ed25519 a !",
+        "ed25519 a-b YJDB",
+        "ed25519 a YJDB",
+    ],
+)
 def test_a_broken_key_file_is_refused(text):
     with pytest.raises(KeyFormatError):
         keys.parse_key_file(text)
 
 
-@pytest.mark.parametrize(("data", "text"), [(b"", ""), (b"f", "Zg"), (b"fo", "Zm8"), (b"foo", "Zm9v"), (b"foob", "Zm9vYg"), (b"fooba", "Zm9vYmE"), (b"foobar", "Zm9vYmFy")])
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"", ""),
+        (b"f", "Zg"),
+        (b"fo", "Zm8"),
+        (b"foo", "Zm9v"),
+        (b"foob", "Zm9vYg"),
+        (b"fooba", "Zm9vYmE"),
+        (b"foobar", "Zm9vYmFy"),
+    ],
+)
 def test_base64_has_no_padding(data, text):
     assert base64.encode_unpadded(data) == text
     assert base64.decode(text) == data

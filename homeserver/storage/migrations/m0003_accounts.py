@@ -97,10 +97,16 @@ MIGRATION = Migration(
 )
 
 RETENTION = {
-    "accounts": Retention(bounded_by="user", pruned_by="kept: the name of a deactivated account is not given out again"),
+    "accounts": Retention(
+        bounded_by="user", pruned_by="kept: the name of a deactivated account is not given out again"
+    ),
     "devices": Retention(bounded_by="device", pruned_by="logout or the deletion of the device"),
-    "access_tokens": Retention(bounded_by="device", pruned_by="logout, refresh or the deletion of the device"),
-    "refresh_tokens": Retention(bounded_by="device", pruned_by="the use of the next one, or the deletion of the device"),
+    "access_tokens": Retention(
+        bounded_by="device", pruned_by="logout, refresh or the deletion of the device"
+    ),
+    "refresh_tokens": Retention(
+        bounded_by="device", pruned_by="the use of the next one, or the deletion of the device"
+    ),
     "login_tokens": Retention(bounded_by="time", pruned_by="its use, or two minutes"),
     "registration_tokens": Retention(bounded_by="server", pruned_by="`restante registration-token revoke`"),
     "user_interactive_sessions": Retention(bounded_by="time", pruned_by="the end of the session, or an hour"),
