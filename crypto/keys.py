@@ -58,7 +58,7 @@ def parse_key_file(text: str) -> list[SigningKey]:
         fields = line.split()
         if not fields:
             continue
-        if len(fields) != 3:  # noqa: PLR2004
+        if len(fields) != 3:
             message = f"line {number} is not `ed25519 version seed`"
             raise KeyFormatError(message)
         algorithm, version, seed = fields

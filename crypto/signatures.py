@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import nacl.exceptions
+import nacl.signing
 
 from crypto import base64, canonical_json
 from crypto.errors import CryptoError, SignatureError
 
 if TYPE_CHECKING:
-    import nacl.signing
 
     from crypto.keys import SigningKey
 

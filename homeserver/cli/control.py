@@ -49,6 +49,6 @@ async def _ask(path: Path, deed: str, arguments: dict[str, Any]) -> dict[str, An
                     f"the server went away meanwhile ({error or type(error).__name__}): "
                     "look whether it was done, and try again"
                 ) from None
-    if response.status != 200:  # noqa: PLR2004
+    if response.status != 200:
         raise MatrixError(answer["error"], errcode=answer["errcode"], status=response.status)
     return answer

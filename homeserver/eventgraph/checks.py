@@ -78,7 +78,7 @@ def _check_references(version: RoomVersion, pdu: dict[str, Any], name: str, most
                 not isinstance(reference, list | tuple)
                 or len(reference) != 2
                 or not isinstance(reference[1], dict)
-            ):  # noqa: PLR2004
+            ):
                 raise EventRefused(f"`{name}` holds something that is not a reference")
             event_id = reference[0]
         if not _is_short_text(event_id) or not event_id.startswith("$"):

@@ -71,7 +71,7 @@ class Query:
         if value is None:
             return default
         try:
-            number = int(value) if len(value) <= 20 else None  # noqa: PLR2004
+            number = int(value) if len(value) <= 20 else None
         except ValueError:
             number = None
         if number is None or number < minimum:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from homeserver.errors import NotFound
-from homeserver.ids import UserId
 from homeserver.rooms.live_rooms import CREATE, POWER_LEVELS
 
 if TYPE_CHECKING:
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from homeserver.eventgraph.event import Event, StateKey
     from homeserver.eventgraph.power_levels import PowerLevels
     from homeserver.eventgraph.room_versions import RoomVersion
-    from homeserver.ids import EventId, RoomId
+    from homeserver.ids import EventId, RoomId, UserId
     from homeserver.rooms.live_rooms import LiveRooms
     from homeserver.rooms.memberships import Memberships
     from homeserver.storage.events import EventStore, RoomPoint, StoredEvent

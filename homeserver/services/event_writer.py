@@ -24,8 +24,8 @@ from homeserver.eventgraph.event import Event
 from homeserver.eventgraph.hashing import reference_hash
 from homeserver.eventgraph.redaction import redact
 from homeserver.ids import EventId, RoomId, random_string
-from homeserver.services.event_persistence import EventPersistence, PreparedEvent, RoomWrite, Verdict
 from homeserver.rooms.live_rooms import CREATE, POWER_LEVELS, Head, LiveRoom, LiveRooms, SnapshotReference
+from homeserver.services.event_persistence import EventPersistence, PreparedEvent, RoomWrite, Verdict
 from homeserver.storage.rooms import Extremity
 from homeserver.storage.transaction_ids import transaction_key
 from homeserver.views.push_rules import evaluate_defaults
@@ -384,7 +384,7 @@ class EventWriter:
     async def _commit(self, batch: list[RoomWrite]) -> None:
         try:
             outcomes = await self._persistence.commit(batch)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the senders are told
             if len(batch) > 1:
                 # One of them cannot be written: each on its own, so that only that one fails.
                 for write in batch:

@@ -97,8 +97,19 @@ class AccessTokenStore:
         )
         if row is None:
             return None
-        *fields, is_admin, is_guest, is_locked, is_suspended = row
-        return AccessTokenRow(*fields, bool(is_admin), bool(is_guest), bool(is_locked), bool(is_suspended))
+        token_nid, user_id, device_id, expires_ts, refresh_nid, *flags = row
+        is_admin, is_guest, is_locked, is_suspended = map(bool, flags)
+        return AccessTokenRow(
+            token_nid=token_nid,
+            user_id=user_id,
+            device_id=device_id,
+            expires_ts=expires_ts,
+            refresh_nid=refresh_nid,
+            is_admin=is_admin,
+            is_guest=is_guest,
+            is_locked=is_locked,
+            is_suspended=is_suspended,
+        )
 
     async def get_refresh(self, transaction: Transaction, token: str) -> RefreshTokenRow | None:
         """Who holds a refresh token."""

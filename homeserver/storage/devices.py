@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from homeserver.ids import DeviceId, UserId
 from homeserver.storage.announcements import Topic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from homeserver.ids import DeviceId, UserId
     from homeserver.storage.database import Database, Transaction
 
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from homeserver.eventgraph.event import Event
 from homeserver.eventgraph.room_versions import ROOM_VERSIONS
-from homeserver.ids import DeviceId, EventId, RoomId
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from homeserver.ids import DeviceId, EventId, RoomId
     from homeserver.storage.database import Database, Transaction
 
 

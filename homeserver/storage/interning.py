@@ -31,7 +31,7 @@ class NumberStore:
             rows = await transaction.fetch_all(
                 "SELECT user_id, user_nid FROM user_numbers WHERE user_id = ANY($1::text[])", list(missing)
             )
-            found = {user_id: user_nid for user_id, user_nid in rows}
+            found: dict[str, int] = dict(rows)
             new = [
                 (await transaction.next_position(), user_id) for user_id in missing if user_id not in found
             ]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from homeserver.ids import UserId
 from homeserver.storage.announcements import Topic
 
 if TYPE_CHECKING:
+    from homeserver.ids import UserId
     from homeserver.storage.database import Database, Transaction
 
 

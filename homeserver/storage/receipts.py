@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from homeserver.ids import EventId, RoomId, UserId
 from homeserver.storage.announcements import Topic
 from homeserver.storage.events import RoomPoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from homeserver.ids import EventId, RoomId, UserId
     from homeserver.storage.database import Database, Transaction
 
 PUBLIC = "m.read"

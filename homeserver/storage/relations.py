@@ -31,8 +31,10 @@ _COLUMNS = "event_nid, room_nid, relates_to, relation_type, event_type, sender_n
 
 
 def _read(row: tuple) -> RelationRow:  # type: ignore[type-arg]
-    *fields, depth, stream_id = row
-    return RelationRow(*fields, RoomPoint(depth, stream_id))
+    event_nid, room_nid, relates_to, relation_type, event_type, sender_nid, depth, stream_id = row
+    return RelationRow(
+        event_nid, room_nid, relates_to, relation_type, event_type, sender_nid, RoomPoint(depth, stream_id)
+    )
 
 
 class RelationStore:

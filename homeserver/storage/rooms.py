@@ -101,7 +101,7 @@ class RoomStore:
         rows = await transaction.fetch_all(
             "SELECT room_nid, head_version FROM rooms WHERE room_nid = ANY($1::bigint[])", list(room_nids)
         )
-        return {room_nid: head_version for room_nid, head_version in rows}
+        return dict(rows)
 
     async def insert(self, transaction: Transaction, row: RoomRow) -> None:
         """Store a new room."""

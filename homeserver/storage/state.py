@@ -187,7 +187,7 @@ class StateStore:
         rows = await self._database.fetch_all(
             "SELECT key_nid, event_nid FROM current_state WHERE room_nid = $1", room_nid
         )
-        return {key_nid: event_nid for key_nid, event_nid in rows}
+        return dict(rows)
 
     async def _snapshot(self, snapshot_nid: int, transaction: Transaction | None) -> Snapshot:
         cached = self._snapshots.get(snapshot_nid)

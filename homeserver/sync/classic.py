@@ -255,7 +255,7 @@ class ClassicSync:
         receipts = await self._extras.receipts(
             requester.user_id, joined, interval, sync_filter, changes.rooms_with_receipts, fresh
         )
-        typing = await self._extras.typing(joined, interval, sync_filter, changes.rooms_with_typing, fresh)
+        typing = await self._extras.typing(joined, sync_filter, changes.rooms_with_typing, fresh)
         for room_id in receipts.keys() | typing.keys():
             events = [event for event in (receipts.get(room_id), typing.get(room_id)) if event is not None]
             join.setdefault(room_id, {})["ephemeral"] = {"events": events}
@@ -313,11 +313,11 @@ class ClassicSync:
         for change in recent:
             by_room.setdefault(change.room_id, []).append(change.membership)
         for room_id, memberships in by_room.items():
-            row = rooms.get(room_id)
-            if row is None or row.stream_id > interval.upto:
+            current = rooms.get(room_id)
+            if current is None or current.stream_id > interval.upto:
                 continue
             before_change = await self._membership_store.get_at(
-                requester.user_id, row.room_nid, interval.since
+                requester.user_id, current.room_nid, interval.since
             )
             before = before_change.membership if before_change is not None else "leave"
             latest = memberships[-1]

@@ -115,7 +115,6 @@ class Extras:
     async def typing(
         self,
         joined: Iterable[RoomId],
-        interval: Interval,
         sync_filter: SyncFilter,
         changed: set[RoomId] | None,
         fresh: set[RoomId],

@@ -11,10 +11,8 @@ from homeserver.views.client_events import stripped, stripped_state_keys
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    import orjson
-
     from homeserver.eventgraph.event import StateKey
-    from homeserver.ids import RoomId, UserId
+    from homeserver.ids import UserId
     from homeserver.rooms.reader import RoomReader
     from homeserver.services.requester import Requester
     from homeserver.storage.events import EventStore, StoredEvent
@@ -212,7 +210,7 @@ class RoomSections:
         }
 
     async def _member_numbers(self, snapshot_nid: int, user_ids: Iterable[str]) -> dict[int, int]:
-        numbers = {}
+        numbers: dict[int, int] = {}
         if snapshot_nid == 0:
             return numbers
         for user_id in user_ids:

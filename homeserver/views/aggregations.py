@@ -9,10 +9,9 @@ if TYPE_CHECKING:
 
     from homeserver.ids import EventId, UserId
     from homeserver.services.requester import Requester
-    from homeserver.storage.events import StoredEvent
+    from homeserver.storage.events import EventStore, StoredEvent
     from homeserver.storage.interning import NumberStore
     from homeserver.storage.relations import RelationRow, RelationStore
-    from homeserver.storage.events import EventStore
     from homeserver.views.client_events import ClientEvents
     from homeserver.views.ignored import IgnoredUsers
 

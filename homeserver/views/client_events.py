@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from homeserver.clock import Clock
     from homeserver.eventgraph.event import Event
+    from homeserver.ids import EventId
     from homeserver.services.requester import Requester
     from homeserver.storage.events import EventStore, StoredEvent
     from homeserver.views.aggregations import Aggregations
@@ -68,7 +69,7 @@ class ClientEvents:
         """
         if memberships is None:
             memberships = await self._visibility.memberships_at(reader.user_id, events)
-        relations: Mapping[str, Any] = {}
+        relations: Mapping[EventId, Any] = {}
         if aggregate:
             relations = await self._aggregations.of(events, reader, self)
         now = self._clock.now_ms()

@@ -80,7 +80,7 @@ class HistoryVisibility:
         history = await self.history(user_id, events[0].room_nid)
         return [stored for stored in events if await self._is_visible(user_id, stored, history)]
 
-    async def may_read_now(self, user_id: UserId, room_id: RoomId, room_nid: int, snapshot_nid: int) -> bool:
+    async def may_read_now(self, user_id: UserId, room_id: RoomId, snapshot_nid: int) -> bool:
         """Whether the room as it is now is open to the user: joined, or world readable."""
         row = (await self._memberships.of_user(user_id)).get(room_id)
         if row is not None and row.membership == "join":
