@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import orjson
+
 from homeserver.storage.announcements import Topic
 
 if TYPE_CHECKING:
@@ -45,3 +47,7 @@ class ProfileStore:
     async def delete_of_user(self, transaction: Transaction, user_id: UserId) -> None:
         """Drop a whole profile."""
         await transaction.execute("DELETE FROM profiles WHERE user_id = $1", user_id)
+
+    async def set_text(self, transaction: Transaction, user_id: UserId, field: str, value: str) -> None:
+        """Set a field to a text."""
+        await self.set(transaction, user_id, field, orjson.dumps(value))

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from homeserver.storage.migrations import m0001_log, m0002_rooms, m0003_accounts, m0004_user_data
+from homeserver.storage.migrations import (
+    m0001_log,
+    m0002_rooms,
+    m0003_accounts,
+    m0004_user_data,
+    m0005_directory,
+)
 
 if TYPE_CHECKING:
     from homeserver.storage.migrations.migration import Migration
@@ -15,6 +21,7 @@ _MODULES = (
     m0002_rooms,
     m0003_accounts,
     m0004_user_data,
+    m0005_directory,
 )
 
 MIGRATIONS: tuple[Migration, ...] = tuple(module.MIGRATION for module in _MODULES)

@@ -1,0 +1,174 @@
+"""Accounts: made, closed, given a new password; logins by password."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from homeserver.errors import Forbidden, MatrixError, NotFound
+from homeserver.ids import MAX_ID_BYTES, UserId, is_localpart, is_user_id, localpart_of, server_name_of
+from homeserver.storage.accounts import Account
+
+if TYPE_CHECKING:
+    from homeserver.clock import Clock
+    from homeserver.ids import DeviceId, ServerName
+    from homeserver.services.devices import Devices
+    from homeserver.services.membership import Membership
+    from homeserver.services.passwords import Passwords
+    from homeserver.storage.access_tokens import AccessTokenStore
+    from homeserver.storage.account_data import AccountDataStore
+    from homeserver.storage.accounts import AccountStore
+    from homeserver.storage.database import Database, Transaction
+    from homeserver.storage.profiles import ProfileStore
+
+
+class Accounts:
+    """The accounts of this server."""
+
+    def __init__(
+        self,
+        server_name: ServerName,
+        database: Database,
+        clock: Clock,
+        store: AccountStore,
+        tokens: AccessTokenStore,
+        profiles: ProfileStore,
+        account_data: AccountDataStore,
+        devices: Devices,
+        passwords: Passwords,
+        membership: Membership,
+    ) -> None:
+        self._server_name = server_name
+        self._database = database
+        self._clock = clock
+        self._store = store
+        self._tokens = tokens
+        self._profiles = profiles
+        self._account_data = account_data
+        self._devices = devices
+        self._passwords = passwords
+        self._membership = membership
+
+    def user_id(self, localpart: str) -> UserId:
+        """The id of a user of this server."""
+        return UserId(f"@{localpart}:{self._server_name}")
+
+    def is_local(self, user_id: str) -> bool:
+        """Whether a user is one of this server."""
+        return is_user_id(user_id) and server_name_of(user_id) == self._server_name
+
+    def local_user_id(self, identifier: str) -> UserId | None:
+        """The id of a user of this server from a localpart or a whole id; None for another server's."""
+        if identifier.startswith("@"):
+            if not self.is_local(identifier):
+                return None
+            identifier = localpart_of(identifier)
+        return self.user_id(identifier.lower())
+
+    async def check_available(self, localpart: str) -> UserId:
+        """The id that a new user would have; raises what `/register` says for a name that cannot be had."""
+        user_id = self.user_id(localpart)
+        if not is_localpart(localpart) or len(user_id.encode()) > MAX_ID_BYTES or localpart.startswith("_"):
+            raise MatrixError(
+                "A user name holds only lower-case letters, digits and . _ = - / +, and begins with no _",
+                errcode="M_INVALID_USERNAME",
+            )
+        if await self._store.exists(user_id):
+            raise name_taken()
+        return user_id
+
+    async def create(
+        self, localpart: str, password: str | None, *, is_admin: bool = False, display_name: str | None = None
+    ) -> UserId:
+        """Make an account; raises what `check_available` and `Passwords.hash` do."""
+        user_id = await self.check_available(localpart)
+        password_hash = None if password is None else await self._passwords.hash(password)
+        created = await self._database.write(
+            lambda t: self.create_in(t, user_id, password_hash, is_admin=is_admin, display_name=display_name)
+        )
+        if not created:
+            raise name_taken()
+        return user_id
+
+    async def create_in(
+        self,
+        transaction: Transaction,
+        user_id: UserId,
+        password_hash: str | None,
+        *,
+        is_admin: bool = False,
+        is_guest: bool = False,
+        display_name: str | None = None,
+    ) -> bool:
+        """Make an account inside a larger write; False where the name was taken meanwhile."""
+        account = Account(
+            user_id=user_id,
+            password_hash=password_hash,
+            created_ts=self._clock.now_ms(),
+            is_admin=is_admin,
+            is_guest=is_guest,
+            is_locked=False,
+            is_suspended=False,
+            deactivated_ts=None,
+        )
+        if not await self._store.insert(transaction, account):
+            return False
+        name = display_name or localpart_of(user_id)
+        await self._profiles.set_text(transaction, user_id, "displayname", name)
+        return True
+
+    async def get(self, user_id: UserId) -> Account:
+        """An account; `NotFound` where there is none."""
+        account = await self._store.get(user_id)
+        if account is None:
+            raise NotFound(f"There is no account {user_id}")
+        return account
+
+    async def load_all(self) -> list[Account]:
+        """All accounts, oldest first."""
+        return await self._store.load_all()
+
+    async def verify_password(self, user_id: UserId | None, password: str) -> UserId:
+        """The user, if the password is theirs; `Forbidden` otherwise, whatever the reason."""
+        account = await self._store.get(user_id) if user_id is not None else None
+        hashed = account.password_hash if account is not None else None
+        right = await self._passwords.verify(password, hashed)
+        if account is not None and account.deactivated_ts is not None:
+            raise Forbidden("This account has been deactivated", errcode="M_USER_DEACTIVATED")
+        if account is None or not right:
+            raise Forbidden("Wrong user name or password")
+        return account.user_id
+
+    async def set_password(
+        self, user_id: UserId, password: str, *, logout_devices: bool, but: DeviceId | None = None
+    ) -> None:
+        """Set a new password, and log out every device but one."""
+        await self.get(user_id)
+        password_hash = await self._passwords.hash(password)
+        await self._database.write(lambda t: self._store.set_password(t, user_id, password_hash))
+        if logout_devices:
+            await self._devices.delete_all(user_id, but=but)
+
+    async def set_admin(self, user_id: UserId, *, is_admin: bool) -> None:
+        """Make a user an administrator, or no longer one."""
+        await self.get(user_id)
+        await self._database.write(lambda t: self._store.set_admin(t, user_id, is_admin=is_admin))
+
+    async def deactivate(self, user_id: UserId) -> None:
+        """Close an account for good: nobody logs in any more, the user leaves their rooms, the profile goes."""
+        account = await self.get(user_id)
+        device_ids = [device.device_id for device in await self._devices.load(user_id)]
+
+        async def work(transaction: Transaction) -> None:
+            await self._store.deactivate(transaction, user_id, account.deactivated_ts or self._clock.now_ms())
+            await self._devices.delete_in(transaction, user_id, device_ids)
+            await self._tokens.delete_of_user(transaction, user_id)
+            await self._profiles.delete_of_user(transaction, user_id)
+            await self._account_data.delete_of_user(transaction, user_id)
+
+        await self._database.write(work)
+        await self._membership.leave_all(user_id)
+
+
+def name_taken() -> MatrixError:
+    """The error for a user name that somebody has, or had."""
+    return MatrixError("This user name is taken", errcode="M_USER_IN_USE")

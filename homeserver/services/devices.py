@@ -1,0 +1,71 @@
+"""Devices of a user: listed, renamed, deleted with all that belongs to them (CS "Device Management")."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from homeserver.errors import InvalidParam, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from homeserver.ids import DeviceId, UserId
+    from homeserver.storage.access_tokens import AccessTokenStore
+    from homeserver.storage.database import Database, Transaction
+    from homeserver.storage.devices import Device, DeviceStore
+
+MAX_ID_BYTES = 255
+MAX_NAME_BYTES = 1_000
+
+
+class Devices:
+    """What users do with their devices."""
+
+    def __init__(self, database: Database, store: DeviceStore, tokens: AccessTokenStore) -> None:
+        self._database = database
+        self._store = store
+        self._tokens = tokens
+
+    async def load(self, user_id: UserId) -> list[Device]:
+        """All devices of a user."""
+        return await self._store.load(user_id)
+
+    async def get(self, user_id: UserId, device_id: DeviceId) -> Device:
+        """One device; `NotFound` where there is none."""
+        device = await self._store.get(user_id, device_id)
+        if device is None:
+            raise NotFound("Unknown device")
+        return device
+
+    async def rename(self, user_id: UserId, device_id: DeviceId, display_name: str | None) -> None:
+        """Give a device another name; `NotFound` where there is none."""
+        check_device_name(display_name)
+        if not await self._database.write(lambda t: self._store.rename(t, user_id, device_id, display_name)):
+            raise NotFound("Unknown device")
+
+    async def delete(self, user_id: UserId, device_ids: Sequence[DeviceId]) -> None:
+        """Delete devices with their tokens; unknown ones are passed over."""
+        await self._database.write(lambda t: self.delete_in(t, user_id, device_ids))
+
+    async def delete_in(self, transaction: Transaction, user_id: UserId, device_ids: Sequence[DeviceId]) -> None:
+        """Delete devices inside a larger write."""
+        await self._tokens.delete_of_devices(transaction, user_id, device_ids)
+        await self._store.delete(transaction, user_id, device_ids)
+
+    async def delete_all(self, user_id: UserId, *, but: DeviceId | None = None) -> None:
+        """Delete every device of a user, but one."""
+        device_ids = [device.device_id for device in await self._store.load(user_id) if device.device_id != but]
+        if device_ids:
+            await self.delete(user_id, device_ids)
+
+
+def check_device_id(device_id: str) -> None:
+    """Refuse a device id that could not be stored or sent; raises `InvalidParam`."""
+    if not device_id or len(device_id.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES or "\x00" in device_id:
+        raise InvalidParam(f"A device id is text of 1 to {MAX_ID_BYTES} bytes")
+
+
+def check_device_name(display_name: str | None) -> None:
+    """Refuse a name of absurd length; raises `InvalidParam`."""
+    if display_name is not None and len(display_name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
+        raise InvalidParam(f"A device name has at most {MAX_NAME_BYTES} bytes")

@@ -1,0 +1,154 @@
+"""Registration of new users, and the tokens that let people in (CS "Account registration")."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from homeserver.errors import Forbidden, InvalidParam, MatrixError, NotFound
+from homeserver.ids import UserId, random_string
+from homeserver.services.accounts import name_taken
+from homeserver.services.devices import check_device_id, check_device_name
+from homeserver.services.user_interactive import DUMMY, REGISTRATION_TOKEN, TERMS
+from homeserver.storage.registration_tokens import RegistrationToken
+
+if TYPE_CHECKING:
+    from homeserver.clock import Clock
+    from homeserver.config import RegistrationSettings
+    from homeserver.ids import DeviceId
+    from homeserver.services.access_tokens import TokenPair
+    from homeserver.services.accounts import Accounts
+    from homeserver.services.logins import Logins
+    from homeserver.services.passwords import Passwords
+    from homeserver.services.user_interactive import Flow, Proof
+    from homeserver.storage.database import Database, Transaction
+    from homeserver.storage.registration_tokens import RegistrationTokenStore
+
+_DIGITS = "0123456789"
+_TOKEN_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~-"  # noqa: S105
+MAX_TOKEN_LENGTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """What a registration asks for besides the account."""
+
+    device_id: str | None
+    display_name: str | None
+    inhibit_login: bool
+    refreshable: bool
+
+
+class Registration:
+    """Makes accounts for people who come to us."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        settings: RegistrationSettings,
+        accounts: Accounts,
+        logins: Logins,
+        passwords: Passwords,
+        tokens: RegistrationTokenStore,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._settings = settings
+        self._accounts = accounts
+        self._logins = logins
+        self._passwords = passwords
+        self._tokens = tokens
+
+    @property
+    def flows(self) -> list[Flow]:
+        """What somebody has to go through; `Forbidden` where nobody may register."""
+        if self._settings.mode == "closed":
+            raise Forbidden("Registration is closed on this server")
+        stages = [REGISTRATION_TOKEN] if self._settings.mode == "token" else []
+        if self._settings.terms is not None:
+            stages.append(TERMS)
+        return [tuple(stages or [DUMMY])]
+
+    async def register(
+        self, username: str | None, password: str | None, session: NewSession, proof: Proof
+    ) -> tuple[UserId, DeviceId | None, TokenPair | None]:
+        """Make an account, use up the registration token, and log in."""
+        if session.device_id is not None:
+            check_device_id(session.device_id)
+        check_device_name(session.display_name)
+        localpart = username.lower() if username else await self._free_localpart()
+        user_id = await self._accounts.check_available(localpart)
+        password_hash = None if password is None else await self._passwords.hash(password)
+        token = proof.completed.get(REGISTRATION_TOKEN)
+
+        async def work(transaction: Transaction) -> tuple[UserId, DeviceId | None, TokenPair | None]:
+            if isinstance(token, str) and not await self._tokens.use(transaction, token, self._clock.now_ms()):
+                raise Forbidden("This registration token is no longer good")
+            if not await self._accounts.create_in(transaction, user_id, password_hash):
+                raise name_taken()
+            if session.inhibit_login:
+                return user_id, None, None
+            device_id, pair = await self._logins.open_in(
+                transaction, user_id, session.device_id, session.display_name, refreshable=session.refreshable
+            )
+            return user_id, device_id, pair
+
+        return await self._database.write(work)
+
+    async def register_guest(self, display_name: str | None) -> tuple[UserId, DeviceId, TokenPair]:
+        """Make a guest account; `Forbidden` where there are none."""
+        if not self._settings.allow_guests:
+            raise Forbidden("Guests are not allowed on this server", errcode="M_GUEST_ACCESS_FORBIDDEN")
+        check_device_name(display_name)
+        user_id = self._accounts.user_id(await self._free_localpart())
+
+        async def work(transaction: Transaction) -> tuple[UserId, DeviceId, TokenPair]:
+            if not await self._accounts.create_in(transaction, user_id, None, is_guest=True):
+                raise name_taken()
+            return (
+                user_id,
+                *await self._logins.open_in(transaction, user_id, None, display_name, refreshable=False),
+            )
+
+        return await self._database.write(work)
+
+    async def _free_localpart(self) -> str:
+        while True:
+            localpart = random_string(12, _DIGITS)
+            try:
+                await self._accounts.check_available(localpart)
+            except MatrixError:
+                continue
+            return localpart
+
+    # -- registration tokens ---------------------------------------------------------------------------
+
+    async def is_good_token(self, token: str) -> bool:
+        """Whether somebody could register with a token now."""
+        row = await self._tokens.get(token)
+        return row is not None and row.is_good(self._clock.now_ms())
+
+    async def create_token(
+        self, token: str | None = None, *, uses_allowed: int | None = None, expires_ts: int | None = None
+    ) -> RegistrationToken:
+        """Make a registration token."""
+        text = token if token is not None else secrets.token_urlsafe(12)
+        if not text or len(text) > MAX_TOKEN_LENGTH or not set(text) <= set(_TOKEN_ALPHABET):
+            raise InvalidParam(f"A registration token is 1 to {MAX_TOKEN_LENGTH} letters, digits and . _ ~ -")
+        if uses_allowed is not None and uses_allowed < 1:
+            raise InvalidParam("A registration token must be good for at least one use")
+        row = RegistrationToken(text, uses_allowed, 0, expires_ts, self._clock.now_ms())
+        if not await self._database.write(lambda t: self._tokens.insert(t, row)):
+            raise InvalidParam("There is such a token already")
+        return row
+
+    async def load_tokens(self) -> list[RegistrationToken]:
+        """All registration tokens."""
+        return await self._tokens.load_all()
+
+    async def revoke_token(self, token: str) -> None:
+        """Drop a registration token; `NotFound` where there is none."""
+        if not await self._database.write(lambda t: self._tokens.delete(t, token)):
+            raise NotFound("There is no such registration token")

@@ -1,0 +1,215 @@
+"""User-interactive authentication (CS "User-Interactive Authentication API").
+
+A session belongs to one operation: to the method and path, the user, and the body of its first request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from homeserver.errors import InvalidParam, MatrixError, MissingParam
+from homeserver.ids import UserId, random_string
+from homeserver.storage.user_interactive import UserInteractiveSession
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from homeserver.clock import Clock
+    from homeserver.config import TermsSettings
+    from homeserver.services.accounts import Accounts
+    from homeserver.storage.database import Database
+    from homeserver.storage.registration_tokens import RegistrationTokenStore
+    from homeserver.storage.user_interactive import UserInteractiveStore
+
+DUMMY = "m.login.dummy"
+PASSWORD = "m.login.password"  # noqa: S105 - the name of a stage
+TERMS = "m.login.terms"
+REGISTRATION_TOKEN = "m.login.registration_token"  # noqa: S105 - the name of a stage
+_LIFETIME_MS = 60 * 60 * 1000
+
+Flow = tuple[str, ...]
+
+
+class Proof:
+    """A finished authentication: the body of the first request, and what each stage proved."""
+
+    def __init__(self, body: dict[str, Any], completed: dict[str, Any], session_id: str) -> None:
+        self.body = body
+        self.completed = completed
+        self.session_id = session_id
+
+
+class UserInteractive:
+    """Leads clients through the stages of a flow."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        store: UserInteractiveStore,
+        registration_tokens: RegistrationTokenStore,
+        accounts: Accounts,
+        terms: TermsSettings | None,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._store = store
+        self._registration_tokens = registration_tokens
+        self._accounts = accounts
+        self._terms = terms
+
+    async def require(
+        self, *, operation: str, user_id: UserId | None, body: dict[str, Any], flows: Sequence[Flow]
+    ) -> Proof:
+        """The proof that somebody may do the operation; raises the 401 that says what is still to be shown.
+
+        `operation` is the method and path, `body` the request's body with `auth` in it.
+        """
+        auth = body.get("auth")
+        request = {name: value for name, value in body.items() if name != "auth"}
+        if auth is not None and not isinstance(auth, dict):
+            raise InvalidParam("`auth` is not an object", errcode="M_BAD_JSON")
+        purpose = _purpose(operation, user_id)
+        session = await self._session(auth, purpose, request)
+        if session is None:
+            session = await self._begin(purpose, request)
+        if auth and auth.get("type"):
+            await self._take_stage(auth, session, user_id, flows)
+        if not any(all(stage in session.completed for stage in flow) for flow in flows):
+            raise self._challenge(session, flows)
+        first = orjson.loads(session.body)
+        return Proof(first if not request else request, session.completed, session.session_id)
+
+    async def finish(self, proof: Proof) -> None:
+        """The operation was done: the session can do no other."""
+        await self._database.write(lambda t: self._store.delete(t, proof.session_id))
+
+    async def accept_terms(self, session_id: str) -> None:
+        """The user has accepted the terms on the fallback page; `InvalidParam` for an unknown session."""
+        session = await self._store.get(session_id, self._clock.now_ms())
+        if session is None:
+            raise InvalidParam("Unknown session")
+        await self._complete(session, TERMS, True)  # noqa: FBT003 - that it was accepted
+
+    async def exists(self, session_id: str) -> bool:
+        """Whether there is such a session."""
+        return await self._store.get(session_id, self._clock.now_ms()) is not None
+
+    # -- sessions --------------------------------------------------------------------------------------
+
+    async def _session(
+        self, auth: dict[str, Any] | None, purpose: bytes, request: dict[str, Any]
+    ) -> UserInteractiveSession | None:
+        session_id = auth.get("session") if auth else None
+        if session_id is None:
+            return None
+        session = None
+        if isinstance(session_id, str):
+            session = await self._store.get(session_id, self._clock.now_ms())
+        if session is None:
+            raise InvalidParam("Unknown session")
+        # A request that holds only `auth` stands for the first one.
+        if session.purpose != purpose or (request and orjson.loads(session.body) != request):
+            raise MatrixError("This session is for another operation", errcode="M_FORBIDDEN", status=403)
+        return session
+
+    async def _begin(self, purpose: bytes, request: dict[str, Any]) -> UserInteractiveSession:
+        now = self._clock.now_ms()
+        session = UserInteractiveSession(
+            session_id=random_string(24),
+            purpose=purpose,
+            body=orjson.dumps(request),
+            completed={},
+            expires_ts=now + _LIFETIME_MS,
+        )
+        await self._database.write(lambda t: self._store.insert(t, session, now))
+        return session
+
+    async def _complete(self, session: UserInteractiveSession, stage: str, proved: Any) -> None:
+        session.completed[stage] = proved
+        await self._database.write(
+            lambda t: self._store.set_completed(t, session.session_id, session.completed)
+        )
+
+    def _challenge(
+        self, session: UserInteractiveSession, flows: Sequence[Flow], error: MatrixError | None = None
+    ) -> MatrixError:
+        params: dict[str, Any] = {}
+        if self._terms is not None and any(TERMS in flow for flow in flows):
+            params[TERMS] = {"policies": terms_policies(self._terms)}
+        challenge = MatrixError(
+            error.message if error else "",
+            status=401,
+            flows=[{"stages": list(flow)} for flow in flows],
+            params=params,
+            session=session.session_id,
+            completed=list(session.completed),
+        )
+        challenge.errcode = error.errcode if error else ""
+        return challenge
+
+    # -- stages ----------------------------------------------------------------------------------------
+
+    async def _take_stage(
+        self,
+        auth: dict[str, Any],
+        session: UserInteractiveSession,
+        user_id: UserId | None,
+        flows: Sequence[Flow],
+    ) -> None:
+        stage = auth["type"]
+        if not isinstance(stage, str) or not any(stage in flow for flow in flows):
+            raise self._challenge(
+                session, flows, MatrixError("This stage is in none of the flows", errcode="M_UNRECOGNIZED")
+            )
+        if stage in session.completed:
+            return
+        try:
+            proved = await self._prove(stage, auth, user_id)
+        except MatrixError as error:
+            raise self._challenge(session, flows, error) from error
+        await self._complete(session, stage, proved)
+
+    async def _prove(self, stage: str, auth: dict[str, Any], user_id: UserId | None) -> Any:
+        if stage == PASSWORD:
+            return await self._prove_password(auth, user_id)
+        if stage == REGISTRATION_TOKEN:
+            token = auth.get("token")
+            if not isinstance(token, str):
+                raise MissingParam("`token` is missing")
+            row = await self._registration_tokens.get(token)
+            if row is None or not row.is_good(self._clock.now_ms()):
+                raise MatrixError("This registration token is not good", errcode="M_FORBIDDEN")
+            return token
+        return True
+
+    async def _prove_password(self, auth: dict[str, Any], user_id: UserId | None) -> Any:
+        identifier = auth.get("identifier")
+        name = identifier.get("user") if isinstance(identifier, dict) else auth.get("user")
+        if name is None and user_id is not None:
+            name = user_id
+        password = auth.get("password")
+        if not isinstance(name, str) or not isinstance(password, str):
+            raise MissingParam("`identifier` or `password` is missing")
+        claimed = self._accounts.local_user_id(name)
+        if user_id is not None and claimed != user_id:
+            raise MatrixError("This is another user's name", errcode="M_FORBIDDEN")
+        return await self._accounts.verify_password(claimed, password)
+
+
+def terms_policies(terms: TermsSettings) -> dict[str, Any]:
+    """The parameters of the stage `m.login.terms` (CS "Terms of service at registration")."""
+    return {
+        name: {
+            "version": terms.version,
+            **{language: {"name": one.name, "url": one.url} for language, one in languages.items()},
+        }
+        for name, languages in terms.documents.items()
+    }
+
+
+def _purpose(operation: str, user_id: UserId | None) -> bytes:
+    return hashlib.blake2b(f"{operation}\x00{user_id or ''}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
