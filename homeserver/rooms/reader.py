@@ -63,6 +63,12 @@ class RoomReader:
         """The whole current state."""
         return {stored.event.key: stored.event for stored in await self.stored_state(room_id)}
 
+    async def state_of_type(self, room_id: RoomId, event_type: str) -> dict[str, Event]:
+        """The events of one type in the current state, by state key."""
+        room = await self._live_rooms.get(room_id)
+        stored = await self._events.load_current_state_of_type(room.room_nid, event_type)
+        return {one.event.key[1]: one.event for one in stored}
+
     async def stored_state(
         self, room_id: RoomId, keys: Iterable[StateKey] | None = None
     ) -> list[StoredEvent]:

@@ -360,6 +360,18 @@ class EventStore:
             )
         return [self._keep(row) for row in rows]
 
+    async def load_current_state_of_type(self, room_nid: int, event_type: str) -> list[StoredEvent]:
+        """The events of one type in the current state of a room."""
+        rows = await self._database.fetch_all(
+            f"SELECT {_COLUMNS} FROM state_keys k"
+            " JOIN current_state c ON c.room_nid = $1 AND c.key_nid = k.key_nid"
+            " JOIN events e ON e.event_nid = c.event_nid JOIN rooms r ON r.room_nid = e.room_nid"
+            " WHERE k.type = $2",
+            room_nid,
+            event_type,
+        )
+        return [self._keep(row) for row in rows]
+
     def _keep(self, row: tuple) -> StoredEvent:  # type: ignore[type-arg]
         cached = self._cache.get(row[0])
         if cached is not None:

@@ -1,11 +1,17 @@
-"""Sessions of user-interactive authentication."""
+"""Sessions of user-interactive authentication.
+
+The body of a request may hold a password, so it is sealed under the session's id, of which only a hash is stored.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
+
+from crypto.sealing import seal, unseal
 
 if TYPE_CHECKING:
     from homeserver.storage.database import Database, Transaction
@@ -34,9 +40,9 @@ class UserInteractiveStore:
         await transaction.execute(
             "INSERT INTO user_interactive_sessions (session_id, purpose, body, completed, expires_ts)"
             " VALUES ($1, $2, $3, $4, $5)",
-            session.session_id,
+            _key(session.session_id),
             session.purpose,
-            session.body,
+            seal(session.body, session.session_id),
             orjson.dumps(session.completed).decode(),
             session.expires_ts,
         )
@@ -44,14 +50,17 @@ class UserInteractiveStore:
     async def get(self, session_id: str, now_ms: int) -> UserInteractiveSession | None:
         """A session that has not run out."""
         row = await self._database.fetch_one(
-            "SELECT session_id, purpose, body, completed, expires_ts FROM user_interactive_sessions"
+            "SELECT purpose, body, completed, expires_ts FROM user_interactive_sessions"
             " WHERE session_id = $1 AND expires_ts > $2",
-            session_id,
+            _key(session_id),
             now_ms,
         )
         if row is None:
             return None
-        return UserInteractiveSession(row[0], bytes(row[1]), bytes(row[2]), orjson.loads(row[3]), row[4])
+        purpose, body, completed, expires_ts = row
+        return UserInteractiveSession(
+            session_id, bytes(purpose), unseal(bytes(body), session_id), orjson.loads(completed), expires_ts
+        )
 
     async def set_completed(
         self, transaction: Transaction, session_id: str, completed: dict[str, Any]
@@ -59,10 +68,14 @@ class UserInteractiveStore:
         """Note what was proved."""
         await transaction.execute(
             "UPDATE user_interactive_sessions SET completed = $2 WHERE session_id = $1",
-            session_id,
+            _key(session_id),
             orjson.dumps(completed).decode(),
         )
 
     async def delete(self, transaction: Transaction, session_id: str) -> None:
         """End a session."""
-        await transaction.execute("DELETE FROM user_interactive_sessions WHERE session_id = $1", session_id)
+        await transaction.execute("DELETE FROM user_interactive_sessions WHERE session_id = $1", _key(session_id))
+
+
+def _key(session_id: str) -> str:
+    return hashlib.blake2b(session_id.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -21,7 +21,8 @@ _MAC_BYTES = 8
 _OWNER_BYTES = 4
 _SYNC = struct.Struct(f">BHQQ{_OWNER_BYTES}s")
 _PAGE = struct.Struct(">BHQqq")
-_SYNC_PREFIX, _PAGE_PREFIX = "s", "p"
+_OFFSET = struct.Struct(">BQ8s")
+_SYNC_PREFIX, _PAGE_PREFIX, _OFFSET_PREFIX = "s", "p", "o"
 _MAX_LENGTH = 100
 
 
@@ -94,6 +95,17 @@ class Tokens:
             raise _bad_token()
         return PageToken(position, point)
 
+    def offset(self, kind: str, number: int) -> str:
+        """A place in a list that is no timeline; `kind` says which list, and how it was asked for."""
+        return self._seal(_OFFSET_PREFIX, _OFFSET.pack(_VERSION, number, _kind(kind)))
+
+    def read_offset(self, kind: str, token: str) -> int:
+        """The place in a list of this kind; `InvalidParam` for a token of another list."""
+        version, number, owner = _OFFSET.unpack(self._open(token, _OFFSET_PREFIX, _OFFSET.size))
+        if version != _VERSION or owner != _kind(kind):
+            raise _bad_token()
+        return int(number)
+
     def _seal(self, prefix: str, packed: bytes) -> str:
         mac = hashlib.blake2b(packed, key=self._secret, digest_size=_MAC_BYTES).digest()
         return prefix + base64.urlsafe_b64encode(packed + mac).rstrip(b"=").decode()
@@ -115,6 +127,10 @@ class Tokens:
 
 def _owner(user_id: str, device_id: str | None) -> bytes:
     return hashlib.blake2b(f"{user_id}\x00{device_id or ''}".encode(), digest_size=_OWNER_BYTES).digest()
+
+
+def _kind(kind: str) -> bytes:
+    return hashlib.blake2b(kind.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def _bad_token() -> InvalidParam:

@@ -74,10 +74,11 @@ MIGRATION = Migration(
         """,
         """
         CREATE TABLE user_interactive_sessions (
+            -- a hash of it
             session_id TEXT PRIMARY KEY,
             -- what the session may be used for: a hash of method, path, user
             purpose BYTEA NOT NULL,
-            -- the body of the first request
+            -- the body of the first request, sealed under the session id
             body BYTEA NOT NULL,
             -- JSON: what was proved by each completed stage
             completed TEXT NOT NULL,

@@ -1,0 +1,216 @@
+"""The room directory: aliases, and the list of published rooms (CS "Room aliases", "Published room directory")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from homeserver.errors import Forbidden, InvalidParam, MatrixError, NotFound
+from homeserver.ids import RoomAlias, RoomId, is_room_alias, server_name_of
+
+if TYPE_CHECKING:
+    from homeserver.clock import Clock
+    from homeserver.config import RoomDirectorySettings
+    from homeserver.ids import ServerName, UserId
+    from homeserver.rooms.reader import RoomReader
+    from homeserver.services.requester import Requester
+    from homeserver.services.room_summaries import RoomSummaries
+    from homeserver.storage.database import Database, Transaction
+    from homeserver.storage.directory import DirectoryStore
+    from homeserver.views.tokens import Tokens
+
+_CANONICAL_ALIAS = "m.room.canonical_alias"
+MAX_PAGE = 500
+_PAGES = "published rooms"
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedAlias:
+    """What an alias stands for, and servers that are in the room."""
+
+    room_id: RoomId
+    servers: list[ServerName]
+
+
+class Directory:
+    """Aliases and published rooms of this server."""
+
+    def __init__(
+        self,
+        server_name: ServerName,
+        settings: RoomDirectorySettings,
+        database: Database,
+        clock: Clock,
+        store: DirectoryStore,
+        rooms: RoomReader,
+        summaries: RoomSummaries,
+        tokens: Tokens,
+    ) -> None:
+        self._server_name = server_name
+        self._settings = settings
+        self._database = database
+        self._clock = clock
+        self._store = store
+        self._rooms = rooms
+        self._summaries = summaries
+        self._tokens = tokens
+
+    # -- aliases ---------------------------------------------------------------------------------------
+
+    async def resolve(self, alias: RoomAlias) -> ResolvedAlias:
+        """The room of an alias; `NotFound` where there is none, or it is another server's."""
+        if not is_room_alias(alias):
+            raise InvalidParam("This is not a room alias")
+        found = await self._store.get_alias(alias)
+        if found is None:
+            raise NotFound(f"There is no room {alias}")
+        return ResolvedAlias(found[0], [self._server_name])
+
+    async def create(self, requester: Requester, alias: RoomAlias, room_id: RoomId) -> None:
+        """Give a room an alias."""
+        self.check_own(alias)
+        if not await self._rooms.exists(room_id):
+            raise NotFound("Unknown room")
+        if self._settings.aliases_need_membership:
+            row = await self._rooms.membership(room_id, requester.user_id)
+            if row is None or row.membership != "join":
+                raise Forbidden("You are not in this room")
+        if not await self._database.write(lambda t: self.create_in(t, requester.user_id, alias, room_id)):
+            raise MatrixError(f"The alias {alias} is taken", errcode="M_UNKNOWN", status=409)
+
+    async def create_in(
+        self, transaction: Transaction, user_id: UserId, alias: RoomAlias, room_id: RoomId
+    ) -> bool:
+        """Give a room an alias inside a larger write; False where it is taken."""
+        return await self._store.insert_alias(transaction, alias, room_id, user_id, self._clock.now_ms())
+
+    async def delete(self, requester: Requester, alias: RoomAlias) -> None:
+        """Drop an alias: one's own, or that of a room whose canonical alias one may change."""
+        self.check_own(alias)
+        found = await self._store.get_alias(alias)
+        if found is None:
+            raise NotFound(f"There is no room {alias}")
+        room_id, creator = found
+        if requester.user_id != creator and not requester.is_admin:
+            await self._check_may_manage(requester, room_id)
+        await self._database.write(lambda t: self._store.delete_alias(t, alias))
+
+    async def aliases_of(self, requester: Requester, room_id: RoomId) -> list[RoomAlias]:
+        """The aliases of a room, for its members, and for everybody where it is world readable."""
+        if not await self._rooms.exists(room_id):
+            raise Forbidden("You are not in this room")
+        row = await self._rooms.membership(room_id, requester.user_id)
+        if row is None or row.membership != "join":
+            visibility = await self._rooms.state_event(room_id, "m.room.history_visibility")
+            if visibility is None or visibility.content.get("history_visibility") != "world_readable":
+                raise Forbidden("You are not in this room")
+        return await self._store.load_aliases(room_id)
+
+    def check_own(self, alias: str) -> None:
+        """Refuse what is not an alias of this server; raises `InvalidParam`."""
+        if not is_room_alias(alias):
+            raise InvalidParam("This is not a room alias")
+        if server_name_of(alias) != self._server_name:
+            raise InvalidParam("This alias is another server's")
+
+    async def check_free(self, localpart: str) -> RoomAlias:
+        """The alias with this local part; `MatrixError` where it is taken."""
+        alias = RoomAlias(f"#{localpart}:{self._server_name}")
+        if ":" in localpart or not is_room_alias(alias):
+            raise InvalidParam("This cannot be the local part of an alias")
+        if await self._store.get_alias(alias) is not None:
+            raise alias_in_use(alias)
+        return alias
+
+    async def check_canonical(self, room_id: RoomId, content: dict[str, Any], known: dict[str, Any]) -> None:
+        """Refuse a canonical alias that does not lead to the room (CS "m.room.canonical_alias")."""
+        new = _aliases_in(content)
+        for alias in new - _aliases_in(known):
+            if not isinstance(alias, str) or not is_room_alias(alias):
+                raise InvalidParam(f"{alias} is not a room alias")
+            found = await self._store.get_alias(RoomAlias(alias))
+            if found is None or found[0] != room_id:
+                raise MatrixError(f"{alias} does not lead to this room", errcode="M_BAD_ALIAS")
+
+    async def move_in(self, transaction: Transaction, old: RoomId, new: RoomId) -> None:
+        """Let the new version of a room take over the aliases of the old one, and its place in the list."""
+        await self._store.move_aliases(transaction, old, new)
+
+    # -- published rooms -------------------------------------------------------------------------------
+
+    async def is_published(self, room_id: RoomId) -> bool:
+        """Whether a room is in the list; `NotFound` for an unknown one."""
+        if not await self._rooms.exists(room_id):
+            raise NotFound("Unknown room")
+        return await self._store.is_published(room_id)
+
+    async def publish(self, requester: Requester, room_id: RoomId, *, published: bool) -> None:
+        """Put a room on the list, or take it off."""
+        if not await self._rooms.exists(room_id):
+            raise NotFound("Unknown room")
+        if not requester.is_admin:
+            await self._check_may_manage(requester, room_id)
+        await self._database.write(lambda t: self.publish_in(t, room_id, published=published))
+
+    async def publish_in(self, transaction: Transaction, room_id: RoomId, *, published: bool) -> None:
+        """Put a room on the list, or take it off, inside a larger write."""
+        await self._store.set_published(transaction, room_id, published=published)
+
+    async def published(
+        self, *, term: str | None, room_types: list[str | None] | None, since: str | None, limit: int
+    ) -> dict[str, Any]:
+        """A page of the list, largest rooms first, in the form of `/publicRooms`."""
+        offset = self._tokens.read_offset(_PAGES, since) if since is not None else 0
+        rooms = await self._store.load_published()
+        if term is None and room_types is None:
+            total = len(rooms)
+            chunk = [await self._summaries.chunk(room_id, count) for room_id, count in rooms[offset : offset + limit]]
+        else:
+            matching = []
+            for room_id, count in rooms:
+                summary = await self._summaries.chunk(room_id, count)
+                if _matches(summary, term, room_types):
+                    matching.append(summary)
+            total = len(matching)
+            chunk = matching[offset : offset + limit]
+        page: dict[str, Any] = {"chunk": chunk, "total_room_count_estimate": total}
+        if offset + limit < total:
+            page["next_batch"] = self._tokens.offset(_PAGES, offset + limit)
+        if offset > 0:
+            page["prev_batch"] = self._tokens.offset(_PAGES, max(0, offset - limit))
+        return page
+
+    async def _check_may_manage(self, requester: Requester, room_id: RoomId) -> None:
+        row = await self._rooms.membership(room_id, requester.user_id)
+        levels = await self._rooms.power_levels(room_id)
+        if (
+            row is None
+            or row.membership != "join"
+            or not levels.can_send(requester.user_id, _CANONICAL_ALIAS, is_state=True)
+        ):
+            raise Forbidden("You may not change how this room is found")
+
+
+def alias_in_use(alias: str) -> MatrixError:
+    """The error for an alias that is taken."""
+    return MatrixError(f"The alias {alias} is taken", errcode="M_ROOM_IN_USE")
+
+
+def _aliases_in(content: dict[str, Any]) -> set[Any]:
+    alias, others = content.get("alias"), content.get("alt_aliases")
+    found = {alias} if isinstance(alias, str) and alias else set()
+    for other in others if isinstance(others, list) else []:
+        if not isinstance(other, str):
+            raise InvalidParam("`alt_aliases` holds something that is not a room alias")
+        found.add(other)
+    return found
+
+
+def _matches(summary: dict[str, Any], term: str | None, room_types: list[str | None] | None) -> bool:
+    if room_types is not None and summary.get("room_type") not in room_types:
+        return False
+    if term is None:
+        return True
+    wanted = term.casefold()
+    texts = (summary.get(name) for name in ("name", "topic", "canonical_alias"))
+    return any(isinstance(text, str) and wanted in text.casefold() for text in texts)

@@ -1,0 +1,236 @@
+"""Coming into rooms and going out of them: join, invite, leave, kick, ban, unban, knock, forget."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from homeserver.errors import BadJson, Forbidden, InvalidParam, MatrixError, NotFound
+from homeserver.eventgraph.auth_member import join_rule_of
+from homeserver.ids import RoomAlias, RoomId, UserId, is_room_alias, is_room_id, is_user_id, server_name_of
+from homeserver.services.event_writer import NewEvent
+
+if TYPE_CHECKING:
+    from homeserver.eventgraph.event import Event, StateKey
+    from homeserver.ids import ServerName
+    from homeserver.rooms.memberships import Memberships
+    from homeserver.rooms.reader import RoomReader
+    from homeserver.services.directory import Directory
+    from homeserver.services.event_writer import EventWriter
+    from homeserver.services.profiles import Profiles
+    from homeserver.services.requester import Requester
+    from homeserver.storage.accounts import AccountStore
+    from homeserver.storage.database import Database
+    from homeserver.storage.memberships import MembershipStore
+
+_JOIN_RULES = ("m.room.join_rules", "")
+_GUEST_ACCESS = ("m.room.guest_access", "")
+
+
+class Membership:
+    """Changes memberships."""
+
+    def __init__(
+        self,
+        server_name: ServerName,
+        database: Database,
+        rooms: RoomReader,
+        memberships: Memberships,
+        store: MembershipStore,
+        accounts: AccountStore,
+        writer: EventWriter,
+        profiles: Profiles,
+        directory: Directory,
+    ) -> None:
+        self._server_name = server_name
+        self._database = database
+        self._rooms = rooms
+        self._memberships = memberships
+        self._store = store
+        self._accounts = accounts
+        self._writer = writer
+        self._profiles = profiles
+        self._directory = directory
+
+    async def resolve(self, room_id_or_alias: str) -> RoomId:
+        """The room that an id or alias stands for; `InvalidParam` or `NotFound`."""
+        if is_room_alias(room_id_or_alias):
+            return (await self._directory.resolve(RoomAlias(room_id_or_alias))).room_id
+        if not is_room_id(room_id_or_alias):
+            raise InvalidParam("This is neither a room id nor an alias")
+        return RoomId(room_id_or_alias)
+
+    async def join(self, requester: Requester, room_id: RoomId, content: dict[str, Any]) -> None:
+        """Come into a room; does nothing for a member."""
+        user_id = requester.user_id
+        row = await self._rooms.membership(room_id, user_id)
+        if row is not None and row.membership == "join":
+            return
+        state = await self._rooms.state_entries(room_id, [_JOIN_RULES, _GUEST_ACCESS])
+        if requester.is_guest and not _guests_can_join(state):
+            raise Forbidden("Guests may not join this room", errcode="M_GUEST_ACCESS_FORBIDDEN")
+        joined = {**content, **await self._profiles.member_content(user_id), "membership": "join"}
+        if row is None or row.membership not in ("invite", "join"):
+            authoriser = await self._authoriser(requester, room_id, state)
+            if authoriser is not None:
+                joined["join_authorised_via_users_server"] = authoriser
+        await self._writer.write(room_id, NewEvent("m.room.member", joined, user_id, state_key=user_id))
+
+    async def knock(self, requester: Requester, room_id: RoomId, reason: str | None) -> None:
+        """Ask to be let in."""
+        row = await self._rooms.membership(room_id, requester.user_id)
+        if row is not None and row.membership == "knock":
+            return
+        content = _with_reason(
+            {**await self._profiles.member_content(requester.user_id), "membership": "knock"}, reason
+        )
+        await self._write(requester.user_id, room_id, requester.user_id, content)
+
+    async def invite(
+        self, requester: Requester, room_id: RoomId, user_id: str, reason: str | None, **content: Any
+    ) -> None:
+        """Invite somebody; inviting again who is invited already changes nothing."""
+        target = await self.check_invitee(user_id)
+        row = await self._rooms.membership(room_id, target)
+        await self._check_in_room(requester.user_id, room_id)
+        if row is not None and row.membership == "invite":
+            return
+        invite = {**await self._profiles.member_content(target), **content, "membership": "invite"}
+        await self._write(requester.user_id, room_id, target, _with_reason(invite, reason))
+
+    async def check_invitee(self, user_id: str) -> UserId:
+        """A user who can be invited; `InvalidParam` for what is no user id, `NotFound` for an unknown user of ours."""
+        if not is_user_id(user_id):
+            raise InvalidParam("This is not a user id")
+        if server_name_of(user_id) != self._server_name:
+            raise Forbidden("This server does not talk to other servers yet", errcode="M_FORBIDDEN")
+        if not await self._accounts.exists(UserId(user_id)):
+            raise NotFound(f"There is no user {user_id}")
+        return UserId(user_id)
+
+    async def leave(self, user_id: UserId, room_id: RoomId, reason: str | None = None) -> None:
+        """Leave a room, reject an invite, take back a knock; does nothing for who is out already."""
+        row = await self._rooms.membership(room_id, user_id)
+        if row is None:
+            raise Forbidden("You are not in this room")
+        if row.membership == "leave":
+            return
+        await self._write(user_id, room_id, user_id, _with_reason({"membership": "leave"}, reason))
+
+    async def leave_all(self, user_id: UserId) -> None:
+        """Leave every room, invites and knocks included."""
+        for room_id, row in (await self._rooms.rooms_of(user_id)).items():
+            if row.membership in ("join", "invite", "knock"):
+                try:
+                    await self.leave(user_id, room_id)
+                except MatrixError:
+                    continue
+
+    async def kick(self, requester: Requester, room_id: RoomId, user_id: str, reason: str | None) -> None:
+        """Put somebody out of a room, or take back their invite."""
+        row = await self._target(requester, room_id, user_id)
+        if row not in ("join", "invite", "knock"):
+            raise Forbidden("This user is not in the room")
+        await self._write(
+            requester.user_id, room_id, UserId(user_id), _with_reason({"membership": "leave"}, reason)
+        )
+
+    async def ban(self, requester: Requester, room_id: RoomId, user_id: str, reason: str | None) -> None:
+        """Put somebody out of a room, and let them not come back."""
+        await self._target(requester, room_id, user_id)
+        target = UserId(user_id)
+        content = {**await self._profiles.member_content(target), "membership": "ban"}
+        await self._write(requester.user_id, room_id, target, _with_reason(content, reason))
+
+    async def unban(self, requester: Requester, room_id: RoomId, user_id: str, reason: str | None) -> None:
+        """Take a ban back."""
+        if await self._target(requester, room_id, user_id) != "ban":
+            raise Forbidden("This user is not banned from the room")
+        await self._write(
+            requester.user_id, room_id, UserId(user_id), _with_reason({"membership": "leave"}, reason)
+        )
+
+    async def forget(self, requester: Requester, room_id: RoomId) -> None:
+        """Let a room that one has left vanish; `MatrixError` for a room that one is in."""
+        row = await self._rooms.membership(room_id, requester.user_id)
+        if row is None:
+            raise NotFound("Unknown room")
+        if row.membership in ("join", "invite", "knock"):
+            raise MatrixError("Leave the room before forgetting it", errcode="M_UNKNOWN")
+        await self._database.write(lambda t: self._store.forget(t, requester.user_id, row.room_nid))
+        self._memberships.invalidate(requester.user_id)
+
+    async def joined_rooms(self, user_id: UserId) -> list[RoomId]:
+        """The rooms that a user is in."""
+        rooms = await self._rooms.rooms_of(user_id)
+        return [room_id for room_id, row in rooms.items() if row.membership == "join"]
+
+    # -- parts -----------------------------------------------------------------------------------------
+
+    async def _write(self, sender: UserId, room_id: RoomId, target: UserId, content: dict[str, Any]) -> None:
+        await self._writer.write(room_id, NewEvent("m.room.member", content, sender, state_key=target))
+
+    async def _target(self, requester: Requester, room_id: RoomId, user_id: str) -> str:
+        """The membership of somebody whom a member wants to kick, ban or unban."""
+        if not is_user_id(user_id):
+            raise InvalidParam("This is not a user id")
+        await self._check_in_room(requester.user_id, room_id)
+        row = await self._rooms.membership(room_id, UserId(user_id))
+        return row.membership if row is not None else "leave"
+
+    async def _check_in_room(self, user_id: UserId, room_id: RoomId) -> None:
+        row = await self._rooms.membership(room_id, user_id)
+        if row is None or row.membership != "join":
+            raise Forbidden("You are not in this room")
+
+    async def _authoriser(
+        self, requester: Requester, room_id: RoomId, state: dict[StateKey, Event]
+    ) -> UserId | None:
+        """Who lets the user into a restricted room, where they may come in without an invite."""
+        version = await self._rooms.version(room_id)
+        rule = join_rule_of(state)
+        restricted = (rule == "restricted" and version.has_restricted_join) or (
+            rule == "knock_restricted" and version.has_knock_restricted_join
+        )
+        if not restricted:
+            return None
+        if not await self.meets_condition(requester.user_id, state[_JOIN_RULES]):
+            raise Forbidden("You are in none of the rooms whose members may join this room")
+        levels = await self._rooms.power_levels(room_id)
+        required = levels.required_for("invite")
+        for user_id in await self._rooms.members(room_id):
+            if server_name_of(user_id) == self._server_name and levels.user_level(user_id) >= required:
+                return user_id
+        raise Forbidden("Nobody of this server may let you in", errcode="M_UNABLE_TO_GRANT_JOIN")
+
+    async def meets_condition(self, user_id: UserId, join_rules: Event) -> bool:
+        """Whether a user meets one of the conditions of a restricted room (CS "Restricted rooms")."""
+        allow = join_rules.content.get("allow")
+        rooms = await self._rooms.rooms_of(user_id)
+        for condition in allow if isinstance(allow, list) else []:
+            if not isinstance(condition, dict) or condition.get("type") != "m.room_membership":
+                continue
+            row = rooms.get(condition.get("room_id", ""))
+            if row is not None and row.membership == "join":
+                return True
+        return False
+
+
+def _guests_can_join(state: dict[StateKey, Event]) -> bool:
+    access = state.get(_GUEST_ACCESS)
+    return access is not None and access.content.get("guest_access") == "can_join"
+
+
+def _with_reason(content: dict[str, Any], reason: str | None) -> dict[str, Any]:
+    if reason is not None:
+        content["reason"] = reason
+    return content
+
+
+def check_member_event(requester: Requester, state_key: str, content: dict[str, Any]) -> None:
+    """Refuse what nobody may put into a member event by hand; raises `BadJson` or `Forbidden`."""
+    if not isinstance(content.get("membership"), str):
+        raise BadJson("`membership` is missing")
+    if not is_user_id(state_key):
+        raise BadJson("The state key of a member event is a user id")
+    if "join_authorised_via_users_server" in content and state_key == requester.user_id:
+        raise Forbidden("Join this room by the endpoint for that")
