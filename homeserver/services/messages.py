@@ -1,0 +1,88 @@
+"""Sending events and setting state (CS "Sending events to a room")."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from homeserver.errors import BadJson, Forbidden
+from homeserver.ids import EventId, is_event_id
+from homeserver.services.event_writer import NewEvent, TransactionReference
+from homeserver.services.membership import check_member_event
+
+if TYPE_CHECKING:
+    from homeserver.ids import RoomId
+    from homeserver.rooms.reader import RoomReader
+    from homeserver.services.directory import Directory
+    from homeserver.services.event_writer import EventWriter
+    from homeserver.services.requester import Requester
+
+_REDACTION = "m.room.redaction"
+_CANONICAL_ALIAS = "m.room.canonical_alias"
+
+
+class Messages:
+    """Brings what clients send into rooms."""
+
+    def __init__(self, rooms: RoomReader, writer: EventWriter, directory: Directory) -> None:
+        self._rooms = rooms
+        self._writer = writer
+        self._directory = directory
+
+    async def send(
+        self,
+        requester: Requester,
+        room_id: RoomId,
+        event_type: str,
+        content: dict[str, Any],
+        transaction_id: str,
+        *,
+        origin_server_ts: int | None = None,
+    ) -> EventId:
+        """Send a message event; a repeated transaction id answers with the event that it made."""
+        await self._check_in_room(requester, room_id)
+        redacts = None
+        if event_type == _REDACTION:
+            redacts = _redacted(content)
+            content = {name: value for name, value in content.items() if name != "redacts"}
+        new = NewEvent(event_type, content, requester.user_id, redacts=redacts, origin_server_ts=origin_server_ts)
+        endpoint = f"send {room_id} {event_type}"
+        return await self._writer.write(
+            room_id, new, transaction=TransactionReference(requester.device_id, endpoint, transaction_id)
+        )
+
+    async def redact(
+        self, requester: Requester, room_id: RoomId, event_id: str, content: dict[str, Any], transaction_id: str
+    ) -> EventId:
+        """Redact an event; the answer is the id of the redaction."""
+        await self._check_in_room(requester, room_id)
+        new = NewEvent(_REDACTION, content, requester.user_id, redacts=_redacted({"redacts": event_id}))
+        endpoint = f"redact {room_id} {event_id}"
+        return await self._writer.write(
+            room_id, new, transaction=TransactionReference(requester.device_id, endpoint, transaction_id)
+        )
+
+    async def set_state(
+        self, requester: Requester, room_id: RoomId, event_type: str, state_key: str, content: dict[str, Any]
+    ) -> EventId:
+        """Set an entry of the state; one that is so already is not set again."""
+        if event_type == "m.room.member":
+            check_member_event(requester, state_key, content)
+        else:
+            await self._check_in_room(requester, room_id)
+        if event_type == _CANONICAL_ALIAS and state_key == "":
+            known = await self._rooms.state_event(room_id, _CANONICAL_ALIAS)
+            await self._directory.check_canonical(room_id, content, known.content if known else {})
+        new = NewEvent(event_type, content, requester.user_id, state_key=state_key)
+        return await self._writer.write(room_id, new)
+
+    async def _check_in_room(self, requester: Requester, room_id: RoomId) -> None:
+        row = await self._rooms.membership(room_id, requester.user_id)
+        if row is None or row.membership != "join":
+            raise Forbidden("You are not in this room")
+
+
+def _redacted(content: dict[str, Any]) -> EventId:
+    redacts = content.get("redacts")
+    if not isinstance(redacts, str) or not is_event_id(redacts):
+        raise BadJson("`redacts` is not an event id")
+    return EventId(redacts)

@@ -1,0 +1,141 @@
+"""Presence (CS "Presence"): told by syncs and by clients, taken back when a user is no longer heard of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from homeserver.errors import Forbidden, InvalidParam, NotFound
+from homeserver.storage.presence import PresenceRow
+
+if TYPE_CHECKING:
+    from homeserver.clock import Clock
+    from homeserver.ids import UserId
+    from homeserver.rooms.reader import RoomReader
+    from homeserver.storage.database import Database
+    from homeserver.storage.presence import PresenceStore
+
+STATES = ("online", "offline", "unavailable")
+OFFLINE_AFTER_MS = 90_000
+"""A user who has not been heard of for so long is offline."""
+IDLE_AFTER_MS = 5 * 60_000
+"""A user who does nothing but sync for so long is unavailable."""
+_MAX_STATUS_BYTES = 1_000
+
+
+@dataclass(slots=True)
+class _Known:
+    state: str
+    status_message: str | None
+    last_active_ts: int
+    last_heard_ts: int
+    syncing: int = 0
+
+
+class Presence:
+    """Knows who is about. What is told again and again stays in memory; changes are written."""
+
+    def __init__(
+        self, database: Database, clock: Clock, store: PresenceStore, rooms: RoomReader, *, enabled: bool
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._store = store
+        self._rooms = rooms
+        self._enabled = enabled
+        self._known: dict[UserId, _Known] = {}
+
+    async def start(self) -> None:
+        """Take up those who were about when the program stopped: they go offline unless they are heard of."""
+        if not self._enabled:
+            return
+        now = self._clock.now_ms()
+        for row in await self._store.load_not_offline():
+            self._known[row.user_id] = _Known(row.state, row.status_message, row.last_active_ts, now)
+
+    async def set(self, user_id: UserId, state: str, status_message: str | None) -> None:
+        """Set one's own presence and status message."""
+        if state not in STATES:
+            raise InvalidParam(f"`presence` is none of {', '.join(STATES)}")
+        if status_message is not None and len(status_message.encode("utf-8", "surrogatepass")) > _MAX_STATUS_BYTES:
+            raise InvalidParam(f"`status_msg` has more than {_MAX_STATUS_BYTES} bytes")
+        if not self._enabled:
+            return
+        known = await self._load(user_id)
+        now = self._clock.now_ms()
+        known.last_heard_ts = now
+        if state == "online":
+            known.last_active_ts = now
+        if (state, status_message) != (known.state, known.status_message):
+            known.state, known.status_message = state, status_message
+            await self._write(user_id, known)
+
+    async def get(self, user_id: UserId, asked_by: UserId) -> PresenceRow:
+        """The presence of a user who shares a room with the one who asks."""
+        if user_id != asked_by and not await self._rooms.share_a_room(user_id, asked_by):
+            raise Forbidden("You share no room with this user")
+        known = self._known.get(user_id)
+        if known is not None:
+            return PresenceRow(user_id, known.state, known.status_message, known.last_active_ts)
+        row = await self._store.get(user_id)
+        if row is None:
+            raise NotFound("There is no presence of this user")
+        return row
+
+    async def sync_begins(self, user_id: UserId, state: str) -> None:
+        """A device of the user syncs, and says `online`, `unavailable` or `offline`: the last changes nothing."""
+        if not self._enabled or state == "offline":
+            return
+        known = self._known.get(user_id) or await self._load(user_id)
+        known.syncing += 1
+        known.last_heard_ts = self._clock.now_ms()
+        if known.state == state:
+            return
+        if state == "online":
+            known.last_active_ts = known.last_heard_ts
+        elif known.state == "online" and known.syncing > 1:
+            # Another device of theirs is online.
+            return
+        known.state = state
+        await self._write(user_id, known)
+
+    def sync_ends(self, user_id: UserId, state: str) -> None:
+        """The sync that `sync_begins` told of is over."""
+        known = self._known.get(user_id)
+        if known is not None and self._enabled and state != "offline":
+            known.syncing = max(0, known.syncing - 1)
+            known.last_heard_ts = self._clock.now_ms()
+
+    def active(self, user_id: UserId) -> None:
+        """The user did something: sent a message, read one, typed."""
+        known = self._known.get(user_id)
+        if known is not None:
+            known.last_active_ts = self._clock.now_ms()
+
+    async def sweep(self) -> None:
+        """Let those go offline who have not been heard of; called every now and then."""
+        now = self._clock.now_ms()
+        for user_id, known in list(self._known.items()):
+            if known.syncing == 0 and now - known.last_heard_ts > OFFLINE_AFTER_MS:
+                if known.state != "offline":
+                    known.state = "offline"
+                    await self._write(user_id, known)
+                if known.syncing == 0:
+                    self._known.pop(user_id, None)
+            elif known.state == "online" and now - known.last_active_ts > IDLE_AFTER_MS:
+                known.state = "unavailable"
+                await self._write(user_id, known)
+
+    async def _load(self, user_id: UserId) -> _Known:
+        row = await self._store.get(user_id)
+        now = self._clock.now_ms()
+        loaded = (
+            _Known("offline", None, now, now)
+            if row is None
+            else _Known(row.state, row.status_message, row.last_active_ts, now)
+        )
+        return self._known.setdefault(user_id, loaded)
+
+    async def _write(self, user_id: UserId, known: _Known) -> None:
+        row = PresenceRow(user_id, known.state, known.status_message, known.last_active_ts)
+        await self._database.write(lambda t: self._store.set(t, row))
