@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from homeserver.rooms.live_rooms import LiveRooms
     from homeserver.rooms.memberships import Memberships
     from homeserver.storage.events import EventStore, RoomPoint, StoredEvent
+    from homeserver.storage.interning import NumberStore
     from homeserver.storage.memberships import MembershipRow, MembershipStore
     from homeserver.storage.state import StateStore
 
@@ -29,12 +30,14 @@ class RoomReader:
         live_rooms: LiveRooms,
         events: EventStore,
         state: StateStore,
+        numbers: NumberStore,
         memberships: Memberships,
         membership_store: MembershipStore,
     ) -> None:
         self._live_rooms = live_rooms
         self._events = events
         self._state = state
+        self._numbers = numbers
         self._memberships = memberships
         self._membership_store = membership_store
 
@@ -85,6 +88,29 @@ class RoomReader:
             message = "Unknown event"
             raise NotFound(message)
         return await self._state.load_event_ids(stored.state_after)
+
+    async def snapshot_at(self, room_id: RoomId, position: int) -> int:
+        """The state snapshot of a room as it was at a position of the log; 0 before its first event."""
+        room = await self._live_rooms.get(room_id)
+        return await self._events.get_snapshot_at(room.room_nid, position)
+
+    async def members_at(self, snapshot_nid: int, user_ids: Iterable[str]) -> list[StoredEvent]:
+        """The member events of some users in a snapshot."""
+        if snapshot_nid == 0:
+            return []
+        found = []
+        for user_id in user_ids:
+            key_nid = await self._numbers.key_number(("m.room.member", user_id))
+            event_nid = await self._state.get_number(snapshot_nid, key_nid) if key_nid is not None else None
+            if event_nid is not None:
+                found.append(event_nid)
+        return list((await self._events.load_numbered(found)).values())
+
+    async def last_event(self, room_id: RoomId, position: int) -> StoredEvent | None:
+        """The event that came last into a room, up to a position of the log."""
+        room = await self._live_rooms.get(room_id)
+        found = await self._events.load_arrivals(room.room_nid, after=-(2**62), upto=position, limit=1)
+        return found[0] if found else None
 
     async def stored_state_at(self, snapshot_nid: int) -> list[StoredEvent]:
         """The state of a snapshot as stored events."""

@@ -92,7 +92,7 @@ class UserInteractive:
         session = await self._store.get(session_id, self._clock.now_ms())
         if session is None:
             raise InvalidParam("Unknown session")
-        await self._complete(session, TERMS, True)  # noqa: FBT003 - that it was accepted
+        await self._complete(session, TERMS, True)
 
     async def exists(self, session_id: str) -> bool:
         """Whether there is such a session."""

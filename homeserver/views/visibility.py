@@ -36,6 +36,13 @@ class MembershipHistory:
         index = bisect_right(self._positions, position)
         return "join" in self._memberships[index:]
 
+    def last_left(self) -> int:
+        """The position at which the user last went out of the room; 0 where they never were in it."""
+        for index in range(len(self._memberships) - 1, 0, -1):
+            if self._memberships[index] != "join" and self._memberships[index - 1] == "join":
+                return self._positions[index]
+        return 0
+
 
 class HistoryVisibility:
     """Answers whether a user may see events, and what their membership was at them."""
