@@ -11,7 +11,6 @@ from crypto import base64, canonical_json
 from crypto.errors import CryptoError, SignatureError
 
 if TYPE_CHECKING:
-
     from crypto.keys import SigningKey
 
 _UNSIGNED = ("signatures", "unsigned")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
+from homeserver.app import Application
 from homeserver.config_file import load
 from homeserver.errors import MatrixError, StartupError
 from homeserver.http import unix_socket
@@ -52,3 +53,12 @@ async def _ask(path: Path, deed: str, arguments: dict[str, Any]) -> dict[str, An
     if response.status != 200:
         raise MatrixError(answer["error"], errcode=answer["errcode"], status=response.status)
     return answer
+
+
+async def _act(settings: Settings, deed: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Take the database and do it here; another process that uses a SQLite file keeps it."""
+    application = await Application.open(settings)
+    try:
+        return await application.control.perform(deed, arguments)
+    finally:
+        await application.close()

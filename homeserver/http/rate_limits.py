@@ -11,6 +11,7 @@ from homeserver.errors import LimitExceeded
 
 if TYPE_CHECKING:
     from homeserver.clock import Clock
+    from homeserver.metrics import Metrics
 
 _MAX_BUCKETS = 50_000
 
@@ -38,8 +39,9 @@ RATE_LIMITS: dict[str, RateLimit] = {
 class RateLimits:
     """Says when somebody is too fast."""
 
-    def __init__(self, clock: Clock, *, enabled: bool = True) -> None:
+    def __init__(self, clock: Clock, metrics: Metrics, *, enabled: bool = True) -> None:
         self._clock = clock
+        self._metrics = metrics
         self._enabled = enabled
         # Key -> (tokens left, when that was).
         self._buckets: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
@@ -54,6 +56,7 @@ class RateLimits:
         tokens = min(float(limit.burst), tokens + (now - since) * limit.per_second)
         if tokens < 1:
             self._buckets[name, key] = (tokens, now)
+            self._metrics.rate_limited.labels(name).inc()
             raise LimitExceeded(name, math.ceil((1 - tokens) / limit.per_second * 1000))
         self._buckets[name, key] = (tokens - 1, now)
         while len(self._buckets) > _MAX_BUCKETS:

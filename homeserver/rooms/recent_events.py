@@ -7,6 +7,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from homeserver.ids import RoomId
     from homeserver.storage.events import EventStore, StoredEvent
 
 _EVENTS_PER_ROOM = 100
@@ -16,9 +17,10 @@ _CACHED_EVENTS = 50_000
 class _Tail:
     """The last events of a room: all that arrived after position `since`."""
 
-    __slots__ = ("events", "positions", "since")
+    __slots__ = ("events", "positions", "room_id", "since")
 
-    def __init__(self, since: int) -> None:
+    def __init__(self, room_id: RoomId, since: int) -> None:
+        self.room_id = room_id
         self.since = since
         self.positions: list[int] = []
         self.events: list[StoredEvent] = []
@@ -30,6 +32,7 @@ class RecentEvents:
     def __init__(self, events: EventStore) -> None:
         self._events = events
         self._tails: OrderedDict[int, _Tail] = OrderedDict()
+        self._numbers: dict[RoomId, int] = {}
         self._cached = 0
 
     async def load(self, room_nid: int, *, after: int, upto: int, limit: int) -> list[StoredEvent]:
@@ -46,7 +49,8 @@ class RecentEvents:
         """Take in an event that was just committed. Events of a room must come in order."""
         tail = self._tails.get(stored.room_nid)
         if tail is None:
-            tail = self._tails[stored.room_nid] = _Tail(stored.stream_id - 1)
+            tail = self._tails[stored.room_nid] = _Tail(stored.room_id, stored.stream_id - 1)
+            self._numbers[stored.room_id] = stored.room_nid
         else:
             self._tails.move_to_end(stored.room_nid)
         tail.positions.append(stored.stream_id)
@@ -59,6 +63,7 @@ class RecentEvents:
             self._cached -= _EVENTS_PER_ROOM
         while self._cached > _CACHED_EVENTS:
             _, dropped = self._tails.popitem(last=False)
+            del self._numbers[dropped.room_id]
             self._cached -= len(dropped.events)
 
     def replace(self, stored: StoredEvent) -> None:
@@ -69,8 +74,8 @@ class RecentEvents:
             if index >= 0 and tail.positions[index] == stored.stream_id:
                 tail.events[index] = stored
 
-    def invalidate(self, room_nid: int) -> None:
+    def invalidate(self, room_id: RoomId) -> None:
         """Another process wrote into the room: what is held may have a gap."""
-        dropped = self._tails.pop(room_nid, None)
-        if dropped is not None:
-            self._cached -= len(dropped.events)
+        room_nid = self._numbers.pop(room_id, None)
+        if room_nid is not None:
+            self._cached -= len(self._tails.pop(room_nid).events)

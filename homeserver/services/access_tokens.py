@@ -44,7 +44,9 @@ class _Known:
 class AccessTokens:
     """Knows the tokens."""
 
-    def __init__(self, database: Database, clock: Clock, store: AccessTokenStore, devices: DeviceStore) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, store: AccessTokenStore, devices: DeviceStore
+    ) -> None:
         self._database = database
         self._clock = clock
         self._store = store

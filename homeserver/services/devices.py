@@ -47,14 +47,18 @@ class Devices:
         """Delete devices with their tokens; unknown ones are passed over."""
         await self._database.write(lambda t: self.delete_in(t, user_id, device_ids))
 
-    async def delete_in(self, transaction: Transaction, user_id: UserId, device_ids: Sequence[DeviceId]) -> None:
+    async def delete_in(
+        self, transaction: Transaction, user_id: UserId, device_ids: Sequence[DeviceId]
+    ) -> None:
         """Delete devices inside a larger write."""
         await self._tokens.delete_of_devices(transaction, user_id, device_ids)
         await self._store.delete(transaction, user_id, device_ids)
 
     async def delete_all(self, user_id: UserId, *, but: DeviceId | None = None) -> None:
         """Delete every device of a user, but one."""
-        device_ids = [device.device_id for device in await self._store.load(user_id) if device.device_id != but]
+        device_ids = [
+            device.device_id for device in await self._store.load(user_id) if device.device_id != but
+        ]
         if device_ids:
             await self.delete(user_id, device_ids)
 

@@ -164,7 +164,10 @@ class Directory:
         rooms = await self._store.load_published()
         if term is None and room_types is None:
             total = len(rooms)
-            chunk = [await self._summaries.chunk(room_id, count) for room_id, count in rooms[offset : offset + limit]]
+            chunk = [
+                await self._summaries.chunk(room_id, count)
+                for room_id, count in rooms[offset : offset + limit]
+            ]
         else:
             matching = []
             for room_id, count in rooms:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from homeserver.eventgraph.event import Event
     from homeserver.ids import DeviceId, EventId, RoomId
+    from homeserver.metrics import Metrics
     from homeserver.rooms.live_rooms import Head, LiveRoom, LiveRooms, SnapshotReference
     from homeserver.rooms.memberships import Memberships
     from homeserver.rooms.recent_events import RecentEvents
@@ -112,12 +113,14 @@ class EventPersistence:
         live_rooms: LiveRooms,
         memberships: Memberships,
         recent: RecentEvents,
+        metrics: Metrics,
     ) -> None:
         self._database = database
         self._stores = stores
         self._live_rooms = live_rooms
         self._memberships = memberships
         self._recent = recent
+        self._metrics = metrics
 
     async def commit(self, writes: Sequence[RoomWrite]) -> list[Outcome]:
         """Commit these writes, in their order, in one transaction; one outcome for each."""
@@ -254,6 +257,7 @@ class EventPersistence:
             if prepared.redaction is not None:
                 target, pruned = prepared.redaction
                 await stores.events.redact(transaction, pruned, row.event.event_id)
+                transaction.announce(Topic.REDACTED, pruned.event_id)
                 await stores.relations.delete(transaction, pruned.event_id)
                 await stores.highlights.delete_event(transaction, target.room_nid, target.stream_id)
         last_rows = {id(write): row for write, _, row in run.rows}
@@ -324,6 +328,7 @@ class EventPersistence:
         for write in run.written:
             write.room.state_version = write.head.head_version
         self._memberships.apply(run.memberships)
+        self._metrics.events.inc(len(run.rows))
 
 
 NO_STATE = 0

@@ -87,8 +87,8 @@ class History:
         start = self._tokens.read_page_token(page.start, upto=here) if page.start is not None else None
         stop = self._tokens.read_page_token(page.stop, upto=here) if page.stop is not None else None
         ceiling = start.ceiling if start is not None and page.backwards else here
-        at = await self._point(room_id, start) if start is not None else None
-        until = await self._point(room_id, stop) if stop is not None else None
+        at = await self.gap(room_id, start) if start is not None else None
+        until = await self.gap(room_id, stop) if stop is not None else None
         if start is None:
             origin = self._tokens.page_token(here, None if page.backwards else RoomPoint(0, -(2**62)))
         else:
@@ -148,8 +148,8 @@ class History:
                 return kept, None
         return kept, last
 
-    async def _point(self, room_id: RoomId, token: PageToken) -> RoomPoint | None:
-        """The gap that a token stands for, in the order of the room; None for its beginning."""
+    async def gap(self, room_id: RoomId, token: PageToken) -> RoomPoint:
+        """The gap that a token stands for, in the order of the room."""
         if token.point is not None:
             return token.point
         last = await self._rooms.last_event(room_id, token.ceiling)
@@ -243,7 +243,9 @@ class History:
         access = await self._access.check(requester.user_id, room_id)
         if at is not None:
             position = self._tokens.read_page_token(at, upto=self._database.position).ceiling
-            stored = await self._rooms.stored_state_at(await self._rooms.snapshot_at(room_id, position))
+            stored: Sequence[StoredEvent] = await self._rooms.stored_state_at(
+                await self._rooms.snapshot_at(room_id, position)
+            )
         else:
             stored = await self._state(access)
         wanted = [

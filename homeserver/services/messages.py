@@ -44,14 +44,21 @@ class Messages:
         if event_type == _REDACTION:
             redacts = _redacted(content)
             content = {name: value for name, value in content.items() if name != "redacts"}
-        new = NewEvent(event_type, content, requester.user_id, redacts=redacts, origin_server_ts=origin_server_ts)
+        new = NewEvent(
+            event_type, content, requester.user_id, redacts=redacts, origin_server_ts=origin_server_ts
+        )
         endpoint = f"send {room_id} {event_type}"
         return await self._writer.write(
             room_id, new, transaction=TransactionReference(requester.device_id, endpoint, transaction_id)
         )
 
     async def redact(
-        self, requester: Requester, room_id: RoomId, event_id: str, content: dict[str, Any], transaction_id: str
+        self,
+        requester: Requester,
+        room_id: RoomId,
+        event_id: str,
+        content: dict[str, Any],
+        transaction_id: str,
     ) -> EventId:
         """Redact an event; the answer is the id of the redaction."""
         await self._check_in_room(requester, room_id)

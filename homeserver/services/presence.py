@@ -57,7 +57,10 @@ class Presence:
         """Set one's own presence and status message."""
         if state not in STATES:
             raise InvalidParam(f"`presence` is none of {', '.join(STATES)}")
-        if status_message is not None and len(status_message.encode("utf-8", "surrogatepass")) > _MAX_STATUS_BYTES:
+        if (
+            status_message is not None
+            and len(status_message.encode("utf-8", "surrogatepass")) > _MAX_STATUS_BYTES
+        ):
             raise InvalidParam(f"`status_msg` has more than {_MAX_STATUS_BYTES} bytes")
         if not self._enabled:
             return

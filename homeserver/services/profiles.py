@@ -126,7 +126,9 @@ class Profiles:
 
 def _check_field(field: str) -> None:
     if len(field.encode("utf-8", "surrogatepass")) > _MAX_KEY_BYTES:
-        raise MatrixError(f"The name of a field has at most {_MAX_KEY_BYTES} bytes", errcode="M_KEY_TOO_LARGE")
+        raise MatrixError(
+            f"The name of a field has at most {_MAX_KEY_BYTES} bytes", errcode="M_KEY_TOO_LARGE"
+        )
     if not _FIELD.fullmatch(field):
         raise InvalidParam("This cannot be the name of a profile field")
 

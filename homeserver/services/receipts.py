@@ -84,9 +84,7 @@ class Receipts:
             if before is not None and before >= stored.point:
                 return
         content = orjson.dumps({"event_id": stored.event.event_id})
-        await self._database.write(
-            lambda t: self._account_data.set(t, user_id, room_id, FULLY_READ, content)
-        )
+        await self._database.write(lambda t: self._account_data.set(t, user_id, room_id, FULLY_READ, content))
 
     async def _point(self, event_id: EventId) -> RoomPoint | None:
         stored = await self._rooms.event(event_id)

@@ -84,7 +84,9 @@ class Registration:
         token = proof.completed.get(REGISTRATION_TOKEN)
 
         async def work(transaction: Transaction) -> tuple[UserId, DeviceId | None, TokenPair | None]:
-            if isinstance(token, str) and not await self._tokens.use(transaction, token, self._clock.now_ms()):
+            if isinstance(token, str) and not await self._tokens.use(
+                transaction, token, self._clock.now_ms()
+            ):
                 raise Forbidden("This registration token is no longer good")
             if not await self._accounts.create_in(transaction, user_id, password_hash):
                 raise name_taken()

@@ -78,8 +78,8 @@ class Relations:
         await self._access.check(requester.user_id, room_id)
         parent = await self._history.visible_event(requester, room_id, event_id)
         here = self._database.position
-        start = self._point(request.start, here)
-        stop = self._point(request.stop, here)
+        start = await self._point(room_id, request.start, here)
+        stop = await self._point(room_id, request.stop, here)
         if start is not None and not request.backwards:
             start = RoomPoint(start.depth, start.stream_id - 1)
         related_to: set[EventId] = {parent.event.event_id}
@@ -164,9 +164,7 @@ class Relations:
         ignored = await self._ignored.of(requester.user_id)
         return await self._visibility.visible(requester.user_id, without_ignored(events, ignored))
 
-    def _point(self, token: str | None, here: int) -> RoomPoint | None:
+    async def _point(self, room_id: RoomId, token: str | None, here: int) -> RoomPoint | None:
         if token is None:
             return None
-        read = self._tokens.read_page_token(token, upto=here)
-        # A sync token is a place in the log: local events come in the order of their depth.
-        return read.point or RoomPoint(2**62, read.ceiling)
+        return await self._history.gap(room_id, self._tokens.read_page_token(token, upto=here))

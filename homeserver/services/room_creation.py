@@ -109,7 +109,9 @@ class RoomCreation:
             raise InvalidParam(
                 f"At most {MAX_INITIAL_STATE} events and {MAX_INVITES} invites come with a new room"
             )
-        invitees = [await self._membership.check_invitee(user_id) for user_id in dict.fromkeys(options.invite)]
+        invitees = [
+            await self._membership.check_invitee(user_id) for user_id in dict.fromkeys(options.invite)
+        ]
         invitees = [user_id for user_id in invitees if user_id != requester.user_id]
         alias = None
         if options.alias_localpart is not None:
@@ -130,7 +132,9 @@ class RoomCreation:
         """Write the first events of a room, with its alias and its place in the directory."""
 
         async def extra(transaction: Transaction, room_id: RoomId) -> None:
-            if alias is not None and not await self._directory.create_in(transaction, creator, alias, room_id):
+            if alias is not None and not await self._directory.create_in(
+                transaction, creator, alias, room_id
+            ):
                 raise alias_in_use(alias)
             if published:
                 await self._directory.publish_in(transaction, room_id, published=True)

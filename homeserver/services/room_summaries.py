@@ -158,7 +158,8 @@ def _chunk(room_id: RoomId, joined_members: int, state: Mapping[StateKey, Event]
     chunk: dict[str, Any] = {
         "room_id": room_id,
         "num_joined_members": joined_members,
-        "world_readable": _value(state, "m.room.history_visibility", "history_visibility") == "world_readable",
+        "world_readable": _value(state, "m.room.history_visibility", "history_visibility")
+        == "world_readable",
         "guest_can_join": _value(state, "m.room.guest_access", "guest_access") == "can_join",
         "join_rule": rule if isinstance(rule, str) else "invite",
     }
@@ -197,7 +198,12 @@ def _child_order(event: Event) -> tuple[bool, str, int, str]:
     """CS "Ordering of children within a space": by `order` where it is valid, then by age, then by room id."""
     order = event.content.get("order")
     valid = isinstance(order, str) and _ORDER.fullmatch(order) is not None
-    return (not valid, order if valid and isinstance(order, str) else "", event.origin_server_ts, event.state_key or "")
+    return (
+        not valid,
+        order if valid and isinstance(order, str) else "",
+        event.origin_server_ts,
+        event.state_key or "",
+    )
 
 
 def page_of(since: str | None, limit: int, max_depth: int, *, suggested_only: bool) -> Page:

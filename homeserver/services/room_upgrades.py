@@ -67,7 +67,9 @@ class RoomUpgrades:
         levels = await self._rooms.power_levels(room_id)
         if not levels.can_send(user_id, "m.room.tombstone", is_state=True):
             raise Forbidden("You may not upgrade this room")
-        keys: list[StateKey] = [(event_type, "") for event_type in (*_TRANSFERRED, "m.room.create", "m.room.power_levels")]
+        keys: list[StateKey] = [
+            (event_type, "") for event_type in (*_TRANSFERRED, "m.room.create", "m.room.power_levels")
+        ]
         state = await self._rooms.state_entries(room_id, keys)
         events = await self._first_events(user_id, room_id, version, state, additional_creators)
         published = await self._directory.is_published(room_id)
@@ -99,7 +101,9 @@ class RoomUpgrades:
             NewEvent("m.room.create", create, user_id, state_key=""),
             NewEvent("m.room.member", member, user_id, state_key=user_id),
         ]
-        creators = {user_id, *create.get("additional_creators", [])} if version.creators_are_privileged else set()
+        creators = (
+            {user_id, *create.get("additional_creators", [])} if version.creators_are_privileged else set()
+        )
         levels = _power_levels_for(user_id, version, state.get(("m.room.power_levels", "")), creators)
         events.append(NewEvent("m.room.power_levels", levels, user_id, state_key=""))
         events += [
@@ -109,9 +113,7 @@ class RoomUpgrades:
         ]
         return events
 
-    async def _close(
-        self, user_id: UserId, old: RoomId, new: RoomId, state: dict[StateKey, Event]
-    ) -> None:
+    async def _close(self, user_id: UserId, old: RoomId, new: RoomId, state: dict[StateKey, Event]) -> None:
         async def extra(transaction: Transaction, _: RoomId) -> None:
             await self._directory.move_in(transaction, old, new)
             await self._directory.publish_in(transaction, old, published=False)

@@ -81,7 +81,7 @@ class UserInteractive:
         if not any(all(stage in session.completed for stage in flow) for flow in flows):
             raise self._challenge(session, flows)
         first = orjson.loads(session.body)
-        return Proof(first if not request else request, session.completed, session.session_id)
+        return Proof(request or first, session.completed, session.session_id)
 
     async def finish(self, proof: Proof) -> None:
         """The operation was done: the session can do no other."""
@@ -212,4 +212,6 @@ def terms_policies(terms: TermsSettings) -> dict[str, Any]:
 
 
 def _purpose(operation: str, user_id: UserId | None) -> bytes:
-    return hashlib.blake2b(f"{operation}\x00{user_id or ''}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return hashlib.blake2b(
+        f"{operation}\x00{user_id or ''}".encode("utf-8", "surrogatepass"), digest_size=16
+    ).digest()

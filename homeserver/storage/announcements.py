@@ -11,6 +11,8 @@ class Topic(StrEnum):
 
     ROOM_EVENTS = "room_events"
     """A room id: events came into the room."""
+    REDACTED = "redacted"
+    """An event id: what is held in memory of the event is out of date."""
     RECEIPTS = "receipts"
     """A room id."""
     TYPING = "typing"

@@ -47,7 +47,9 @@ class DirectoryStore:
 
     async def load_aliases(self, room_id: RoomId) -> list[RoomAlias]:
         """The aliases of a room."""
-        rows = await self._database.fetch_all("SELECT alias FROM aliases WHERE room_id = $1 ORDER BY alias", room_id)
+        rows = await self._database.fetch_all(
+            "SELECT alias FROM aliases WHERE room_id = $1 ORDER BY alias", room_id
+        )
         return [RoomAlias(row[0]) for row in rows]
 
     async def set_published(self, transaction: Transaction, room_id: RoomId, *, published: bool) -> None:
@@ -61,7 +63,9 @@ class DirectoryStore:
 
     async def is_published(self, room_id: RoomId) -> bool:
         """Whether a room is published."""
-        return bool(await self._database.fetch_value("SELECT 1 FROM published_rooms WHERE room_id = $1", room_id))
+        return bool(
+            await self._database.fetch_value("SELECT 1 FROM published_rooms WHERE room_id = $1", room_id)
+        )
 
     async def load_published(self) -> list[tuple[RoomId, int]]:
         """The published rooms with their number of joined members, largest first."""

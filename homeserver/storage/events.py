@@ -157,6 +157,7 @@ class EventStore:
         self._number_of: dict[str, int] = {}
         self._cached_bytes = 0
         self._cache_bytes = cache_bytes
+        self._changes = 0
 
     # -- the cache -------------------------------------------------------------------------------------
 
@@ -175,6 +176,7 @@ class EventStore:
 
     def forget(self, event_id: EventId) -> None:
         """Drop an event from memory: its row has changed."""
+        self._changes += 1
         event_nid = self._number_of.pop(event_id, None)
         if event_nid is not None:
             self._cached_bytes -= _size(self._cache.pop(event_nid))
@@ -225,8 +227,9 @@ class EventStore:
         if event_nid is not None:
             self._cache.move_to_end(event_nid)
             return self._cache[event_nid]
+        changes = self._changes
         row = await self._database.fetch_one(f"SELECT {_COLUMNS} {_FROM} WHERE e.event_id = $1", event_id)
-        return self._keep(row) if row else None
+        return self._keep(row, changes) if row else None
 
     async def load(self, event_ids: Iterable[EventId]) -> dict[EventId, StoredEvent]:
         """Those of these events that are stored."""
@@ -239,11 +242,12 @@ class EventStore:
             else:
                 found[event_id] = self._cache[event_nid]
         if missing:
+            changes = self._changes
             rows = await self._database.fetch_all(
                 f"SELECT {_COLUMNS} {_FROM} WHERE e.event_id = ANY($1::text[])", missing
             )
             for row in rows:
-                stored = self._keep(row)
+                stored = self._keep(row, changes)
                 found[stored.event.event_id] = stored
         return found
 
@@ -258,11 +262,12 @@ class EventStore:
             else:
                 found[event_nid] = cached
         if missing:
+            changes = self._changes
             rows = await self._database.fetch_all(
                 f"SELECT {_COLUMNS} {_FROM} WHERE e.event_nid = ANY($1::bigint[])", missing
             )
             for row in rows:
-                stored = self._keep(row)
+                stored = self._keep(row, changes)
                 found[stored.event_nid] = stored
         return found
 
@@ -274,6 +279,7 @@ class EventStore:
         At most `limit` of them: the newest ones, or the oldest where `oldest_first`.
         """
         order = "ASC" if oldest_first else "DESC"
+        changes = self._changes
         rows = await self._database.fetch_all(
             f"SELECT {_COLUMNS} {_FROM} WHERE e.room_nid = $1 AND e.stream_id > $2 AND e.stream_id <= $3"
             f" AND e.status = 0 ORDER BY e.stream_id {order} LIMIT $4",
@@ -282,7 +288,7 @@ class EventStore:
             upto,
             limit,
         )
-        arrivals = [self._keep(row) for row in rows]
+        arrivals = [self._keep(row, changes) for row in rows]
         return arrivals if oldest_first else arrivals[::-1]
 
     async def load_timeline(
@@ -309,12 +315,13 @@ class EventStore:
                 n = len(arguments)
                 conditions.append(f"(e.depth, e.stream_id) {sign} (${n - 1}, ${n})")
         arguments.append(limit)
+        changes = self._changes
         rows = await self._database.fetch_all(
             f"SELECT {_COLUMNS} {_FROM} WHERE {' AND '.join(conditions)}"
             f" ORDER BY e.depth {order}, e.stream_id {order} LIMIT ${len(arguments)}",
             *arguments,
         )
-        return [self._keep(row) for row in rows]
+        return [self._keep(row, changes) for row in rows]
 
     async def get_snapshot_at(self, room_nid: int, position: int) -> int:
         """The state snapshot of a room as it was at a position of the log; 0 before its first event."""
@@ -329,19 +336,21 @@ class EventStore:
     async def get_nearest(self, room_nid: int, *, ts: int, backwards: bool) -> StoredEvent | None:
         """The timeline event closest to a time, at it or before (`backwards`), or at it or after."""
         sign, order = ("<=", "DESC") if backwards else (">=", "ASC")
+        changes = self._changes
         row = await self._database.fetch_one(
             f"SELECT {_COLUMNS} {_FROM} WHERE e.room_nid = $1 AND e.status = 0 AND e.origin_server_ts {sign} $2"
             f" ORDER BY e.origin_server_ts {order}, e.depth {order} LIMIT 1",
             room_nid,
             ts,
         )
-        return self._keep(row) if row else None
+        return self._keep(row, changes) if row else None
 
     async def load_current_state(
         self, room_nid: int, keys: Iterable[tuple[str, str]] | None = None
     ) -> list[StoredEvent]:
         """The events of the current state of a room: all, or those of some keys."""
         if keys is None:
+            changes = self._changes
             rows = await self._database.fetch_all(
                 f"SELECT {_COLUMNS} FROM current_state c JOIN events e ON e.event_nid = c.event_nid"
                 " JOIN rooms r ON r.room_nid = e.room_nid WHERE c.room_nid = $1",
@@ -349,6 +358,7 @@ class EventStore:
             )
         else:
             wanted = list(keys)
+            changes = self._changes
             rows = await self._database.fetch_all(
                 f"SELECT {_COLUMNS} FROM state_keys k"
                 " JOIN current_state c ON c.room_nid = $1 AND c.key_nid = k.key_nid"
@@ -358,10 +368,11 @@ class EventStore:
                 list({event_type for event_type, _ in wanted}),
                 list({state_key for _, state_key in wanted}),
             )
-        return [self._keep(row) for row in rows]
+        return [self._keep(row, changes) for row in rows]
 
     async def load_current_state_of_type(self, room_nid: int, event_type: str) -> list[StoredEvent]:
         """The events of one type in the current state of a room."""
+        changes = self._changes
         rows = await self._database.fetch_all(
             f"SELECT {_COLUMNS} FROM state_keys k"
             " JOIN current_state c ON c.room_nid = $1 AND c.key_nid = k.key_nid"
@@ -370,14 +381,16 @@ class EventStore:
             room_nid,
             event_type,
         )
-        return [self._keep(row) for row in rows]
+        return [self._keep(row, changes) for row in rows]
 
-    def _keep(self, row: tuple) -> StoredEvent:  # type: ignore[type-arg]
+    def _keep(self, row: tuple, changes: int) -> StoredEvent:  # type: ignore[type-arg]
+        """The event of a row; kept in memory unless some row has changed since `changes`, when it was asked for."""
         cached = self._cache.get(row[0])
         if cached is not None:
             return cached
         stored = _read(row)
-        self.remember(stored)
+        if changes == self._changes:
+            self.remember(stored)
         return stored
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from homeserver.ids import RoomId, UserId
+from homeserver.storage.announcements import Topic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -83,6 +84,8 @@ class MembershipStore:
         await transaction.execute(
             "UPDATE memberships SET forgotten = 1 WHERE user_id = $1 AND room_nid = $2", user_id, room_nid
         )
+        await transaction.next_position()
+        transaction.announce(Topic.MEMBERSHIP, user_id)
 
     async def get(self, room_nid: int, user_id: UserId) -> MembershipRow | None:
         """The membership of a user in a room."""

@@ -74,7 +74,9 @@ class UserInteractiveStore:
 
     async def delete(self, transaction: Transaction, session_id: str) -> None:
         """End a session."""
-        await transaction.execute("DELETE FROM user_interactive_sessions WHERE session_id = $1", _key(session_id))
+        await transaction.execute(
+            "DELETE FROM user_interactive_sessions WHERE session_id = $1", _key(session_id)
+        )
 
 
 def _key(session_id: str) -> str:

@@ -42,7 +42,8 @@ class SyncRequest:
     timeout_ms: int
     filter: SyncFilter
     full_state: bool
-    use_state_after: bool
+    state_name: str = "state"
+    """Under which name the state comes: `state` is that before the timeline, any other that after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class ClassicSync:
         while True:
             rooms = await self._memberships.of_user(requester.user_id)
             upto = self._notifier.position
-            interval = Interval(since, upto, request.full_state, request.use_state_after)
+            interval = Interval(since, upto, request.full_state, request.state_name)
             answer = await self._build(requester, rooms, interval, request.filter)
             remaining = deadline - self._clock.monotonic()
             if since is None or request.full_state or remaining <= 0 or _has_news(answer):
@@ -282,7 +283,7 @@ class ClassicSync:
                 "timeline",
                 {"events": [], "limited": False, "prev_batch": self._tokens.page_token(interval.upto, None)},
             )
-            section.setdefault("state_after" if interval.use_state_after else "state", {"events": []})
+            section.setdefault(interval.state_name, {"events": []})
             section.setdefault("ephemeral", {"events": []})
             section.setdefault("account_data", {"events": []})
         if join:

@@ -34,7 +34,12 @@ class Interval:
     since: int | None
     upto: int
     full_state: bool
-    use_state_after: bool
+    state_name: str
+
+    @property
+    def use_state_after(self) -> bool:
+        """Whether the state is that after the timeline (MSC4222)."""
+        return self.state_name != "state"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +94,11 @@ class RoomSections:
         if full or timeline.limited or _has_members(timeline.events) or _has_members(state):
             section["summary"] = await self._summary(requester.user_id, row)
             if sync_filter.room.state.lazy_load_members:
-                state_name = "state_after" if interval.use_state_after else "state"
                 missing = await self._members_of(
                     row, section["summary"]["m.heroes"], timeline, state, interval
                 )
                 if missing:
-                    section[state_name]["events"] += await self._client_events.render(
+                    section[interval.state_name]["events"] += await self._client_events.render(
                         missing, requester, room_id=False, aggregate=False
                     )
         return section, timeline
@@ -128,10 +132,7 @@ class RoomSections:
         if was_joined:
             full = interval.since is None or interval.full_state
             ended = Interval(
-                interval.since,
-                min(interval.upto, row.stream_id),
-                interval.full_state,
-                interval.use_state_after,
+                interval.since, min(interval.upto, row.stream_id), interval.full_state, interval.state_name
             )
             state = await self._state(requester, row.room_nid, timeline, after, ended, sync_filter, full=full)
         return await self._section(requester, timeline, state, interval)
@@ -149,14 +150,13 @@ class RoomSections:
     async def _section(
         self, requester: Requester, timeline: Timeline, state: Sequence[StoredEvent], interval: Interval
     ) -> dict[str, Any]:
-        state_name = "state_after" if interval.use_state_after else "state"
         return {
             "timeline": {
                 "events": await self._client_events.render(timeline.events, requester, room_id=False),
                 "limited": timeline.limited,
                 "prev_batch": self._tokens.page_token(timeline.gap_before, None),
             },
-            state_name: {
+            interval.state_name: {
                 "events": await self._client_events.render(state, requester, room_id=False, aggregate=False)
             },
         }

@@ -24,5 +24,7 @@ MIGRATION = Migration(
 
 RETENTION = {
     "aliases": Retention(bounded_by="room", pruned_by="the deletion of the alias, or the purge of the room"),
-    "published_rooms": Retention(bounded_by="room", pruned_by="the end of the publication, or the purge of the room"),
+    "published_rooms": Retention(
+        bounded_by="room", pruned_by="the end of the publication, or the purge of the room"
+    ),
 }

@@ -1,0 +1,95 @@
+"""One's own account: who one is, password, deactivation (CS "Password management", "Account deactivation")."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from homeserver.http.request import Body, parse
+from homeserver.http.response import json_response
+from homeserver.http.routing import Route, client
+from homeserver.services.user_interactive import PASSWORD
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+    from homeserver.api.context import ApiContext
+    from homeserver.http.request import Request
+
+_PASSWORD_FLOW = [(PASSWORD,)]
+
+
+class PasswordBody(Body):
+    """The body of `POST /account/password`."""
+
+    new_password: str
+    logout_devices: bool = True
+
+
+class DeactivateBody(Body):
+    """The body of `POST /account/deactivate`."""
+
+    erase: bool = False
+    id_server: str | None = None
+
+
+class AccountEndpoints:
+    """The account of whoever asks."""
+
+    def __init__(self, context: ApiContext) -> None:
+        self._context = context
+
+    def routes(self) -> list[Route]:
+        """All routes of this module."""
+        return [
+            *client("GET", "/account/whoami", self.whoami),
+            *client("POST", "/account/password", self.password),
+            *client("POST", "/account/deactivate", self.deactivate),
+            *client("GET", "/account/3pid", self.third_party_ids),
+        ]
+
+    async def whoami(self, request: Request) -> Response:
+        """`GET /account/whoami`."""
+        requester = await self._context.authenticator.requester(request, allow_guest=True)
+        answer: dict[str, Any] = {"user_id": requester.user_id, "is_guest": requester.is_guest}
+        if requester.device_id is not None:
+            answer["device_id"] = requester.device_id
+        return json_response(answer)
+
+    async def password(self, request: Request) -> Response:
+        """`POST /account/password`."""
+        requester = await self._context.authenticator.requester(request)
+        body = await request.json()
+        if body.keys() - {"auth"}:
+            parse(PasswordBody, body)
+        proof = await self._context.user_interactive.require(
+            operation="POST /account/password", user_id=requester.user_id, body=body, flows=_PASSWORD_FLOW
+        )
+        wanted = parse(PasswordBody, proof.body)
+        await self._context.accounts.set_password(
+            requester.user_id,
+            wanted.new_password,
+            logout_devices=wanted.logout_devices,
+            but=requester.device_id,
+        )
+        await self._context.user_interactive.finish(proof)
+        return json_response({})
+
+    async def deactivate(self, request: Request) -> Response:
+        """`POST /account/deactivate`."""
+        requester = await self._context.authenticator.requester(request)
+        body = await request.json(allow_empty=True)
+        parse(DeactivateBody, body)
+        proof = await self._context.user_interactive.require(
+            operation="POST /account/deactivate",
+            user_id=requester.user_id,
+            body=body,
+            flows=_PASSWORD_FLOW,
+        )
+        await self._context.accounts.deactivate(requester.user_id)
+        await self._context.user_interactive.finish(proof)
+        return json_response({"id_server_unbind_result": "success"})
+
+    async def third_party_ids(self, request: Request) -> Response:
+        """`GET /account/3pid`: this server keeps none."""
+        await self._context.authenticator.requester(request)
+        return json_response({"threepids": []})

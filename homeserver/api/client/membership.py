@@ -1,0 +1,140 @@
+"""Coming into rooms and going out of them (CS "Room membership")."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from homeserver.errors import Forbidden
+from homeserver.http.request import Body
+from homeserver.http.response import json_response
+from homeserver.http.routing import Route, client
+from homeserver.ids import RoomId
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+    from homeserver.api.context import ApiContext
+    from homeserver.http.request import Request
+
+
+class ReasonBody(Body):
+    """A body that may hold a reason."""
+
+    reason: str | None = None
+
+
+class JoinBody(ReasonBody):
+    """The body of `POST /join`."""
+
+    third_party_signed: dict[str, Any] | None = None
+
+
+class UserBody(ReasonBody):
+    """The body of what is done to somebody."""
+
+    user_id: str
+
+
+class InviteBody(ReasonBody):
+    """The body of `POST /rooms/{roomId}/invite`."""
+
+    user_id: str | None = None
+    id_server: str | None = None
+    medium: str | None = None
+    address: str | None = None
+
+
+class MembershipEndpoints:
+    """Joins, invites, leaves, kicks, bans, knocks."""
+
+    def __init__(self, context: ApiContext) -> None:
+        self._context = context
+
+    def routes(self) -> list[Route]:
+        """All routes of this module."""
+        return [
+            *client("GET", "/joined_rooms", self.joined_rooms),
+            *client("POST", "/join/{roomIdOrAlias}", self.join),
+            *client("POST", "/rooms/{roomIdOrAlias}/join", self.join),
+            *client("POST", "/knock/{roomIdOrAlias}", self.knock, versions=("v3",)),
+            *client("POST", "/rooms/{roomId}/invite", self.invite),
+            *client("POST", "/rooms/{roomId}/leave", self.leave),
+            *client("POST", "/rooms/{roomId}/forget", self.forget),
+            *client("POST", "/rooms/{roomId}/kick", self.kick),
+            *client("POST", "/rooms/{roomId}/ban", self.ban),
+            *client("POST", "/rooms/{roomId}/unban", self.unban),
+        ]
+
+    async def joined_rooms(self, request: Request) -> Response:
+        """`GET /joined_rooms`."""
+        requester = await self._context.authenticator.requester(request)
+        return json_response({"joined_rooms": await self._context.membership.joined_rooms(requester.user_id)})
+
+    async def join(self, request: Request) -> Response:
+        """`POST /join/{roomIdOrAlias}`, `POST /rooms/{roomId}/join`."""
+        requester = await self._context.authenticator.requester(request, allow_guest=True)
+        body = await request.parse(JoinBody, allow_empty=True)
+        self._context.rate_limits.check("joins", requester.user_id)
+        room_id = await self._context.membership.resolve(request.path_parameters["roomIdOrAlias"])
+        content = {"reason": body.reason} if body.reason is not None else {}
+        await self._context.membership.join(requester, room_id, content)
+        return json_response({"room_id": room_id})
+
+    async def knock(self, request: Request) -> Response:
+        """`POST /knock/{roomIdOrAlias}`."""
+        requester = await self._context.authenticator.requester(request)
+        body = await request.parse(ReasonBody, allow_empty=True)
+        self._context.rate_limits.check("joins", requester.user_id)
+        room_id = await self._context.membership.resolve(request.path_parameters["roomIdOrAlias"])
+        await self._context.membership.knock(requester, room_id, body.reason)
+        return json_response({"room_id": room_id})
+
+    async def invite(self, request: Request) -> Response:
+        """`POST /rooms/{roomId}/invite`."""
+        requester = await self._context.authenticator.requester(request)
+        body = await request.parse(InviteBody)
+        if body.user_id is None and body.address is not None:
+            raise Forbidden("This server invites by user id only", errcode="M_THREEPID_DENIED")
+        user = UserBody.model_validate({"user_id": body.user_id or "", "reason": body.reason})
+        self._context.rate_limits.check("invites", requester.user_id)
+        await self._context.membership.invite(requester, _room(request), user.user_id, user.reason)
+        return json_response({})
+
+    async def leave(self, request: Request) -> Response:
+        """`POST /rooms/{roomId}/leave`."""
+        requester = await self._context.authenticator.requester(request, allow_guest=True)
+        body = await request.parse(ReasonBody, allow_empty=True)
+        await self._context.membership.leave(requester.user_id, _room(request), body.reason)
+        return json_response({})
+
+    async def forget(self, request: Request) -> Response:
+        """`POST /rooms/{roomId}/forget`."""
+        requester = await self._context.authenticator.requester(request)
+        await request.json(allow_empty=True)
+        await self._context.membership.forget(requester, _room(request))
+        return json_response({})
+
+    async def kick(self, request: Request) -> Response:
+        """`POST /rooms/{roomId}/kick`."""
+        requester = await self._context.authenticator.requester(request)
+        body = await request.parse(UserBody)
+        await self._context.membership.kick(requester, _room(request), body.user_id, body.reason)
+        return json_response({})
+
+    async def ban(self, request: Request) -> Response:
+        """`POST /rooms/{roomId}/ban`."""
+        requester = await self._context.authenticator.requester(request)
+        body = await request.parse(UserBody)
+        await self._context.membership.ban(requester, _room(request), body.user_id, body.reason)
+        return json_response({})
+
+    async def unban(self, request: Request) -> Response:
+        """`POST /rooms/{roomId}/unban`."""
+        requester = await self._context.authenticator.requester(request)
+        body = await request.parse(UserBody)
+        await self._context.membership.unban(requester, _room(request), body.user_id, body.reason)
+        return json_response({})
+
+
+def _room(request: Request) -> RoomId:
+    return RoomId(request.path_parameters["roomId"])

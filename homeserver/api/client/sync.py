@@ -1,0 +1,71 @@
+"""`GET /sync` (CS "Syncing")."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from starlette.requests import ClientDisconnect
+
+from homeserver.http.response import json_response
+from homeserver.http.routing import Route, client
+from homeserver.services.presence import STATES
+from homeserver.sync.classic import MAX_TIMEOUT_MS, SyncRequest
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+    from homeserver.api.context import ApiContext
+    from homeserver.http.request import Query, Request
+
+
+class SyncEndpoints:
+    """The long poll."""
+
+    def __init__(self, context: ApiContext) -> None:
+        self._context = context
+
+    def routes(self) -> list[Route]:
+        """All routes of this module."""
+        return client("GET", "/sync", self.sync)
+
+    async def sync(self, request: Request) -> Response:
+        """`GET /sync`."""
+        context = self._context
+        requester = await context.authenticator.requester(request, allow_guest=True)
+        query = request.query
+        presence = query.get_choice("set_presence", STATES, "online") or "online"
+        wanted = SyncRequest(
+            since=query.get("since") or None,
+            timeout_ms=query.get_int("timeout", 0, maximum=MAX_TIMEOUT_MS),
+            filter=await context.filters.for_sync(requester.user_id, query.get("filter")),
+            full_state=query.get_bool("full_state"),
+            state_name=_state_name(query),
+        )
+        await context.presence.sync_begins(requester.user_id, presence)
+        try:
+            if wanted.timeout_ms == 0 or wanted.since is None:
+                return json_response(await context.sync.answer(requester, wanted))
+            await request.body()
+            answering = asyncio.create_task(context.sync.answer(requester, wanted))
+            gone = asyncio.create_task(request.disconnected())
+            try:
+                await asyncio.wait((answering, gone), return_when=asyncio.FIRST_COMPLETED)
+                if not answering.done():
+                    raise ClientDisconnect
+                return json_response(answering.result())
+            finally:
+                for task in (answering, gone):
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError, Exception):
+                        await task
+        finally:
+            context.presence.sync_ends(requester.user_id, presence)
+
+
+def _state_name(query: Query) -> str:
+    """MSC4222 by either of its names."""
+    if query.get_bool("org.matrix.msc4222.use_state_after"):
+        return "org.matrix.msc4222.state_after"
+    return "state_after" if query.get_bool("use_state_after") else "state"

@@ -1,0 +1,68 @@
+"""What the endpoints need: every service, by name. Built once, by `homeserver.app`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from homeserver.clock import Clock
+    from homeserver.config import Settings
+    from homeserver.http.authentication import Authenticator
+    from homeserver.http.rate_limits import RateLimits
+    from homeserver.metrics import Metrics
+    from homeserver.services.access_tokens import AccessTokens
+    from homeserver.services.account_data import AccountData
+    from homeserver.services.accounts import Accounts
+    from homeserver.services.devices import Devices
+    from homeserver.services.directory import Directory
+    from homeserver.services.filters import Filters
+    from homeserver.services.history import History
+    from homeserver.services.logins import Logins
+    from homeserver.services.membership import Membership
+    from homeserver.services.messages import Messages
+    from homeserver.services.presence import Presence
+    from homeserver.services.profiles import Profiles
+    from homeserver.services.receipts import Receipts
+    from homeserver.services.registration import Registration
+    from homeserver.services.relations import Relations
+    from homeserver.services.room_creation import RoomCreation
+    from homeserver.services.room_summaries import RoomSummaries
+    from homeserver.services.room_upgrades import RoomUpgrades
+    from homeserver.services.typing import Typing
+    from homeserver.services.user_interactive import UserInteractive
+    from homeserver.sync.classic import ClassicSync
+    from homeserver.views.client_events import ClientEvents
+
+
+@dataclass(frozen=True, slots=True)
+class ApiContext:
+    """Everything that handlers call."""
+
+    settings: Settings
+    clock: Clock
+    metrics: Metrics
+    authenticator: Authenticator
+    rate_limits: RateLimits
+    access_tokens: AccessTokens
+    account_data: AccountData
+    accounts: Accounts
+    client_events: ClientEvents
+    devices: Devices
+    directory: Directory
+    filters: Filters
+    history: History
+    logins: Logins
+    membership: Membership
+    messages: Messages
+    presence: Presence
+    profiles: Profiles
+    receipts: Receipts
+    registration: Registration
+    relations: Relations
+    room_creation: RoomCreation
+    room_summaries: RoomSummaries
+    room_upgrades: RoomUpgrades
+    sync: ClassicSync
+    typing: Typing
+    user_interactive: UserInteractive

@@ -1,0 +1,64 @@
+"""Which endpoints a listener answers, by its resources."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from homeserver.api.admin.register import SharedSecretRegistration
+from homeserver.api.client.account import AccountEndpoints
+from homeserver.api.client.devices import DeviceEndpoints
+from homeserver.api.client.directory import DirectoryEndpoints
+from homeserver.api.client.ephemeral import EphemeralEndpoints
+from homeserver.api.client.events import EventEndpoints
+from homeserver.api.client.history import HistoryEndpoints
+from homeserver.api.client.login import LoginEndpoints
+from homeserver.api.client.membership import MembershipEndpoints
+from homeserver.api.client.profiles import ProfileEndpoints
+from homeserver.api.client.registration import RegistrationEndpoints
+from homeserver.api.client.room_creation import RoomCreationEndpoints
+from homeserver.api.client.sync import SyncEndpoints
+from homeserver.api.client.user_data import UserDataEndpoints
+from homeserver.api.client.user_interactive import UserInteractiveEndpoints
+from homeserver.api.client.versions import VersionEndpoints
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from homeserver.api.context import ApiContext
+    from homeserver.api.health import HealthEndpoint, MetricsEndpoint
+    from homeserver.http.routing import Route
+
+_CLIENT = (
+    VersionEndpoints,
+    RegistrationEndpoints,
+    LoginEndpoints,
+    UserInteractiveEndpoints,
+    AccountEndpoints,
+    DeviceEndpoints,
+    ProfileEndpoints,
+    RoomCreationEndpoints,
+    MembershipEndpoints,
+    EventEndpoints,
+    HistoryEndpoints,
+    DirectoryEndpoints,
+    UserDataEndpoints,
+    EphemeralEndpoints,
+    SyncEndpoints,
+)
+
+
+class Api:
+    """All endpoints, built once and shared by the listeners."""
+
+    def __init__(self, context: ApiContext, health: HealthEndpoint, metrics: MetricsEndpoint) -> None:
+        self._health = health.routes()
+        self._by_resource: dict[str, Sequence[Route]] = {
+            "client": [route for endpoints in _CLIENT for route in endpoints(context).routes()],
+            "admin": SharedSecretRegistration(context).routes(),
+            "metrics": metrics.routes(),
+            "federation": [],
+        }
+
+    def routes(self, resources: Iterable[str]) -> list[Route]:
+        """The routes of a listener with these resources; the health of the server is told everywhere."""
+        return [*self._health, *(route for name in resources for route in self._by_resource[name])]

@@ -1,0 +1,384 @@
+"""The composition root: builds every object once and hands each what it needs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from typing import TYPE_CHECKING
+
+import structlog
+
+from homeserver.api.context import ApiContext
+from homeserver.api.control import Control
+from homeserver.api.health import HealthEndpoint, MetricsEndpoint
+from homeserver.api.routes import Api
+from homeserver.clock import Clock
+from homeserver.errors import StartupError
+from homeserver.http import unix_socket
+from homeserver.http.application import HttpApplication
+from homeserver.http.authentication import Authenticator
+from homeserver.http.rate_limits import RateLimits
+from homeserver.http.routing import Router
+from homeserver.http.server import HttpServer, listen, load_certificate
+from homeserver.ids import RoomId, ServerName, UserId
+from homeserver.metrics import Metrics
+from homeserver.notifier.notifier import Notifier
+from homeserver.rooms.live_rooms import LiveRooms
+from homeserver.rooms.memberships import Memberships
+from homeserver.rooms.reader import RoomReader
+from homeserver.rooms.recent_events import RecentEvents
+from homeserver.services.access_tokens import AccessTokens
+from homeserver.services.account_data import AccountData
+from homeserver.services.accounts import Accounts
+from homeserver.services.devices import Devices
+from homeserver.services.directory import Directory
+from homeserver.services.event_persistence import EventPersistence, EventStores
+from homeserver.services.event_writer import EventWriter
+from homeserver.services.filters import Filters
+from homeserver.services.history import History
+from homeserver.services.logins import Logins
+from homeserver.services.membership import Membership
+from homeserver.services.messages import Messages
+from homeserver.services.passwords import Passwords
+from homeserver.services.presence import Presence
+from homeserver.services.profiles import Profiles
+from homeserver.services.receipts import Receipts
+from homeserver.services.registration import Registration
+from homeserver.services.relations import Relations
+from homeserver.services.room_access import RoomAccessRules
+from homeserver.services.room_creation import RoomCreation
+from homeserver.services.room_summaries import RoomSummaries
+from homeserver.services.room_upgrades import RoomUpgrades
+from homeserver.services.typing import Typing
+from homeserver.services.upkeep import Upkeep
+from homeserver.services.user_interactive import UserInteractive
+from homeserver.storage import key_file
+from homeserver.storage.access_tokens import AccessTokenStore
+from homeserver.storage.account_data import AccountDataStore
+from homeserver.storage.accounts import AccountStore
+from homeserver.storage.announcements import Announcement, Topic
+from homeserver.storage.devices import DeviceStore
+from homeserver.storage.directory import DirectoryStore
+from homeserver.storage.engines import open_database
+from homeserver.storage.errors import DatabaseRefused
+from homeserver.storage.events import EventStore
+from homeserver.storage.filters import FilterStore
+from homeserver.storage.interning import NumberStore
+from homeserver.storage.memberships import MembershipStore
+from homeserver.storage.notifications import HighlightStore
+from homeserver.storage.presence import PresenceStore
+from homeserver.storage.profiles import ProfileStore
+from homeserver.storage.receipts import ReceiptStore
+from homeserver.storage.registration_tokens import RegistrationTokenStore
+from homeserver.storage.relations import RelationStore
+from homeserver.storage.rooms import RoomStore
+from homeserver.storage.state import StateStore
+from homeserver.storage.transaction_ids import TransactionIdStore
+from homeserver.storage.typing import TypingStore
+from homeserver.storage.user_interactive import UserInteractiveStore
+from homeserver.sync.classic import ClassicSync
+from homeserver.sync.extras import Extras
+from homeserver.sync.rooms import RoomSections
+from homeserver.sync.rooms import RoomStores as SyncStores
+from homeserver.sync.timeline import TimelineReader
+from homeserver.views.aggregations import Aggregations
+from homeserver.views.client_events import ClientEvents
+from homeserver.views.ignored import IgnoredUsers
+from homeserver.views.tokens import Tokens
+from homeserver.views.unread import UnreadCounts
+from homeserver.views.visibility import HistoryVisibility
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from crypto.keys import SigningKey
+    from homeserver.config import Settings
+    from homeserver.storage.database import Database
+
+_log = structlog.get_logger(__name__)
+
+
+class Application:
+    """One server, without the sockets."""
+
+    def __init__(
+        self, settings: Settings, database: Database, keys: Sequence[SigningKey], clock: Clock
+    ) -> None:
+        server_name = ServerName(settings.server_name)
+        key = keys[0]
+        budget = settings.memory_budget_bytes
+        self.settings = settings
+        self.database = database
+        self.clock = clock
+        self.metrics = Metrics()
+        self.notifier = Notifier(database.position)
+
+        # Stores.
+        rooms = RoomStore(database)
+        self._events = events = EventStore(database, budget // 2)
+        state = StateStore(database)
+        numbers = NumberStore(database)
+        membership_store = MembershipStore(database)
+        relation_store = RelationStore(database)
+        highlights = HighlightStore(database)
+        transaction_ids = TransactionIdStore(database)
+        accounts_store = AccountStore(database)
+        token_store = AccessTokenStore(database)
+        device_store = DeviceStore(database)
+        profile_store = ProfileStore(database)
+        account_data_store = AccountDataStore(database)
+        receipt_store = ReceiptStore(database)
+        typing_store = TypingStore(database)
+        presence_store = PresenceStore(database)
+        registration_tokens = RegistrationTokenStore(database)
+
+        # Rooms in memory.
+        self._live_rooms = live_rooms = LiveRooms(rooms, events)
+        self._memberships = memberships = Memberships(membership_store)
+        self._recent = recent = RecentEvents(events)
+        self.rooms = reader = RoomReader(live_rooms, events, state, numbers, memberships, membership_store)
+
+        # What readers are shown. The secret of the tokens comes from the signing key: it outlives restarts.
+        tokens = Tokens(bytes(key.key), database.epoch)
+        self._ignored = ignored = IgnoredUsers(account_data_store)
+        visibility = HistoryVisibility(memberships, membership_store, state, events, numbers)
+        aggregations = Aggregations(relation_store, events, numbers, ignored)
+        client_events = ClientEvents(clock, events, visibility, aggregations, budget // 8)
+        unread = UnreadCounts(highlights, receipt_store, numbers, ignored)
+
+        # Deeds.
+        persistence = EventPersistence(
+            database,
+            EventStores(
+                rooms=rooms,
+                events=events,
+                state=state,
+                numbers=numbers,
+                memberships=membership_store,
+                relations=relation_store,
+                highlights=highlights,
+                transaction_ids=transaction_ids,
+            ),
+            live_rooms,
+            memberships,
+            recent,
+            self.metrics,
+        )
+        self.writer = writer = EventWriter(server_name, key, clock, live_rooms, events, persistence)
+        summaries = RoomSummaries(reader, tokens)
+        directory = Directory(
+            server_name,
+            settings.room_directory,
+            database,
+            clock,
+            DirectoryStore(database),
+            reader,
+            summaries,
+            tokens,
+        )
+        profiles = Profiles(server_name, database, profile_store, accounts_store, reader, writer)
+        membership = Membership(
+            server_name,
+            database,
+            reader,
+            memberships,
+            membership_store,
+            accounts_store,
+            writer,
+            profiles,
+            directory,
+        )
+        passwords = Passwords(settings.passwords.hash_cost)
+        devices = Devices(database, device_store, token_store)
+        accounts = Accounts(
+            server_name,
+            database,
+            clock,
+            accounts_store,
+            token_store,
+            profile_store,
+            account_data_store,
+            devices,
+            passwords,
+            membership,
+        )
+        self._access_tokens = access_tokens = AccessTokens(database, clock, token_store, device_store)
+        logins = Logins(database, clock, accounts, access_tokens, token_store, device_store, devices)
+        registration = Registration(
+            database, clock, settings.registration, accounts, logins, passwords, registration_tokens
+        )
+        creation = RoomCreation(settings.rooms, writer, profiles, membership, directory)
+        access = RoomAccessRules(reader, visibility)
+        history = History(database, reader, access, visibility, client_events, ignored, tokens)
+        self._typing = Typing(database, clock, typing_store, reader)
+        self._presence = Presence(database, clock, presence_store, reader, enabled=settings.presence.enabled)
+        self._upkeep = Upkeep(database, clock, transaction_ids, access_tokens, self._presence)
+        sync = ClassicSync(
+            database,
+            self.notifier,
+            clock,
+            tokens,
+            memberships,
+            membership_store,
+            rooms,
+            RoomSections(
+                SyncStores(reader, events, state, membership_store, numbers),
+                TimelineReader(recent, visibility),
+                client_events,
+                tokens,
+            ),
+            Extras(clock, account_data_store, receipt_store, typing_store, presence_store, ignored),
+            unread,
+            ignored,
+        )
+
+        # Doors.
+        self.control = Control(accounts, registration)
+        self.api = Api(
+            ApiContext(
+                settings=settings,
+                clock=clock,
+                metrics=self.metrics,
+                authenticator=Authenticator(access_tokens),
+                rate_limits=RateLimits(clock, self.metrics, enabled=settings.rate_limits.enabled),
+                access_tokens=access_tokens,
+                account_data=AccountData(database, account_data_store, reader),
+                accounts=accounts,
+                client_events=client_events,
+                devices=devices,
+                directory=directory,
+                filters=Filters(database, FilterStore(database)),
+                history=history,
+                logins=logins,
+                membership=membership,
+                messages=Messages(reader, writer, directory),
+                presence=self._presence,
+                profiles=profiles,
+                receipts=Receipts(database, clock, receipt_store, account_data_store, highlights, reader),
+                registration=registration,
+                relations=Relations(
+                    database,
+                    reader,
+                    access,
+                    history,
+                    relation_store,
+                    events,
+                    numbers,
+                    visibility,
+                    client_events,
+                    ignored,
+                    tokens,
+                ),
+                room_creation=creation,
+                room_summaries=summaries,
+                room_upgrades=RoomUpgrades(database, reader, writer, creation, profiles, directory),
+                sync=sync,
+                typing=self._typing,
+                user_interactive=UserInteractive(
+                    database,
+                    clock,
+                    UserInteractiveStore(database),
+                    registration_tokens,
+                    accounts,
+                    settings.registration.terms,
+                ),
+            ),
+            HealthEndpoint(database),
+            MetricsEndpoint(self.metrics, self._measure),
+        )
+        database.on_commit = self._hear
+
+    @classmethod
+    async def open(cls, settings: Settings, clock: Clock | None = None) -> Application:
+        """Open the key file and the database; raises `StartupError`."""
+        clock = clock or Clock()
+        keys = key_file.load_or_make(settings.signing_key_path)
+        try:
+            database = await open_database(
+                settings.database_url, settings.server_name, clock, directory=settings.data_dir
+            )
+        except DatabaseRefused as error:
+            raise StartupError(f"database.url: {error}") from error
+        return cls(settings, database, keys, clock)
+
+    async def start(self) -> None:
+        """Take up what goes on in the background."""
+        await self._typing.start()
+        await self._presence.start()
+        self._upkeep.start()
+
+    async def close(self) -> None:
+        """Let those who wait go, finish what was begun, close the database."""
+        self.notifier.stop()
+        self._typing.stop()
+        await self._upkeep.stop()
+        await self.writer.close()
+        await self.database.close()
+
+    def http(self, resources: Sequence[str]) -> HttpApplication:
+        """The ASGI application of a listener."""
+        return HttpApplication(
+            Router(self.api.routes(resources)), self.metrics, self.settings.trusted_proxies
+        )
+
+    def _hear(self, position: int, announcements: Sequence[Announcement]) -> None:
+        """What is held in memory follows every commit, of this process and of others; then the waiting are woken."""
+        for announcement in announcements:
+            topic, key = announcement.topic, announcement.key
+            if topic is Topic.ACCOUNT_DATA:
+                self._ignored.invalidate(UserId(key))
+            elif topic is Topic.CREDENTIALS:
+                self._access_tokens.invalidate(UserId(key))
+            elif announcement.local:
+                continue
+            elif topic is Topic.ROOM_EVENTS:
+                self._live_rooms.invalidate(RoomId(key))
+                self._recent.invalidate(RoomId(key))
+            elif topic is Topic.MEMBERSHIP:
+                self._memberships.invalidate(UserId(key))
+            elif topic is Topic.REDACTED:
+                self._events.forget(key)
+        self.notifier.on_commit(position, announcements)
+
+    def _measure(self) -> None:
+        self.metrics.waiting_syncs.set(self.notifier.waiting)
+        self.metrics.position.set(self.notifier.position)
+
+
+async def serve(settings: Settings) -> None:
+    """Run a server until SIGTERM or SIGINT; raises `StartupError`."""
+    sockets = [listen(number, listener) for number, listener in enumerate(settings.listeners)]
+    certificates = [load_certificate(number, listener) for number, listener in enumerate(settings.listeners)]
+    application = await Application.open(settings)
+    try:
+        await application.start()
+        servers = [
+            HttpServer(application.http(listener.resources), bound, certificate)
+            for listener, bound, certificate in zip(settings.listeners, sockets, certificates, strict=True)
+        ]
+        control_socket = unix_socket.listen(settings.control_socket_path)
+        if control_socket is not None:
+            control = HttpApplication(Router(application.control.routes()), application.metrics)
+            servers.append(HttpServer(control, control_socket, None))
+        await _run(application, servers)
+        if control_socket is not None:
+            with contextlib.suppress(FileNotFoundError):
+                settings.control_socket_path.unlink()
+    finally:
+        await application.close()
+    _log.info("stopped")
+
+
+async def _run(application: Application, servers: Sequence[HttpServer]) -> None:
+    def stop() -> None:
+        _log.info("stopping")
+        application.notifier.stop()
+        for server in servers:
+            server.stop()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    _log.info("serving", server_name=application.settings.server_name)
+    await asyncio.gather(*(server.run_until_stopped() for server in servers))
