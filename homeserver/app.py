@@ -21,7 +21,7 @@ from homeserver.http.authentication import Authenticator
 from homeserver.http.rate_limits import RateLimits
 from homeserver.http.routing import Router
 from homeserver.http.server import HttpServer, listen, load_certificate
-from homeserver.ids import RoomId, ServerName, UserId
+from homeserver.ids import EventId, RoomId, ServerName, UserId
 from homeserver.metrics import Metrics
 from homeserver.notifier.notifier import Notifier
 from homeserver.rooms.live_rooms import LiveRooms
@@ -140,7 +140,7 @@ class Application:
         self.rooms = reader = RoomReader(live_rooms, events, state, numbers, memberships, membership_store)
 
         # What readers are shown. The secret of the tokens comes from the signing key: it outlives restarts.
-        tokens = Tokens(bytes(key.key), database.epoch)
+        tokens = Tokens(bytes(key.private), database.epoch)
         self._ignored = ignored = IgnoredUsers(account_data_store)
         visibility = HistoryVisibility(memberships, membership_store, state, events, numbers)
         aggregations = Aggregations(relation_store, events, numbers, ignored)
@@ -338,7 +338,7 @@ class Application:
             elif topic is Topic.MEMBERSHIP:
                 self._memberships.invalidate(UserId(key))
             elif topic is Topic.REDACTED:
-                self._events.forget(key)
+                self._events.forget(EventId(key))
         self.notifier.on_commit(position, announcements)
 
     def _measure(self) -> None:
