@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer.main
 
@@ -16,11 +16,11 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 
 
-def commands(group: click.Group, prefix: str) -> list[str]:
+def commands(group: Any, prefix: str) -> list[str]:
     found = []
     for name, command in group.commands.items():
         full = f"{prefix} {name}"
-        found += commands(command, full) if isinstance(command, click.Group) else [full]
+        found += commands(command, full) if hasattr(command, "commands") else [full]
     return found
 
 
@@ -40,7 +40,6 @@ def test_every_key_in_the_documentation_exists() -> None:
 
 def test_every_command_is_in_the_documentation() -> None:
     group = typer.main.get_command(program)
-    assert isinstance(group, click.Group)
     text = (ROOT / "docs/install.md").read_text()
     assert sorted(commands(group, "restante")) == sorted(
         re.findall(r"^\| `(restante [a-z -]+)`", text, re.MULTILINE)

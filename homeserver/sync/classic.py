@@ -253,7 +253,7 @@ class ClassicSync:
         """Receipts, typing, account data and unread counts of joined rooms."""
         join: dict[RoomId, Any] = sections.get("join", {})
         fresh = set(joined) if interval.since is None else moved.newly_joined & joined.keys()
-        receipts = await self._extras.receipts(
+        receipts, read_by_user = await self._extras.receipts(
             requester.user_id, joined, interval, sync_filter, changes.rooms_with_receipts, fresh
         )
         typing = await self._extras.typing(joined, sync_filter, changes.rooms_with_typing, fresh)
@@ -265,18 +265,15 @@ class ClassicSync:
                 await self._extras.room_account_data(requester.user_id, joined, interval, sync_filter, fresh)
             ).items():
                 join.setdefault(room_id, {})["account_data"] = {"events": events}
-        own_receipts = changes.rooms_with_receipts
-        counted = (
-            set(joined) if own_receipts is None or interval.since is None else own_receipts & joined.keys()
-        )
+        counted = set(joined) if interval.since is None else read_by_user
         for room_id in (with_events | moved.newly_joined | counted) & joined.keys():
-            counts = await self._unread.of(
-                requester.user_id,
-                joined[room_id],
-                upto=interval.upto,
-                by_thread=sync_filter.room.timeline.unread_thread_notifications,
-            )
-            if room_id in join or interval.since is None or room_id in (own_receipts or ()):
+            if room_id in join or room_id in counted:
+                counts = await self._unread.of(
+                    requester.user_id,
+                    joined[room_id],
+                    upto=interval.upto,
+                    by_thread=sync_filter.room.timeline.unread_thread_notifications,
+                )
                 join.setdefault(room_id, {}).update(counts)
         for section in join.values():
             section.setdefault(

@@ -87,10 +87,8 @@ class Extras:
         sync_filter: SyncFilter,
         changed: set[RoomId] | None,
         fresh: set[RoomId],
-    ) -> dict[RoomId, dict[str, Any]]:
-        """One `m.receipt` event for each room with new receipts."""
-        if not sync_filter.room.ephemeral.allows_type("m.receipt"):
-            return {}
+    ) -> tuple[dict[RoomId, dict[str, Any]], set[RoomId]]:
+        """One `m.receipt` event for each room with new receipts, and the rooms where the user's own are new."""
         rooms = set(joined)
         ignored = await self._ignored.of(user_id)
         rows: list[ReceiptRow] = []
@@ -101,6 +99,9 @@ class Extras:
             rows += await self._receipts.load_changes(
                 looked_at, user_id, after=interval.since, upto=interval.upto
             )
+        own = {row.room_id for row in rows if row.user_id == user_id}
+        if not sync_filter.room.ephemeral.allows_type("m.receipt"):
+            return {}, own
         contents: dict[RoomId, dict[str, Any]] = {}
         for row in rows:
             if row.user_id in ignored:
@@ -110,7 +111,8 @@ class Extras:
             if row.thread_id:
                 receipt["thread_id"] = row.thread_id
             by_type.setdefault(row.receipt_type, {})[row.user_id] = receipt
-        return {room_id: {"type": "m.receipt", "content": content} for room_id, content in contents.items()}
+        events = {room_id: {"type": "m.receipt", "content": content} for room_id, content in contents.items()}
+        return events, own
 
     async def typing(
         self,
