@@ -3,7 +3,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 RESTANTE := $(VENV)/bin/restante
 INSTALL := $(VENV)/bin/pip install --quiet --disable-pip-version-check
-COMPILE := $(VENV)/bin/pip-compile --quiet --generate-hashes --build-deps-for editable --strip-extras --allow-unsafe --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
+COMPILE := $(VENV)/bin/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links
 
 .PHONY: run test interop check fix bench soak lock
 
@@ -33,8 +33,10 @@ soak: $(VENV)/ready
 	$(PYTHON) -m pytest -m soak
 
 lock: $(VENV)/ready
-	$(COMPILE) --output-file requirements.lock pyproject.toml
-	$(COMPILE) --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
+	$(COMPILE) --build-deps-for editable --output-file requirements.lock pyproject.toml
+	$(COMPILE) --build-deps-for editable --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
+	$(COMPILE) --output-file tests/clients/requirements.lock tests/clients/requirements.in
+	$(COMPILE) --output-file tests/clients/synapse.lock tests/clients/synapse.in
 
 $(VENV)/ready-to-run: requirements.lock
 	python3 -m venv $(VENV)

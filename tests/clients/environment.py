@@ -1,4 +1,4 @@
-"""The foreign clients: installed from lock files below `.interop`, once for each content of these files."""
+"""The foreign programs: installed from lock files below `.interop`, once for each content of these files."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ def virtual_environment(name: str, lock_file: Path) -> Path:
 def clients_python() -> Path:
     """The Python that has matrix-nio, and Node as a package."""
     return virtual_environment("clients", _HERE / "requirements.lock")
+
+
+def synapse_python() -> Path:
+    """The Python that has Synapse."""
+    return virtual_environment("synapse", _HERE / "synapse.lock")
 
 
 def node() -> Path:
