@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json as json_module
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -11,6 +12,8 @@ from urllib.parse import quote
 from tests import openapi
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import httpx
 
 V3 = "/_matrix/client/v3"
@@ -30,6 +33,18 @@ class Refused(Exception):
     @property
     def errcode(self) -> str | None:
         return self.body.get("errcode")
+
+
+@contextmanager
+def refused(status: int, errcode: str) -> Iterator[None]:
+    """What is done inside must be refused, with this status and code."""
+    try:
+        yield
+    except Refused as error:
+        assert (error.status, error.errcode) == (status, errcode), error  # noqa: PT017
+    else:
+        message = f"nothing was refused with {status} {errcode}"
+        raise AssertionError(message)
 
 
 @dataclass

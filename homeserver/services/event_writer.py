@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from crypto import base64
-from homeserver.errors import BadJson, Forbidden, MatrixError, NotFound
+from homeserver.errors import BadJson, Forbidden, MatrixError, NotFound, TooLarge
 from homeserver.eventgraph.auth_rules import auth_types_for, check_auth_rules
 from homeserver.eventgraph.builder import EventReference, build
 from homeserver.eventgraph.checks import check_format, check_size
@@ -298,7 +298,7 @@ class EventWriter:
             check_format(version, event.pdu)
             check_size(event.json)
         except EventRefused as error:
-            raise BadJson(str(error)) from error
+            raise (TooLarge if error.too_large else BadJson)(str(error)) from error
         return event
 
     async def _redaction(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MAX_INITIAL_STATE = 500
 MAX_INVITES = 100
 CREATOR_LEVEL = 100
-_TOMBSTONE_LEVEL_OF_CREATORS = 150
+TOMBSTONE_LEVEL = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,19 +181,22 @@ class RoomCreation:
                 raise InvalidParam(f"{one.type} cannot be part of `initial_state`")
             state.pop((one.type, one.state_key), None)
             state[one.type, one.state_key] = one.content
-        if options.name is not None:
-            state["m.room.name", ""] = {"name": options.name}
-        if options.topic is not None:
-            state["m.room.topic", ""] = topic_content(options.topic)
+        for event_type, content in (
+            ("m.room.name", {"name": options.name} if options.name is not None else None),
+            ("m.room.topic", topic_content(options.topic) if options.topic is not None else None),
+        ):
+            if content is not None:
+                state.pop((event_type, ""), None)
+                state[event_type, ""] = content
         events += [
             NewEvent(event_type, content, creator, state_key=state_key)
             for (event_type, state_key), content in state.items()
         ]
         for user_id in invitees:
-            content = {**await self._profiles.member_content(user_id), "membership": "invite"}
+            invite = {**await self._profiles.member_content(user_id), "membership": "invite"}
             if options.is_direct:
-                content["is_direct"] = True
-            events.append(NewEvent("m.room.member", content, creator, state_key=user_id))
+                invite["is_direct"] = True
+            events.append(NewEvent("m.room.member", invite, creator, state_key=user_id))
         return events
 
 
@@ -225,7 +228,6 @@ def _power_levels(
     users: dict[str, int] = {}
     if not version.creators_are_privileged:
         users = dict.fromkeys([creator, *trusted], CREATOR_LEVEL)
-    tombstone = _TOMBSTONE_LEVEL_OF_CREATORS if version.creators_are_privileged else CREATOR_LEVEL
     levels: dict[str, Any] = {
         "ban": 50,
         "events": {
@@ -236,7 +238,7 @@ def _power_levels(
             "m.room.name": 50,
             "m.room.power_levels": 100,
             "m.room.server_acl": 100,
-            "m.room.tombstone": tombstone,
+            "m.room.tombstone": CREATOR_LEVEL,
         },
         "events_default": 0,
         "invite": preset.invite_level,
@@ -246,4 +248,20 @@ def _power_levels(
         "users": users,
         "users_default": 0,
     }
-    return {**levels, **override}
+    levels.update(override)
+    if version.creators_are_privileged:
+        levels["events"] = _with_tombstone_level(levels, override)
+    return levels
+
+
+def _with_tombstone_level(levels: dict[str, Any], override: dict[str, Any]) -> Any:
+    """The levels of events with that of tombstones above `state_default`, as version 12 wants it.
+
+    A level that the client names is kept.
+    """
+    events, named = levels["events"], override.get("events")
+    if not isinstance(events, dict) or (isinstance(named, dict) and "m.room.tombstone" in named):
+        return events
+    default = levels["state_default"]
+    above = default + 1 if isinstance(default, int) else 0
+    return {**events, "m.room.tombstone": max(TOMBSTONE_LEVEL, above)}
