@@ -49,10 +49,20 @@ class MissingParam(MatrixError):
 
 
 class Unrecognized(MatrixError):
-    """No such endpoint (404), or not with that method (405)."""
+    """No such endpoint."""
 
     status = 404
     errcode = "M_UNRECOGNIZED"
+
+
+class MethodNotAllowed(Unrecognized):
+    """There is such an endpoint, but not with that method; `allowed` lists those that there are."""
+
+    status = 405
+
+    def __init__(self, message: str, allowed: str) -> None:
+        super().__init__(message)
+        self.allowed = allowed
 
 
 class NotFound(MatrixError):

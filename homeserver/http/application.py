@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import itertools
 import time
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING
 import structlog
 from starlette.requests import ClientDisconnect
 
-from homeserver.errors import MatrixError, Unrecognized
+from homeserver.errors import MatrixError, MethodNotAllowed, Unrecognized
 from homeserver.http.errors import error_response
 from homeserver.http.request import Request
+from homeserver.http.response import CORS
 from homeserver.http.routing import Match
 
 if TYPE_CHECKING:
@@ -25,14 +27,12 @@ if TYPE_CHECKING:
     from homeserver.http.routing import Router
     from homeserver.metrics import Metrics
 
-_CORS = [
-    (b"access-control-allow-origin", b"*"),
-    (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
-    (b"access-control-allow-headers", b"X-Requested-With, Content-Type, Authorization"),
-    (b"access-control-expose-headers", b"ETag, Retry-After"),
-]
+    _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_log = structlog.get_logger(__name__)
+# Browsers need not ask again for a day.
+_PREFLIGHT = [(b"content-length", b"0"), (b"access-control-max-age", b"86400")]
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}
+_UNRECOGNIZED = "unrecognized"
 
 
 class HttpApplication:
@@ -57,10 +57,10 @@ class HttpApplication:
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         method = scope["method"]
-        name = "unrecognized"
+        name = _UNRECOGNIZED
         response: Response
         if method == "OPTIONS":
-            await _send(send, 204, [(b"content-length", b"0")], b"", with_body=True)
+            await _send(send, 204, _PREFLIGHT, b"", with_body=False)
             return
         try:
             match = self._router.find(method, scope.get("raw_path") or scope["path"].encode())
@@ -77,7 +77,9 @@ class HttpApplication:
             raise
         except Exception as error:  # noqa: BLE001 - the one place that answers for every error
             response = error_response(error, request_id)
-        self._metrics.answered(method, name, response.status_code, time.monotonic() - started)
+        # Clients may make up methods: what is counted must stay bounded.
+        counted = method if method in _METHODS else "other"
+        self._metrics.answered(counted, name, response.status_code, time.monotonic() - started)
         await _send(
             send, response.status_code, response.raw_headers, bytes(response.body), with_body=method != "HEAD"
         )
@@ -85,31 +87,40 @@ class HttpApplication:
     def _client_address(self, scope: Scope) -> str:
         """The address of the client: what the trusted proxies say, from the last one backwards."""
         client = scope.get("client")
-        address: str = client[0] if client else ""
-        if not self._trusted or not self._is_trusted(address):
-            return address
+        seen: str = client[0] if client else ""
+        if not self._trusted and not seen.startswith("::ffff:"):
+            return seen
+        address = _address(seen)
+        if address is None or not self._is_trusted(address):
+            return seen if address is None else str(address)
         forwarded = [value for header, value in scope["headers"] if header == b"x-forwarded-for"]
         for hop in reversed(b",".join(forwarded).decode("latin-1").split(",")):
-            candidate = hop.strip()
-            if not candidate:
+            before = _address(hop.strip())
+            if before is None:
                 break
-            address = candidate
-            if not self._is_trusted(candidate):
+            address = before
+            if not self._is_trusted(address):
                 break
-        return address
+        return str(address)
 
-    def _is_trusted(self, address: str) -> bool:
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self._trusted)
+    def _is_trusted(self, address: _Address) -> bool:
+        return any(address in network for network in self._trusted)
+
+
+@functools.lru_cache(4096)
+def _address(text: str) -> _Address | None:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    # A socket that takes both protocols shows an IPv4 address as `::ffff:192.0.2.1`.
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 async def _send(
     send: Send, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes, *, with_body: bool
 ) -> None:
-    start: Message = {"type": "http.response.start", "status": status, "headers": [*headers, *_CORS]}
+    start: Message = {"type": "http.response.start", "status": status, "headers": [*headers, *CORS]}
     await send(start)
     await send({"type": "http.response.body", "body": body if with_body else b""})
 
@@ -117,7 +128,10 @@ async def _send(
 def _unrecognized(methods: set[str] | None) -> MatrixError:
     if methods is None:
         return Unrecognized("Unrecognized request")
-    return Unrecognized("This endpoint does not take this method", status=405)
+    if "GET" in methods:
+        methods = methods | {"HEAD"}
+    allowed = ", ".join(sorted(methods | {"OPTIONS"}))
+    return MethodNotAllowed("This endpoint does not take this method", allowed)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from homeserver.errors import Conflict, LimitExceeded, MatrixError
+from homeserver.errors import Conflict, LimitExceeded, MatrixError, MethodNotAllowed
 from homeserver.eventgraph.errors import AuthRuleViolated, EventRefused
 from homeserver.http.response import json_response
-from homeserver.storage.database import DatabaseClosed
+from homeserver.storage.errors import DatabaseClosed, DatabaseUnavailable
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -29,6 +29,8 @@ def error_response(error: Exception, request_id: str) -> Response:
         headers = None
         if isinstance(error, LimitExceeded):
             headers = {"Retry-After": str(max(1, math.ceil(error.retry_after_ms / 1000)))}
+        elif isinstance(error, MethodNotAllowed):
+            headers = {"Allow": error.allowed}
         return json_response(body, error.status, headers)
     if isinstance(error, AuthRuleViolated):
         return json_response({"errcode": "M_FORBIDDEN", "error": error.why}, 403)
@@ -38,6 +40,11 @@ def error_response(error: Exception, request_id: str) -> Response:
         return json_response({"errcode": "M_BAD_JSON", "error": str(error)}, 400)
     if isinstance(error, DatabaseClosed):
         return json_response({"errcode": "M_UNKNOWN", "error": "The server is stopping"}, 503)
+    if isinstance(error, DatabaseUnavailable):
+        _log.error("database_unavailable", error=str(error))
+        return json_response(
+            {"errcode": "M_UNKNOWN", "error": "The server's database cannot be reached: try again later"}, 503
+        )
     if isinstance(error, Conflict):
         return json_response({"errcode": "M_UNKNOWN", "error": "Somebody else was faster: try again"}, 409)
     _log.error("request_failed", exc_info=error)

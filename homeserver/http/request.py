@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 
-_BODY_SECONDS = 60
 _MAX_DEPTH = 200
 _TRUE = {"true", "1"}
 _FALSE = {"false", "0"}
@@ -70,14 +68,11 @@ class Query:
         value = self.get(name)
         if value is None:
             return default
-        try:
-            number = int(value) if len(value) <= 20 else None
-        except ValueError:
-            number = None
-        if number is None or number < minimum:
+        # Of the many forms that Python takes only the plain one is a number here.
+        if not value.isascii() or not value.isdigit() or len(value) > 20 or int(value) < minimum:
             message = f"`{name}` is not a number of at least {minimum}"
             raise InvalidParam(message)
-        return min(number, maximum)
+        return min(int(value), maximum)
 
     def get_bool(self, name: str, *, default: bool = False) -> bool:
         """`true` or `false`."""
@@ -161,45 +156,35 @@ class Request:
         return self._query
 
     async def body(self) -> bytes:
-        """The body; `TooLarge` past the route's bound, and reading stops there."""
+        """The body; `TooLarge` past the route's bound, and reading stops there.
+
+        How long a client may take for it is the business of `homeserver.http.connections`.
+        """
         if self._body is None:
-            try:
-                async with asyncio.timeout(_BODY_SECONDS):
-                    self._body = await self._read_body()
-            except TimeoutError as error:
-                message = "The body took too long"
-                raise TooLarge(message, status=408, errcode="M_UNKNOWN") from error
+            self._body = await self._read_body()
         return self._body
 
     async def _read_body(self) -> bytes:
         most = self.route.max_body_bytes
-        length = self.headers.get("content-length")
-        if length is not None and length.isdigit() and int(length[:20]) > most:
-            message = f"The body has more than {most} bytes"
-            raise TooLarge(message)
-        message_ = await self._receive()
-        if message_["type"] == "http.disconnect":
+        for header, value in self.scope["headers"]:
+            if header == b"content-length" and value.isdigit() and int(value[:20]) > most:
+                raise _too_large(most)
+            if header == b"content-encoding" and value.lower() != b"identity":
+                message = "The body is compressed, which this server does not take"
+                raise NotJson(message, status=415)
+        part = await self._receive()
+        body: bytes = part.get("body", b"")
+        if part.get("more_body"):
+            parts, total = [body], len(body)
+            while part.get("more_body") and total <= most:
+                part = await self._receive()
+                parts.append(part.get("body", b""))
+                total += len(parts[-1])
+            body = b"".join(parts)
+        if part["type"] == "http.disconnect":
             raise ClientDisconnect
-        if not message_.get("more_body"):
-            body = message_.get("body", b"")
-            return self._bounded(body, most)
-        chunks = [message_.get("body", b"")]
-        total = len(chunks[0])
-        while message_.get("more_body"):
-            message_ = await self._receive()
-            if message_["type"] == "http.disconnect":
-                raise ClientDisconnect
-            chunks.append(message_.get("body", b""))
-            total += len(chunks[-1])
-            if total > most:
-                break
-        return self._bounded(b"".join(chunks), most)
-
-    @staticmethod
-    def _bounded(body: bytes, most: int) -> bytes:
         if len(body) > most:
-            message = f"The body has more than {most} bytes"
-            raise TooLarge(message)
+            raise _too_large(most)
         return body
 
     async def json(self, *, allow_empty: bool = False) -> dict[str, Any]:
@@ -227,6 +212,10 @@ class Request:
         """Return when the client has gone away. Only after the body was read."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+
+def _too_large(most: int) -> TooLarge:
+    return TooLarge(f"The body has more than {most} bytes")
 
 
 def parse(model: type[Model], value: dict[str, Any]) -> Model:

@@ -8,6 +8,13 @@ import orjson
 from starlette.responses import Response
 
 JSON_HEADERS = [(b"content-type", b"application/json")]
+CORS = [
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+    (b"access-control-allow-headers", b"X-Requested-With, Content-Type, Authorization"),
+    (b"access-control-expose-headers", b"ETag, Retry-After"),
+]
+"""On every answer, so that browsers show it to pages of other origins (CS "Web Browser Clients")."""
 
 
 class JsonResponse(Response):

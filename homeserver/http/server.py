@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from homeserver.errors import StartupError
+from homeserver.http.connections import LOOK_SECONDS, Connection, look_at
 
 if TYPE_CHECKING:
     from homeserver.config import ListenerSettings
@@ -29,7 +30,7 @@ class HttpServer(uvicorn.Server):
     ) -> None:
         config = uvicorn.Config(
             application,
-            http="httptools",
+            http=Connection,
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -51,6 +52,12 @@ class HttpServer(uvicorn.Server):
     async def run_until_stopped(self) -> None:
         """Serve until `stop`, then answer what is under way, for a few seconds."""
         await self._serve([self._listener])
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second."""
+        if counter % (10 * LOOK_SECONDS) == 0:
+            look_at(self.server_state.connections)
+        return await super().on_tick(counter)
 
     def stop(self) -> None:
         """Take no more connections, and end `run_until_stopped`."""

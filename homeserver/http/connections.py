@@ -1,0 +1,136 @@
+"""Connections of clients that may be slow, silent or endless: what uvicorn leaves unbounded is bounded here.
+
+The head of a request is bounded in size and time; a body, and the reading of an answer, must go on at some pace. The
+server looks at its connections from time to time, and ends those on which nothing has moved for several looks: that
+costs nothing per request, where a timer would.
+"""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from homeserver.http.response import CORS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+LOOK_SECONDS = 20
+"""How often the server looks at its connections."""
+PATIENCE = 2
+"""After so many looks without progress a connection is ended."""
+MAX_HEAD_BYTES = 65_536
+_PROGRESS_BYTES = 4096
+"""Less than this between two looks is no progress."""
+
+# What clients get wrong is not worth a line: they could fill the disk.
+_log = logging.getLogger(__name__)
+_log.setLevel(logging.ERROR)
+
+
+class Connection(HttpToolsProtocol):
+    """A connection, HTTP/1.1."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.logger = _log
+        # Bytes since the last head was complete that are no body: of the next head, of chunks and trailers.
+        self._outside_bodies = 0
+        self._received = 0
+        self._heads = 0
+        self._last_look: tuple[tuple[str, int] | None, int] = (None, 0)
+        self._looks_without_progress = 0
+
+    # -- what comes in -----------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes."""
+        self._received += len(data)
+        self._outside_bodies += len(data)
+        super().data_received(data)
+        if self._outside_bodies > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "M_TOO_LARGE",
+                f"The head of the request has more than {MAX_HEAD_BYTES} bytes",
+            )
+
+    def on_headers_complete(self) -> None:
+        """The head of a request is there."""
+        self._outside_bodies = 0
+        self._heads += 1
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a body is there."""
+        self._outside_bodies = 0
+        super().on_body(body)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's text, for logs
+        """Answer what is not HTTP."""
+        self._refuse(HTTPStatus.BAD_REQUEST, "M_UNKNOWN", "This is not HTTP as it should be")
+
+    def _refuse(self, status: HTTPStatus, errcode: str, error: str) -> None:
+        """Answer without asking anybody, and end the connection."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or not cycle.response_started:
+            body = orjson.dumps({"errcode": errcode, "error": error})
+            headers = [
+                (b"content-type", b"application/json"),
+                (b"content-length", b"%d" % len(body)),
+                (b"connection", b"close"),
+                *CORS,
+            ]
+            lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+            self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + body)
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.transport.close()
+
+    # -- what does not move ------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """End the connection if it was waiting for the client all through the last looks."""
+        waits_for, moved = self._state()
+        before, moved_before = self._last_look
+        self._last_look = waits_for, moved
+        if waits_for is None or waits_for != before or abs(moved - moved_before) >= _PROGRESS_BYTES:
+            self._looks_without_progress = 0
+            return
+        self._looks_without_progress += 1
+        if self._looks_without_progress < PATIENCE:
+            return
+        if waits_for[0] == "body":
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, "M_UNKNOWN", "The body took too long")
+        elif waits_for[0] == "head":
+            self.transport.close()
+        else:
+            self.transport.abort()
+
+    def _state(self) -> tuple[tuple[str, int] | None, int]:
+        """What the client is to do next, by kind and request, and how many bytes of it were done; None for nothing."""
+        cycle = self.cycle
+        unsent: int = self.transport.get_write_buffer_size()
+        if unsent:
+            return ("read", self._heads), unsent
+        if cycle is not None and not cycle.response_complete:
+            if cycle.more_body and not self.flow.read_paused:
+                return ("body", self._heads), self._received
+            return None, 0
+        if self.timeout_keep_alive_task is not None:
+            # Between two requests: uvicorn has a timer for that.
+            return None, 0
+        # A head that is on its way, or a body that nobody wants any more: these have to end, at whatever pace.
+        return ("head", self._heads), 0
+
+
+def look_at(connections: Iterable[Any]) -> None:
+    """Look at all connections of a server, every `LOOK_SECONDS`."""
+    for connection in list(connections):
+        if isinstance(connection, Connection):
+            connection.look()

@@ -1,0 +1,257 @@
+"""Clients that are slow, silent, endless, or no clients at all; over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from homeserver.config import ListenerSettings
+from homeserver.http.application import HttpApplication
+from homeserver.http.connections import MAX_HEAD_BYTES, PATIENCE, Connection, look_at
+from homeserver.http.response import json_response
+from homeserver.http.routing import Route, Router
+from homeserver.http.server import HttpServer, listen
+from homeserver.metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from starlette.responses import Response
+
+    from homeserver.http.request import Request
+
+BIG = 8_000_000
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Site:
+    """A server on a port of its own, and the handlers of its routes."""
+
+    def __init__(self) -> None:
+        self.may_answer = asyncio.Event()
+        self._writers: list[asyncio.StreamWriter] = []
+        routes = [
+            Route("GET", "/big", self.big),
+            Route("GET", "/wait", self.wait),
+            Route("PUT", "/read", self.read, max_body_bytes=BIG),
+            Route("PUT", "/refuse", self.read, max_body_bytes=10),
+        ]
+        socket = listen(0, ListenerSettings(port=0))
+        self.port = socket.getsockname()[1]
+        self.server = HttpServer(HttpApplication(Router(routes), Metrics()), socket, None)
+
+    async def big(self, request: Request) -> Response:
+        return json_response({"text": "x" * BIG})
+
+    async def wait(self, request: Request) -> Response:
+        await self.may_answer.wait()
+        return json_response({})
+
+    async def read(self, request: Request) -> Response:
+        return json_response({"bytes": len(await request.body())})
+
+    async def connect(self) -> Streams:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self._writers.append(writer)
+        return reader, writer
+
+    async def hang_up(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    @property
+    def connections(self) -> list[Connection]:
+        return list(self.server.server_state.connections)
+
+    def look(self, times: int = PATIENCE + 1) -> None:
+        for _ in range(times):
+            look_at(self.connections)
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[Site]:
+    site = Site()
+    serving = asyncio.create_task(site.server.run_until_stopped())
+    await until(lambda: site.server.started)
+    try:
+        yield site
+    finally:
+        site.may_answer.set()
+        await site.hang_up()
+        site.server.stop()
+        await serving
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - of what happens in the server nobody tells us
+            await asyncio.sleep(0.001)
+
+
+async def received(site: Site, count: int) -> None:
+    await until(lambda: site.connections and site.connections[0]._received >= count)
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
+    async with asyncio.timeout(20):
+        status = int((await reader.readline()).split()[1])
+        headers = {}
+        while line := (await reader.readline()).strip():
+            name, _, value = line.decode().partition(": ")
+            headers[name] = value
+        return status, headers, await reader.readexactly(int(headers.get("content-length", "0")))
+
+
+async def end(reader: asyncio.StreamReader) -> None:
+    async with asyncio.timeout(20):
+        assert await reader.read() == b""
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"nonsense\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET /wait HTTP/1.1\r\nContent-Length: many\r\n\r\n",
+        b"GET /wait HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n",
+        b"CONNECT example.org:443 HTTP/1.1\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\n\r\n",
+    ],
+)
+async def test_what_is_not_http_gets_a_matrix_error(sent: bytes) -> None:
+    async with running() as site:
+        reader, writer = await site.connect()
+        writer.write(sent)
+        status, headers, body = await answer(reader)
+        assert status == 400
+        assert headers["access-control-allow-origin"] == "*"
+        assert json.loads(body)["errcode"] == "M_UNKNOWN"
+        await end(reader)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /wait HTTP/1.1\r\n" + b"A: b\r\n" * MAX_HEAD_BYTES,
+        b"GET /wait HTTP/1.1\r\nA: " + b"b" * 8 * MAX_HEAD_BYTES,
+        b"GET /" + b"a" * 8 * MAX_HEAD_BYTES,
+        # Trailers are headers behind the body.
+        b"PUT /read HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"A: b\r\n" * MAX_HEAD_BYTES,
+    ],
+    ids=["headers", "header", "path", "trailers"],
+)
+async def test_a_head_without_end_is_refused(head: bytes) -> None:
+    async with running() as site:
+        reader, writer = await site.connect()
+        writer.write(head)
+        status, _, body = await answer(reader)
+        assert status == 431
+        assert json.loads(body)["errcode"] == "M_TOO_LARGE"
+
+
+async def test_a_big_body_is_no_head() -> None:
+    async with running() as site:
+        reader, writer = await site.connect()
+        for _ in range(2):
+            writer.write(b"PUT /read HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % BIG + b"x" * BIG)
+            status, _, body = await answer(reader)
+            assert (status, json.loads(body)) == (200, {"bytes": BIG})
+
+
+@pytest.mark.parametrize(
+    ("sent", "dripping"),
+    [(b"", b"\r\n"), (b"GET /wait HTTP/1.1\r\nA: b\r\n", b"B"), (b"\r\n\r\n", b"\r\n")],
+)
+async def test_a_connection_on_which_no_request_comes_is_ended(sent: bytes, dripping: bytes) -> None:
+    async with running() as site:
+        reader, writer = await site.connect()
+        writer.write(sent)
+        await received(site, len(sent))
+        site.look(PATIENCE)
+        writer.write(dripping)
+        await received(site, len(sent) + len(dripping))
+        site.look(1)
+        await end(reader)
+
+
+async def test_a_body_that_does_not_come_is_a_timeout() -> None:
+    async with running() as site:
+        reader, writer = await site.connect()
+        sent = b"PUT /read HTTP/1.1\r\nContent-Length: 1000\r\n\r\n{"
+        writer.write(sent)
+        await received(site, len(sent))
+        site.look()
+        status, headers, body = await answer(reader)
+        assert status == 408
+        assert headers["access-control-allow-origin"] == "*"
+        assert json.loads(body)["errcode"] == "M_UNKNOWN"
+        await end(reader)
+
+
+async def test_a_body_that_comes_slowly_but_surely_is_taken() -> None:
+    async with running() as site:
+        reader, writer = await site.connect()
+        part = b"x" * 5000
+        head = b"PUT /read HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (20 * len(part))
+        writer.write(head)
+        for number in range(1, 21):
+            writer.write(part)
+            await received(site, len(head) + number * len(part))
+            site.look(PATIENCE)
+        assert (await answer(reader))[0] == 200
+
+
+async def test_a_body_that_was_refused_need_not_be_heard_to_its_end() -> None:
+    async with running() as site:
+        reader, writer = await site.connect()
+        writer.write(b"PUT /refuse HTTP/1.1\r\nContent-Length: 1000\r\n\r\n")
+        assert (await answer(reader))[0] == 413
+        writer.write(b"x")
+        await until(lambda: site.connections[0].timeout_keep_alive_task is None)
+        site.look()
+        await end(reader)
+
+
+async def test_who_does_not_read_the_answer_loses_the_connection() -> None:
+    async with running() as site:
+        reader, writer = await site.connect()
+        writer.write(b"GET /big HTTP/1.1\r\n\r\n")
+        await until(lambda: site.connections and site.connections[0].transport.get_write_buffer_size())
+        reader._transport.pause_reading()
+        await until(lambda: site.connections[0].cycle.response_complete)
+        before = -1
+        while before != site.connections[0].transport.get_write_buffer_size():
+            before = site.connections[0].transport.get_write_buffer_size()
+            await asyncio.sleep(0.05)
+        site.look()
+        await until(lambda: not site.connections)
+
+
+async def test_a_long_poll_and_a_connection_between_two_requests_are_left_alone() -> None:
+    async with running() as site:
+        reader, writer = await site.connect()
+        writer.write(b"GET /wait HTTP/1.1\r\n\r\n")
+        await until(lambda: site.connections and site.connections[0].cycle is not None)
+        site.look(10)
+        site.may_answer.set()
+        assert (await answer(reader))[0] == 200
+        await until(lambda: site.connections[0].timeout_keep_alive_task is not None)
+        site.look(10)
+        writer.write(b"GET /wait HTTP/1.1\r\n\r\n")
+        assert (await answer(reader))[0] == 200
+
+
+async def test_the_server_looks_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running() as site:
+        looks: list[object] = []
+        monkeypatch.setattr("homeserver.http.server.look_at", looks.append)
+        await site.server.on_tick(0)
+        await site.server.on_tick(1)
+        assert looks == [site.server.server_state.connections]
