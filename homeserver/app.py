@@ -189,6 +189,7 @@ class Application:
             profiles,
             directory,
         )
+        rate_limits = RateLimits(clock, self.metrics, enabled=settings.rate_limits.enabled)
         passwords = Passwords(settings.passwords.hash_cost)
         devices = Devices(database, device_store, token_store)
         accounts = Accounts(
@@ -202,6 +203,7 @@ class Application:
             devices,
             passwords,
             membership,
+            rate_limits,
         )
         self._access_tokens = access_tokens = AccessTokens(database, clock, token_store, device_store)
         logins = Logins(database, clock, accounts, access_tokens, token_store, device_store, devices)
@@ -240,8 +242,8 @@ class Application:
                 settings=settings,
                 clock=clock,
                 metrics=self.metrics,
-                authenticator=Authenticator(access_tokens),
-                rate_limits=RateLimits(clock, self.metrics, enabled=settings.rate_limits.enabled),
+                authenticator=Authenticator(access_tokens, rate_limits),
+                rate_limits=rate_limits,
                 access_tokens=access_tokens,
                 account_data=AccountData(database, account_data_store, reader),
                 accounts=accounts,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from homeserver.errors import Forbidden, MissingToken
+from homeserver.errors import Forbidden, MissingToken, UnknownToken
 
 if TYPE_CHECKING:
+    from homeserver.http.rate_limits import RateLimits
     from homeserver.http.request import Request
     from homeserver.services.requester import Requester
 
@@ -24,12 +25,27 @@ class TokenLookup(Protocol):
 class Authenticator:
     """Reads the access token of a request, and says whose it is."""
 
-    def __init__(self, tokens: TokenLookup) -> None:
+    def __init__(self, tokens: TokenLookup, rate_limits: RateLimits) -> None:
         self._tokens = tokens
+        self._rate_limits = rate_limits
+
+    def anyone(self, request: Request) -> None:
+        """A request for which nobody has to log in; `LimitExceeded` where too many come from one address."""
+        self._rate_limits.check_address("anonymous", request.client_address)
 
     async def requester(self, request: Request, *, allow_guest: bool = False) -> Requester:
-        """The sender of a request; `MissingToken`, `UnknownToken`, or `Forbidden` for guests where they may not."""
-        requester = await self._tokens.lookup(access_token(request))
+        """The sender of a request.
+
+        `MissingToken`, `UnknownToken`, `Forbidden` for guests where they may not, or `LimitExceeded`.
+        """
+        token = access_token(request)
+        try:
+            requester = await self._tokens.lookup(token)
+        except UnknownToken:
+            # Each costs a question to the database.
+            self.anyone(request)
+            raise
+        self._rate_limits.check("requests", f"{requester.user_id} {requester.device_id}")
         if requester.is_guest and not allow_guest:
             message = "Guests may not do this"
             raise Forbidden(message, errcode="M_GUEST_ACCESS_FORBIDDEN")
@@ -39,6 +55,7 @@ class Authenticator:
     async def optional_requester(self, request: Request) -> Requester | None:
         """The sender of a request that may come without a token."""
         if request.headers.get("authorization") is None and request.query.get("access_token") is None:
+            self.anyone(request)
             return None
         return await self.requester(request, allow_guest=True)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import ipaddress
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -13,7 +15,13 @@ if TYPE_CHECKING:
     from homeserver.clock import Clock
     from homeserver.metrics import Metrics
 
-_MAX_BUCKETS = 50_000
+MAX_KEYS = 20_000
+"""So many users, devices or addresses are remembered for each limit; those that did nothing for longest go first."""
+_MAX_KEY_LENGTH = 512
+# Who comes back just when it was said is let through.
+_ROUNDING = 1e-6
+# Whoever has one address of IPv6 has all of its network.
+_IPV6_NETWORK_BITS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +33,25 @@ class RateLimit:
 
 
 RATE_LIMITS: dict[str, RateLimit] = {
-    "login_address": RateLimit(0.5, 20),
-    "login_account": RateLimit(0.2, 10),
-    "registration": RateLimit(0.2, 10),
+    # Per address: whoever has not logged in.
+    "anonymous": RateLimit(20, 200),
+    "login_address": RateLimit(0.5, 30),
+    "registration": RateLimit(0.2, 20),
+    # Per account: wrong passwords, from wherever.
+    "login_account": RateLimit(0.1, 10),
+    # Per device: everything.
+    "requests": RateLimit(50, 500),
+    # Per user.
     "messages": RateLimit(10, 100),
+    "membership": RateLimit(5, 100),
     "joins": RateLimit(0.5, 30),
     "invites": RateLimit(0.5, 50),
     "room_creation": RateLimit(0.2, 20),
+    "aliases": RateLimit(0.5, 20),
+    "profile": RateLimit(0.2, 20),
+    "initial_syncs": RateLimit(0.2, 20),
 }
-"""The limits by name. `login_address` and `registration` are per address, the others per user or account."""
+"""The limits by name, and what they are counted by."""
 
 
 class RateLimits:
@@ -43,21 +61,54 @@ class RateLimits:
         self._clock = clock
         self._metrics = metrics
         self._enabled = enabled
-        # Key -> (tokens left, when that was).
-        self._buckets: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
+        # Name -> key -> (tokens left, when that was).
+        self._buckets: dict[str, OrderedDict[str, tuple[float, float]]] = {
+            name: OrderedDict() for name in RATE_LIMITS
+        }
 
-    def check(self, name: str, key: str) -> None:
-        """Take one token; `LimitExceeded` when there is none."""
+    @property
+    def size(self) -> int:
+        """How many buckets there are."""
+        return sum(map(len, self._buckets.values()))
+
+    def check(self, name: str, key: str, count: int = 1) -> None:
+        """Take so many tokens, or as many as there can be; `LimitExceeded` where there are fewer."""
         if not self._enabled:
             return
         limit = RATE_LIMITS[name]
+        buckets = self._buckets[name]
+        key = key[:_MAX_KEY_LENGTH]
         now = self._clock.monotonic()
-        tokens, since = self._buckets.pop((name, key), (float(limit.burst), now))
+        wanted = min(count, limit.burst)
+        tokens, since = buckets.pop(key, (float(limit.burst), now))
         tokens = min(float(limit.burst), tokens + (now - since) * limit.per_second)
-        if tokens < 1:
-            self._buckets[name, key] = (tokens, now)
+        if tokens < wanted - _ROUNDING:
+            buckets[key] = (tokens, now)
             self._metrics.rate_limited.labels(name).inc()
-            raise LimitExceeded(name, math.ceil((1 - tokens) / limit.per_second * 1000))
-        self._buckets[name, key] = (tokens - 1, now)
-        while len(self._buckets) > _MAX_BUCKETS:
-            self._buckets.popitem(last=False)
+            raise LimitExceeded(name, math.ceil((wanted - tokens) / limit.per_second * 1000))
+        buckets[key] = (tokens - wanted, now)
+        if len(buckets) > MAX_KEYS:
+            buckets.popitem(last=False)
+
+    def check_address(self, name: str, address: str) -> None:
+        """`check` for where a request came from."""
+        if self._enabled:
+            self.check(name, _network_of(address))
+
+    def give_back(self, name: str, key: str) -> None:
+        """Give a token back that was taken for something that turned out to be harmless."""
+        bucket = self._buckets[name].get(key[:_MAX_KEY_LENGTH])
+        if bucket is not None:
+            tokens, since = bucket
+            self._buckets[name][key[:_MAX_KEY_LENGTH]] = (tokens + 1, since)
+
+
+@functools.lru_cache(4096)
+def _network_of(address: str) -> str:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if parsed.version == 4:
+        return address
+    return str(ipaddress.ip_network((parsed, _IPV6_NETWORK_BITS), strict=False))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from homeserver.errors import Forbidden, MatrixError, NotFound
 from homeserver.ids import MAX_ID_BYTES, UserId, is_localpart, is_user_id, localpart_of, server_name_of
@@ -20,6 +20,18 @@ if TYPE_CHECKING:
     from homeserver.storage.database import Database, Transaction
     from homeserver.storage.profiles import ProfileStore
 
+_ATTEMPTS = "login_account"
+
+
+class AttemptLimit(Protocol):
+    """Bounds how often somebody may try."""
+
+    def check(self, name: str, key: str) -> None:
+        """Count an attempt; `LimitExceeded` where there were too many."""
+
+    def give_back(self, name: str, key: str) -> None:
+        """The attempt was a good one, and does not count."""
+
 
 class Accounts:
     """The accounts of this server."""
@@ -36,6 +48,7 @@ class Accounts:
         devices: Devices,
         passwords: Passwords,
         membership: Membership,
+        attempts: AttemptLimit,
     ) -> None:
         self._server_name = server_name
         self._database = database
@@ -47,6 +60,7 @@ class Accounts:
         self._devices = devices
         self._passwords = passwords
         self._membership = membership
+        self._attempts = attempts
 
     def user_id(self, localpart: str) -> UserId:
         """The id of a user of this server."""
@@ -128,7 +142,11 @@ class Accounts:
         return await self._store.load_all()
 
     async def verify_password(self, user_id: UserId | None, password: str) -> UserId:
-        """The user, if the password is theirs; `Forbidden` otherwise, whatever the reason."""
+        """The user, if the password is theirs; `Forbidden` otherwise, whatever the reason.
+
+        `LimitExceeded` after too many wrong ones, whether or not there is such an account.
+        """
+        self._attempts.check(_ATTEMPTS, user_id or "")
         account = await self._store.get(user_id) if user_id is not None else None
         hashed = account.password_hash if account is not None else None
         right = await self._passwords.verify(password, hashed)
@@ -136,6 +154,7 @@ class Accounts:
             raise Forbidden("This account has been deactivated", errcode="M_USER_DEACTIVATED")
         if account is None or not right:
             raise Forbidden("Wrong user name or password")
+        self._attempts.give_back(_ATTEMPTS, account.user_id)
         return account.user_id
 
     async def set_password(

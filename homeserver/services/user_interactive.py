@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from homeserver.errors import InvalidParam, MatrixError, MissingParam
+from homeserver.errors import InvalidParam, LimitExceeded, MatrixError, MissingParam
 from homeserver.ids import UserId, random_string
 from homeserver.storage.user_interactive import UserInteractiveSession
 
@@ -169,6 +169,8 @@ class UserInteractive:
             return
         try:
             proved = await self._prove(stage, auth, user_id)
+        except LimitExceeded:
+            raise
         except MatrixError as error:
             raise self._challenge(session, flows, error) from error
         await self._complete(session, stage, proved)

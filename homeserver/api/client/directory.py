@@ -75,6 +75,7 @@ class DirectoryEndpoints:
 
     async def resolve(self, request: Request) -> Response:
         """`GET /directory/room/{roomAlias}`."""
+        self._context.authenticator.anyone(request)
         resolved = await self._context.directory.resolve(RoomAlias(request.path_parameters["roomAlias"]))
         return json_response({"room_id": resolved.room_id, "servers": resolved.servers})
 
@@ -82,6 +83,7 @@ class DirectoryEndpoints:
         """`PUT /directory/room/{roomAlias}`."""
         requester = await self._context.authenticator.requester(request)
         body = await request.parse(AliasBody)
+        self._context.rate_limits.check("aliases", requester.user_id)
         alias = RoomAlias(request.path_parameters["roomAlias"])
         await self._context.directory.create(requester, alias, RoomId(body.room_id))
         return json_response({})
@@ -89,6 +91,7 @@ class DirectoryEndpoints:
     async def delete(self, request: Request) -> Response:
         """`DELETE /directory/room/{roomAlias}`."""
         requester = await self._context.authenticator.requester(request)
+        self._context.rate_limits.check("aliases", requester.user_id)
         await self._context.directory.delete(requester, RoomAlias(request.path_parameters["roomAlias"]))
         return json_response({})
 
@@ -100,6 +103,7 @@ class DirectoryEndpoints:
 
     async def visibility(self, request: Request) -> Response:
         """`GET /directory/list/room/{roomId}`."""
+        self._context.authenticator.anyone(request)
         published = await self._context.directory.is_published(RoomId(request.path_parameters["roomId"]))
         return json_response({"visibility": "public" if published else "private"})
 
@@ -107,6 +111,7 @@ class DirectoryEndpoints:
         """`PUT /directory/list/room/{roomId}`."""
         requester = await self._context.authenticator.requester(request)
         body = await request.parse(VisibilityBody, allow_empty=True)
+        self._context.rate_limits.check("aliases", requester.user_id)
         room_id = RoomId(request.path_parameters["roomId"])
         await self._context.directory.publish(requester, room_id, published=body.visibility == "public")
         return json_response({})
@@ -160,7 +165,9 @@ class DirectoryEndpoints:
         return json_response(await self._context.room_summaries.hierarchy(room_id, requester.user_id, page))
 
     async def _check_may_list(self, request: Request) -> None:
-        if not self._context.settings.room_directory.public_without_login:
+        if self._context.settings.room_directory.public_without_login:
+            self._context.authenticator.anyone(request)
+        else:
             await self._context.authenticator.requester(request, allow_guest=True)
 
     def _check_own_server(self, request: Request) -> None:

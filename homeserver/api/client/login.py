@@ -65,7 +65,7 @@ class LoginEndpoints:
         """`POST /login`."""
         context = self._context
         body = await request.parse(LoginBody)
-        context.rate_limits.check("login_address", request.client_address)
+        context.rate_limits.check_address("login_address", request.client_address)
         if body.type == "m.login.password":
             user_id = await self._by_password(body)
         elif body.type == "m.login.token":
@@ -95,7 +95,6 @@ class LoginEndpoints:
         if not isinstance(name, str) or body.password is None:
             raise MissingParam("`identifier` or `password` is missing")
         user_id = self._context.accounts.local_user_id(name)
-        self._context.rate_limits.check("login_account", user_id or name)
         return await self._context.accounts.verify_password(user_id, body.password)
 
     async def get_token(self, request: Request) -> Response:
@@ -114,7 +113,7 @@ class LoginEndpoints:
     async def refresh(self, request: Request) -> Response:
         """`POST /refresh`."""
         body = await request.parse(RefreshBody)
-        self._context.rate_limits.check("login_address", request.client_address)
+        self._context.rate_limits.check_address("login_address", request.client_address)
         pair = await self._context.access_tokens.refresh(body.refresh_token)
         return json_response(
             {

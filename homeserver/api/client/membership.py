@@ -104,6 +104,7 @@ class MembershipEndpoints:
         """`POST /rooms/{roomId}/leave`."""
         requester = await self._context.authenticator.requester(request, allow_guest=True)
         body = await request.parse(ReasonBody, allow_empty=True)
+        self._context.rate_limits.check("membership", requester.user_id)
         await self._context.membership.leave(requester.user_id, _room(request), body.reason)
         return json_response({})
 
@@ -111,6 +112,7 @@ class MembershipEndpoints:
         """`POST /rooms/{roomId}/forget`."""
         requester = await self._context.authenticator.requester(request)
         await request.json(allow_empty=True)
+        self._context.rate_limits.check("membership", requester.user_id)
         await self._context.membership.forget(requester, _room(request))
         return json_response({})
 
@@ -118,6 +120,7 @@ class MembershipEndpoints:
         """`POST /rooms/{roomId}/kick`."""
         requester = await self._context.authenticator.requester(request)
         body = await request.parse(UserBody)
+        self._context.rate_limits.check("membership", requester.user_id)
         await self._context.membership.kick(requester, _room(request), body.user_id, body.reason)
         return json_response({})
 
@@ -125,6 +128,7 @@ class MembershipEndpoints:
         """`POST /rooms/{roomId}/ban`."""
         requester = await self._context.authenticator.requester(request)
         body = await request.parse(UserBody)
+        self._context.rate_limits.check("membership", requester.user_id)
         await self._context.membership.ban(requester, _room(request), body.user_id, body.reason)
         return json_response({})
 
@@ -132,6 +136,7 @@ class MembershipEndpoints:
         """`POST /rooms/{roomId}/unban`."""
         requester = await self._context.authenticator.requester(request)
         body = await request.parse(UserBody)
+        self._context.rate_limits.check("membership", requester.user_id)
         await self._context.membership.unban(requester, _room(request), body.user_id, body.reason)
         return json_response({})
 

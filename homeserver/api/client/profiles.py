@@ -35,10 +35,12 @@ class ProfileEndpoints:
 
     async def profile(self, request: Request) -> Response:
         """`GET /profile/{userId}`."""
+        self._context.authenticator.anyone(request)
         return json_response(await self._context.profiles.load(request.path_parameters["userId"]))
 
     async def get(self, request: Request) -> Response:
         """`GET /profile/{userId}/{keyName}`."""
+        self._context.authenticator.anyone(request)
         field = request.path_parameters["keyName"]
         return json_response(
             {field: await self._context.profiles.get(request.path_parameters["userId"], field)}
@@ -51,12 +53,14 @@ class ProfileEndpoints:
         body = await request.json()
         if field not in body:
             raise MissingParam(f"`{field}` is missing")
+        self._context.rate_limits.check("profile", requester.user_id)
         await self._context.profiles.set(requester, request.path_parameters["userId"], field, body[field])
         return json_response({})
 
     async def delete(self, request: Request) -> Response:
         """`DELETE /profile/{userId}/{keyName}`."""
         requester = await self._context.authenticator.requester(request, allow_guest=True)
+        self._context.rate_limits.check("profile", requester.user_id)
         await self._context.profiles.delete(
             requester, request.path_parameters["userId"], request.path_parameters["keyName"]
         )

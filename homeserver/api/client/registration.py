@@ -47,10 +47,10 @@ class RegistrationEndpoints:
         """`POST /register`."""
         context = self._context
         body = await request.json(allow_empty=True)
+        context.rate_limits.check_address("registration", request.client_address)
         kind = request.query.get_choice("kind", ("user", "guest"), "user")
         fields = parse(RegisterBody, body)
         if kind == "guest":
-            context.rate_limits.check("registration", request.client_address)
             user_id, device_id, pair = await context.registration.register_guest(
                 fields.initial_device_display_name
             )
@@ -60,7 +60,6 @@ class RegistrationEndpoints:
         flows = context.registration.flows
         if fields.username is not None:
             await context.accounts.check_available(fields.username.lower())
-        context.rate_limits.check("registration", request.client_address)
         proof = await context.user_interactive.require(
             operation="POST /register", user_id=None, body=body, flows=flows
         )
@@ -88,13 +87,13 @@ class RegistrationEndpoints:
         """`GET /register/available`."""
         if self._context.settings.registration.mode == "closed":
             raise Forbidden("Registration is closed on this server")
-        self._context.rate_limits.check("registration", request.client_address)
+        self._context.rate_limits.check_address("registration", request.client_address)
         await self._context.accounts.check_available(request.query.require("username").lower())
         return json_response({"available": True})
 
     async def validity(self, request: Request) -> Response:
         """`GET /register/m.login.registration_token/validity`."""
-        self._context.rate_limits.check("registration", request.client_address)
+        self._context.rate_limits.check_address("registration", request.client_address)
         token = request.query.require("token")
         if self._context.settings.registration.mode != "token":
             raise Forbidden("This server does not ask for registration tokens")

@@ -70,6 +70,8 @@ class RoomCreationEndpoints:
         if body.invite_3pid:
             raise Forbidden("This server invites by user id only", errcode="M_THREEPID_DENIED")
         self._context.rate_limits.check("room_creation", requester.user_id)
+        if body.invite:
+            self._context.rate_limits.check("invites", requester.user_id, len(body.invite))
         options = RoomOptions(
             preset=body.preset,
             public=body.visibility == "public",

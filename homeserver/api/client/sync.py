@@ -43,6 +43,8 @@ class SyncEndpoints:
             full_state=query.get_bool("full_state"),
             state_name=_state_name(query),
         )
+        if wanted.since is None:
+            context.rate_limits.check("initial_syncs", requester.user_id)
         await context.presence.sync_begins(requester.user_id, presence)
         try:
             if wanted.timeout_ms == 0 or wanted.since is None:
