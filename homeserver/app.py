@@ -45,6 +45,7 @@ from homeserver.services.presence import Presence
 from homeserver.services.profiles import Profiles
 from homeserver.services.receipts import Receipts
 from homeserver.services.registration import Registration
+from homeserver.services.relation_rules import RelationRules
 from homeserver.services.relations import Relations
 from homeserver.services.room_access import RoomAccessRules
 from homeserver.services.room_creation import RoomCreation
@@ -254,7 +255,14 @@ class Application:
                 history=history,
                 logins=logins,
                 membership=membership,
-                messages=Messages(reader, writer, directory),
+                messages=Messages(
+                    reader,
+                    writer,
+                    membership,
+                    directory,
+                    RelationRules(events, relation_store, numbers),
+                    transaction_ids,
+                ),
                 presence=self._presence,
                 profiles=profiles,
                 receipts=Receipts(database, clock, receipt_store, account_data_store, highlights, reader),

@@ -111,6 +111,9 @@ def check(method: str, path: str, status: int, body: Any) -> None:
     if validator is None:
         return
     for error in validator.iter_errors(body):
+        if error.message.endswith("listed in the 'oneOf' keyword") and "more than one" in error.message:
+            # The specification's own alternatives overlap.
+            continue
         where = "/".join(str(part) for part in error.instance_path)
         message = f"{method} {path} {status}: {where or 'the answer'}: {error.message[:500]}"
         raise AssertionError(message)

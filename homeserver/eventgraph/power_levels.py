@@ -79,6 +79,16 @@ class PowerLevels:
         level = read_level(self.version, self._users.get(user_id))
         return self._users_default if level is None else level
 
+    @property
+    def users_default(self) -> int:
+        """The power level of whom nobody names."""
+        return self._users_default if self._content is not None else 0
+
+    @property
+    def named_users(self) -> list[str]:
+        """The users with a level of their own: those whom the event names, and the creators."""
+        return [*self._creators, *self._users, *([self._creator] if self._creator is not None else [])]
+
     def required_for(self, action: str) -> int:
         """The level for `ban`, `kick`, `redact` or `invite`."""
         return self._level(action)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,9 +55,11 @@ class Memberships:
         for row in rows:
             rooms = self._rooms_of.get(row.user_id)
             if rooms is not None:
-                self._cached += row.room_id not in rooms
+                known = rooms.get(row.room_id)
+                self._cached += known is None
+                stays = known is not None and known.forgotten and row.membership in ("leave", "ban")
                 # A new dict: whoever holds the old one goes on with what was true when they asked.
-                self._rooms_of[row.user_id] = {**rooms, row.room_id: row}
+                self._rooms_of[row.user_id] = {**rooms, row.room_id: replace(row, forgotten=stays)}
 
     def invalidate(self, user_id: UserId) -> None:
         """Read a user's memberships anew: another process changed them."""

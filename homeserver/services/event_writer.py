@@ -209,6 +209,9 @@ class EventWriter:
     async def _prepare(self, room: LiveRoom, head: Head, new: NewEvent) -> tuple[PreparedEvent, Head]:
         """Build one event on a head, authorise it, and say what the head is after it."""
         version = room.version
+        if new.type == "m.room.create" and head.extremities:
+            message = "A room has one create event"
+            raise Forbidden(message)
         try:
             auth_keys = auth_types_for(
                 version, type=new.type, state_key=new.state_key, sender=new.sender, content=new.content

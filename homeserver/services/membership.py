@@ -11,7 +11,7 @@ from homeserver.services.event_writer import NewEvent
 
 if TYPE_CHECKING:
     from homeserver.eventgraph.event import Event, StateKey
-    from homeserver.ids import ServerName
+    from homeserver.ids import EventId, ServerName
     from homeserver.rooms.memberships import Memberships
     from homeserver.rooms.reader import RoomReader
     from homeserver.services.directory import Directory
@@ -65,15 +65,34 @@ class Membership:
         row = await self._rooms.membership(room_id, user_id)
         if row is not None and row.membership == "join":
             return
-        state = await self._rooms.state_entries(room_id, [_JOIN_RULES, _GUEST_ACCESS])
-        if requester.is_guest and not _guests_can_join(state):
-            raise Forbidden("Guests may not join this room", errcode="M_GUEST_ACCESS_FORBIDDEN")
+        state = await self._joinable_state(requester, room_id)
         joined = {**content, **await self._profiles.member_content(user_id), "membership": "join"}
-        if row is None or row.membership not in ("invite", "join"):
-            authoriser = await self._authoriser(requester, room_id, state)
-            if authoriser is not None:
-                joined["join_authorised_via_users_server"] = authoriser
-        await self._writer.write(room_id, NewEvent("m.room.member", joined, user_id, state_key=user_id))
+        if row is None or row.membership != "invite":
+            joined |= await self._authorisation(requester, room_id, state)
+        await self._write(user_id, room_id, user_id, joined)
+
+    async def set(
+        self, requester: Requester, room_id: RoomId, state_key: str, content: dict[str, Any]
+    ) -> EventId:
+        """Set a member event by hand; whoever comes in that way needs what they need by the front door."""
+        user_id = requester.user_id
+        membership = content.get("membership")
+        if not isinstance(membership, str):
+            raise BadJson("`membership` is missing")
+        if not is_user_id(state_key):
+            raise BadJson("The state key of a member event is a user id")
+        target = UserId(state_key)
+        if membership == "invite":
+            await self.check_invitee(target)
+        if membership == "join" and target == user_id:
+            content = {k: v for k, v in content.items() if k != "join_authorised_via_users_server"}
+            row = await self._rooms.membership(room_id, user_id)
+            before = row.membership if row is not None else "leave"
+            if before != "join":
+                state = await self._joinable_state(requester, room_id)
+                if before != "invite":
+                    content |= await self._authorisation(requester, room_id, state)
+        return await self._write(user_id, room_id, target, content)
 
     async def knock(self, requester: Requester, room_id: RoomId, reason: str | None) -> None:
         """Ask to be let in."""
@@ -166,8 +185,17 @@ class Membership:
 
     # -- parts -----------------------------------------------------------------------------------------
 
-    async def _write(self, sender: UserId, room_id: RoomId, target: UserId, content: dict[str, Any]) -> None:
-        await self._writer.write(room_id, NewEvent("m.room.member", content, sender, state_key=target))
+    async def _write(
+        self, sender: UserId, room_id: RoomId, target: UserId, content: dict[str, Any]
+    ) -> EventId:
+        return await self._writer.write(room_id, NewEvent("m.room.member", content, sender, state_key=target))
+
+    async def _joinable_state(self, requester: Requester, room_id: RoomId) -> dict[StateKey, Event]:
+        """The state that decides about joining; `Forbidden` for guests where they may not join."""
+        state = await self._rooms.state_entries(room_id, [_JOIN_RULES, _GUEST_ACCESS])
+        if requester.is_guest and not _guests_can_join(state):
+            raise Forbidden("Guests may not join this room", errcode="M_GUEST_ACCESS_FORBIDDEN")
+        return state
 
     async def _target(self, requester: Requester, room_id: RoomId, user_id: str) -> str:
         """The membership of somebody whom a member wants to kick, ban or unban."""
@@ -182,24 +210,37 @@ class Membership:
         if row is None or row.membership != "join":
             raise Forbidden("You are not in this room")
 
-    async def _authoriser(
+    async def _authorisation(
         self, requester: Requester, room_id: RoomId, state: dict[StateKey, Event]
-    ) -> UserId | None:
-        """Who lets the user into a restricted room, where they may come in without an invite."""
+    ) -> dict[str, Any]:
+        """What a member event says of who lets the user into a restricted room without an invite."""
         version = await self._rooms.version(room_id)
         rule = join_rule_of(state)
         restricted = (rule == "restricted" and version.has_restricted_join) or (
             rule == "knock_restricted" and version.has_knock_restricted_join
         )
         if not restricted:
-            return None
+            return {}
         if not await self.meets_condition(requester.user_id, state[_JOIN_RULES]):
             raise Forbidden("You are in none of the rooms whose members may join this room")
+        return {"join_authorised_via_users_server": await self._authoriser(room_id)}
+
+    async def _authoriser(self, room_id: RoomId) -> UserId:
+        """A member of this server who may invite, looked for without going through all the members first."""
         levels = await self._rooms.power_levels(room_id)
         required = levels.required_for("invite")
-        for user_id in await self._rooms.members(room_id):
-            if server_name_of(user_id) == self._server_name and levels.user_level(user_id) >= required:
-                return user_id
+        for name in levels.named_users:
+            if server_name_of(name) == self._server_name and levels.user_level(name) >= required:
+                row = await self._rooms.membership(room_id, UserId(name))
+                if row is not None and row.membership == "join":
+                    return row.user_id
+        if levels.users_default >= required:
+            room_nid = await self._rooms.room_nid(room_id)
+            # Those with less than the default are named: one more than them is enough.
+            most = len(levels.named_users) + 1
+            for user_id in await self._store.load_local_members(room_nid, self._server_name, most):
+                if levels.user_level(user_id) >= required:
+                    return user_id
         raise Forbidden("Nobody of this server may let you in", errcode="M_UNABLE_TO_GRANT_JOIN")
 
     async def meets_condition(self, user_id: UserId, join_rules: Event) -> bool:
@@ -224,13 +265,3 @@ def _with_reason(content: dict[str, Any], reason: str | None) -> dict[str, Any]:
     if reason is not None:
         content["reason"] = reason
     return content
-
-
-def check_member_event(requester: Requester, state_key: str, content: dict[str, Any]) -> None:
-    """Refuse what nobody may put into a member event by hand; raises `BadJson` or `Forbidden`."""
-    if not isinstance(content.get("membership"), str):
-        raise BadJson("`membership` is missing")
-    if not is_user_id(state_key):
-        raise BadJson("The state key of a member event is a user id")
-    if "join_authorised_via_users_server" in content and state_key == requester.user_id:
-        raise Forbidden("Join this room by the endpoint for that")

@@ -11,6 +11,7 @@ from homeserver.storage.announcements import Topic
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from homeserver.ids import ServerName
     from homeserver.storage.database import Database, Transaction
 
 
@@ -67,7 +68,10 @@ class MembershipStore:
             "INSERT INTO memberships (user_id, room_nid, membership, event_nid, stream_id, sender, forgotten)"
             " VALUES ($1, $2, $3, $4, $5, $6, 0) ON CONFLICT (user_id, room_nid) DO UPDATE SET"
             " membership = excluded.membership, event_nid = excluded.event_nid,"
-            " stream_id = excluded.stream_id, sender = excluded.sender, forgotten = 0",
+            " stream_id = excluded.stream_id, sender = excluded.sender,"
+            # "... will never appear in /sync until the user re-joins, is re-invited, or knocks."
+            " forgotten = CASE WHEN excluded.membership IN ('leave', 'ban') THEN memberships.forgotten"
+            " ELSE 0 END",
             [
                 (row.user_id, row.room_nid, row.membership, row.event_nid, row.stream_id, row.sender)
                 for row in latest
@@ -82,7 +86,10 @@ class MembershipStore:
     async def forget(self, transaction: Transaction, user_id: UserId, room_nid: int) -> None:
         """Mark a left room as forgotten by the user."""
         await transaction.execute(
-            "UPDATE memberships SET forgotten = 1 WHERE user_id = $1 AND room_nid = $2", user_id, room_nid
+            "UPDATE memberships SET forgotten = 1"
+            " WHERE user_id = $1 AND room_nid = $2 AND membership IN ('leave', 'ban')",
+            user_id,
+            room_nid,
         )
         await transaction.next_position()
         transaction.announce(Topic.MEMBERSHIP, user_id)
@@ -118,6 +125,17 @@ class MembershipStore:
             room_nid,
             list(memberships),
             but,
+            limit,
+        )
+        return [UserId(row[0]) for row in rows]
+
+    async def load_local_members(self, room_nid: int, server_name: ServerName, limit: int) -> list[UserId]:
+        """The first `limit` joined members of a room that are of a server, oldest change first."""
+        rows = await self._database.fetch_all(
+            "SELECT user_id FROM memberships WHERE room_nid = $1 AND membership = 'join' AND user_id LIKE $2"
+            " ORDER BY stream_id LIMIT $3",
+            room_nid,
+            f"%:{server_name}",
             limit,
         )
         return [UserId(row[0]) for row in rows]

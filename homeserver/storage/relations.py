@@ -79,6 +79,20 @@ class RelationStore:
         )
         return [_read(row) for row in rows]
 
+    async def load_sent(
+        self, relates_to: EventId, relation_type: str, event_type: str, sender_nid: int
+    ) -> list[int]:
+        """The numbers of the events by which a user has related to an event."""
+        rows = await self._database.fetch_all(
+            "SELECT event_nid FROM relations WHERE relates_to = $1 AND relation_type = $2 AND event_type = $3"
+            " AND sender_nid = $4",
+            relates_to,
+            relation_type,
+            event_type,
+            sender_nid,
+        )
+        return [row[0] for row in rows]
+
     async def load_page(
         self,
         relates_to: Iterable[EventId],

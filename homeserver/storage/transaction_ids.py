@@ -35,6 +35,15 @@ class TransactionIdStore:
         )
         return {key: EventId(event_id) for key, event_id in rows}
 
+    async def get(self, key: int) -> EventId | None:
+        """The event that a transaction id made."""
+        event_id = await self._database.fetch_value(
+            "SELECT e.event_id FROM transaction_ids t JOIN events e ON e.event_nid = t.event_nid"
+            " WHERE t.transaction_key = $1",
+            key,
+        )
+        return EventId(event_id) if event_id is not None else None
+
     async def insert(self, transaction: Transaction, rows: Sequence[tuple[int, int, int]]) -> None:
         """Remember rows of (transaction key, event number, time in ms)."""
         await transaction.execute_many(

@@ -69,7 +69,7 @@ class EventEndpoints:
     async def set_state(self, request: Request) -> Response:
         """`PUT /rooms/{roomId}/state/{eventType}/{stateKey}`; without a state key it is empty."""
         context = self._context
-        requester = await context.authenticator.requester(request)
+        requester = await context.authenticator.requester(request, allow_guest=True)
         content = await request.json()
         context.rate_limits.check("messages", requester.user_id)
         parameters = request.path_parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from homeserver.errors import Forbidden
-from homeserver.http.request import Body
+from homeserver.http.request import Body, parse
 from homeserver.http.response import json_response
 from homeserver.http.routing import Route, client
 from homeserver.ids import RoomId
@@ -33,15 +33,6 @@ class UserBody(ReasonBody):
     """The body of what is done to somebody."""
 
     user_id: str
-
-
-class InviteBody(ReasonBody):
-    """The body of `POST /rooms/{roomId}/invite`."""
-
-    user_id: str | None = None
-    id_server: str | None = None
-    medium: str | None = None
-    address: str | None = None
 
 
 class MembershipEndpoints:
@@ -92,12 +83,12 @@ class MembershipEndpoints:
     async def invite(self, request: Request) -> Response:
         """`POST /rooms/{roomId}/invite`."""
         requester = await self._context.authenticator.requester(request)
-        body = await request.parse(InviteBody)
-        if body.user_id is None and body.address is not None:
+        content = await request.json()
+        if "user_id" not in content and "address" in content:
             raise Forbidden("This server invites by user id only", errcode="M_THREEPID_DENIED")
-        user = UserBody.model_validate({"user_id": body.user_id or "", "reason": body.reason})
+        body = parse(UserBody, content)
         self._context.rate_limits.check("invites", requester.user_id)
-        await self._context.membership.invite(requester, _room(request), user.user_id, user.reason)
+        await self._context.membership.invite(requester, _room(request), body.user_id, body.reason)
         return json_response({})
 
     async def leave(self, request: Request) -> Response:
