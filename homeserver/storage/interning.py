@@ -39,15 +39,16 @@ class NumberStore:
                 await transaction.execute_many(
                     "INSERT INTO user_numbers (user_nid, user_id) VALUES ($1, $2)", new
                 )
-            # Only what is committed may be remembered: a new number is read again the next time.
-            _remember(self._users, found)
-            numbers.update(found)
-            numbers.update({user_id: user_nid for user_nid, user_id in new})
+            given = {**found, **{user_id: user_nid for user_nid, user_id in new}}
+            # Not before: what was found may have been given in this transaction, which may yet be taken back.
+            transaction.after_commit(lambda: _remember(self._users, given))
+            numbers.update(given)
         return numbers
 
     async def number_keys(self, transaction: Transaction, keys: Iterable[StateKey]) -> dict[StateKey, int]:
         """The numbers of these state keys, given now to those that have none."""
         numbers, missing = _split(self._keys, keys)
+        given: dict[StateKey, int] = {}
         for key in missing:
             key_nid = await transaction.fetch_value(
                 "SELECT key_nid FROM state_keys WHERE type = $1 AND state_key = $2", *key
@@ -57,10 +58,10 @@ class NumberStore:
                 await transaction.execute(
                     "INSERT INTO state_keys (key_nid, type, state_key) VALUES ($1, $2, $3)", key_nid, *key
                 )
-            else:
-                _remember(self._keys, {key: key_nid})
-            numbers[key] = key_nid
-        return numbers
+            given[key] = key_nid
+        if given:
+            transaction.after_commit(lambda: _remember(self._keys, given))
+        return {**numbers, **given}
 
     async def user_number(self, user_id: str) -> int | None:
         """The number of a user, if they ever had one."""

@@ -19,7 +19,7 @@ import asyncpg
 
 from homeserver.storage.announcements import Announcement
 from homeserver.storage.database import Database, Reader, Row, Transaction
-from homeserver.storage.dialect import schema_for_postgres
+from homeserver.storage.dialect import arguments_for_postgres, schema_for_postgres
 from homeserver.storage.errors import DatabaseRefused, DatabaseUnavailable
 from homeserver.storage.migrations import MIGRATIONS
 from homeserver.storage.postgres_connection import LOST, answer, connect, create_reader_pool, unavailable
@@ -50,7 +50,8 @@ class _PostgresReader(Reader):
         self._connection = connection
 
     async def fetch_all(self, sql: str, *arguments: Any) -> list[Row]:
-        records = await answer(self._connection, sql, self._connection.fetch(sql, *arguments))
+        question = self._connection.fetch(sql, *arguments_for_postgres(arguments))
+        records = await answer(self._connection, sql, question)
         return [tuple(record) for record in records]
 
 
@@ -67,7 +68,8 @@ class _PostgresTransaction(Transaction):
         return await self._reader.fetch_all(sql, *arguments)
 
     async def execute(self, sql: str, *arguments: Any) -> int:
-        tag = await answer(self.connection, sql, self.connection.execute(sql, *arguments))
+        question = self.connection.execute(sql, *arguments_for_postgres(arguments))
+        tag = await answer(self.connection, sql, question)
         # "INSERT 0 3", "UPDATE 3", "CREATE TABLE"
         changed = tag.rpartition(" ")[2]
         return int(changed) if changed.isdecimal() else 0
@@ -277,7 +279,10 @@ class PostgresDatabase(Database):
 
 def _refusal(url: str, error: Exception) -> DatabaseRefused:
     # The address without the password.
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return DatabaseRefused("this is not an address: write postgresql://user:password@host/name")
     return DatabaseRefused(
         f"the database {parts.path.lstrip('/')} on {parts.hostname or 'this machine'} cannot be used: {error}"
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 import structlog
 
+from homeserver.storage.dialect import escape_text, unescape_text
 from homeserver.storage.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
@@ -33,30 +33,9 @@ LOST = (
 )
 """What is raised when a connection cannot be made, or gets lost."""
 
-# PostgreSQL stores no U+0000, which JSON strings may hold. A noncharacter takes its place, itself escaped.
-_ESCAPE = "\ufdd0"
-_ESCAPED = {"\x00": _ESCAPE + "0", _ESCAPE: _ESCAPE + "1"}
-_UNESCAPED = {escaped: character for character, escaped in _ESCAPED.items()}
-_TO_ESCAPE = re.compile(f"[\x00{_ESCAPE}]")
-_TO_UNESCAPE = re.compile(f"{_ESCAPE}[01]")
-
 T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
-
-
-def escape_text(text: str) -> str:
-    """A string as PostgreSQL can store it."""
-    if "\x00" in text or _ESCAPE in text:
-        return _TO_ESCAPE.sub(lambda match: _ESCAPED[match[0]], text)
-    return text
-
-
-def unescape_text(text: str) -> str:
-    """The string that was stored."""
-    if _ESCAPE in text:
-        return _TO_UNESCAPE.sub(lambda match: _UNESCAPED[match[0]], text)
-    return text
 
 
 def unavailable(error: BaseException) -> DatabaseUnavailable:

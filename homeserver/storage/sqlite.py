@@ -181,9 +181,10 @@ class SqliteDatabase(Database):
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Reader]:
         async with self._reader() as connection:
-            # SQLite takes the snapshot at the first question after BEGIN.
-            await connection.run([_BEGIN_READING])
             try:
+                # SQLite takes the snapshot at the first question after BEGIN. Even where the caller is cancelled
+                # here, BEGIN is on its way.
+                await connection.run([_BEGIN_READING])
                 yield _SqliteReader(connection)
             finally:
                 await connection.roll_back()
