@@ -19,7 +19,6 @@ from homeserver.storage.group_commit import Failure, GroupCommit, outcome_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
-    from contextlib import AbstractAsyncContextManager
 
     from homeserver.clock import Clock
     from homeserver.storage.announcements import Announcement, Topic
@@ -122,10 +121,6 @@ class Database(Reader):
         self._check_usable()
         result: T = await self._group_commit.submit(work)
         return result
-
-    @abstractmethod
-    def snapshot(self) -> AbstractAsyncContextManager[Reader]:
-        """Several questions that are answered from the same moment: `async with database.snapshot() as reader`."""
 
     @abstractmethod
     async def table_names(self) -> set[str]:

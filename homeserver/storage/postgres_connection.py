@@ -30,6 +30,8 @@ LOST = (
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
     asyncpg.IdleInTransactionSessionTimeoutError,
+    # Raised by the first question after PostgreSQL has said that it ends the connection.
+    asyncpg.InternalClientError,
 )
 """What is raised when a connection cannot be made, or gets lost."""
 

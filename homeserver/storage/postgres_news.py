@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 CHANNEL = "restante_log"
 _POLL_SECONDS = 3.0
 _RECONNECT_SECONDS = 1.0
+# Who commits waits for who listens: a connection that stands still is given up.
+_PATIENCE_SECONDS = 10.0
 _KEPT_MS = 3_600_000
 _PRUNE_SECONDS = 600.0
 _TOPICS = {topic.value: topic for topic in Topic}
@@ -122,8 +124,9 @@ class News:
         while not connection.is_closed():
             # Cleared before reading: what comes while we read wakes us again.
             self._wake.clear()
-            await self._hear(connection)
-            await self._prune(connection)
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await self._hear(connection)
+                await self._prune(connection)
             try:
                 async with asyncio.timeout(_POLL_SECONDS):
                     await self._wake.wait()

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from homeserver.storage.migrations.migration import Migration
 
 _READERS = 4
+_OPEN_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+_OWNER_ONLY = 0o600
 _OLDEST = (3, 37, 0)
 """The first SQLite with STRICT tables."""
 _COMMON_PRAGMAS = (
@@ -47,7 +49,6 @@ _WRITER_PRAGMAS = (
 _READER_PRAGMAS = ("query_only = ON", "cache_size = -4096", *_COMMON_PRAGMAS)
 
 _BEGIN = Statement(Kind.EXECUTE, "BEGIN IMMEDIATE")
-_BEGIN_READING = Statement(Kind.EXECUTE, "BEGIN")
 _COMMIT = Statement(Kind.EXECUTE, "COMMIT")
 _TABLE_NAMES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
 _SCHEMA = SchemaDialect(_TABLE_NAMES, schema_for_sqlite, lambda migration: migration.sqlite_only)
@@ -137,8 +138,10 @@ class SqliteDatabase(Database):
         lock = _lock(path)
         location = _location(path)
         try:
+            # Made here, for the owner only: it holds what people write, and SQLite would let everybody read it.
+            os.close(os.open(path, _OPEN_FLAGS, _OWNER_ONLY))
             writer = await SqliteConnection.open(location, _WRITER_PRAGMAS)
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             os.close(lock)
             raise _refusal(path, error) from error
         database = cls(clock, writer, lock)
@@ -177,17 +180,6 @@ class SqliteDatabase(Database):
     async def fetch_all(self, sql: str, *arguments: Any) -> list[Row]:
         async with self._reader() as connection:
             return await _SqliteReader(connection).fetch_all(sql, *arguments)
-
-    @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[Reader]:
-        async with self._reader() as connection:
-            try:
-                # SQLite takes the snapshot at the first question after BEGIN. Even where the caller is cancelled
-                # here, BEGIN is on its way.
-                await connection.run([_BEGIN_READING])
-                yield _SqliteReader(connection)
-            finally:
-                await connection.roll_back()
 
     async def table_names(self) -> set[str]:
         return {name for (name,) in await self.fetch_all(_TABLE_NAMES)}
@@ -244,7 +236,7 @@ def _lock(path: Path) -> int:
     """Keep other processes out for as long as the returned file is open; it is closed with the process."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(f"{path}.lock", _OPEN_FLAGS, _OWNER_ONLY)
     except OSError as error:
         raise _refusal(path, error) from error
     try:

@@ -1,4 +1,4 @@
-"""Readers see one moment each, wait for no writer, and leave their connection as they found it."""
+"""Readers wait for no writer, and leave their connection as they found it."""
 
 from __future__ import annotations
 
@@ -22,16 +22,6 @@ async def put(transaction: Transaction) -> None:
     transaction.announce(Topic.PROFILE, "somebody")
 
 
-async def test_a_snapshot_does_not_change_while_others_write(database: Database) -> None:
-    await database.write(put)
-    async with database.snapshot() as reader:
-        assert await reader.fetch_value(COUNT) == 1
-        await database.write(put)
-        assert await reader.fetch_value(COUNT) == 1
-        assert await database.fetch_value(COUNT) == 2
-    assert await database.fetch_value(COUNT) == 2
-
-
 async def test_reading_waits_for_no_writer(database: Database) -> None:
     written, read = asyncio.Event(), asyncio.Event()
 
@@ -53,9 +43,8 @@ async def test_nobody_reads_what_was_true_long_ago_because_others_were_cancelled
     chance = random.Random(7)
 
     async def look() -> None:
-        async with database.snapshot() as reader:
-            await reader.fetch_value(COUNT)
-            await reader.fetch_value(COUNT)
+        await database.fetch_value(COUNT)
+        await database.fetch_value(COUNT)
 
     for _ in range(60):
         tasks = [asyncio.create_task(look()) for _ in range(8)]

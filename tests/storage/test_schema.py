@@ -198,3 +198,16 @@ async def test_a_relative_address_is_relative_to_the_directory(tmp_path: Path) -
     database = await open_database("sqlite:///down/here.db", "example.org", Clock(), directory=tmp_path)
     await database.close()
     assert (tmp_path / "down" / "here.db").is_file()
+
+
+async def test_a_sqlite_file_is_for_its_owner_only(tmp_path: Path) -> None:
+    database = await opened(f"sqlite:///{tmp_path}/restante.db")
+    await database.write(lambda t: t.next_position())
+    modes = _modes(tmp_path)
+    await database.close()
+    assert "restante.db-wal" in modes
+    assert set(modes.values()) == {0o600}
+
+
+def _modes(directory: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mode & 0o777 for path in directory.iterdir()}
