@@ -183,10 +183,10 @@ async def test_a_process_that_missed_what_was_pruned_says_so_and_writes_no_more(
     one, other = processes
     await one.announce("heard")
     await other.hears(1)
-    # As if it had stood still: the announcements went away behind its back.
-    other.database.position = 0
     name = await one.database.fetch_value("SELECT current_database()")
     await postgresql.execute("UPDATE log_position SET pruned_upto = position", str(name))
+    # As if it had stood still while the announcements went away.
+    other.database.position = 0
     with pytest.raises(DatabaseUnavailable, match="must be restarted"):
         await other.announce("late")
     await one.announce("good")
