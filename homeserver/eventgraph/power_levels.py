@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,9 @@ _DEFAULTS = {
     "state_default": 50,
     "users_default": 0,
 }
-_TEXT_LEVEL = re.compile(r"\s*[+-]?[0-9]{1,16}\s*")
+_TEXT_LEVEL = re.compile(r"\s*[+-]?[0-9]+\s*")
+# Python reads no longer ones; no event of good will comes near.
+_MAX_DIGITS = 4_000
 
 
 def read_level(version: RoomVersion, value: Any) -> int | None:
@@ -33,9 +36,9 @@ def read_level(version: RoomVersion, value: Any) -> int | None:
         return value
     if version.power_levels_are_integers:
         return None
-    if isinstance(value, str) and _TEXT_LEVEL.fullmatch(value):
+    if isinstance(value, str) and len(value) <= _MAX_DIGITS and _TEXT_LEVEL.fullmatch(value):
         return int(value)
-    if isinstance(value, float) and value == value and abs(value) < 2**53:  # noqa: PLR0124
+    if isinstance(value, float) and math.isfinite(value):
         return int(value)
     return None
 
@@ -98,8 +101,6 @@ class PowerLevels:
         level = read_level(self.version, self._event_levels.get(event_type))
         if level is not None:
             return level
-        if self._content is None:
-            return 0
         return self._level("state_default" if is_state else "events_default")
 
     def notification_level(self, key: str) -> int:

@@ -1,0 +1,138 @@
+"""State resolution: the cases of the specification and of MSC4297, and what holds for all of them."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+
+from homeserver.eventgraph.room_versions import ROOM_VERSIONS
+from tests.eventgraph.rooms import (
+    ALICE,
+    BOB,
+    CHARLIE,
+    JOIN_RULES,
+    POWER_LEVELS,
+    Room,
+    member,
+    public_room,
+)
+
+VERSIONS = list(ROOM_VERSIONS)
+V2_AND_LATER = VERSIONS[1:]
+TOPIC = ("m.room.topic", "")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_states_that_agree_need_no_resolution(version):
+    room = public_room(version, BOB)
+    state = room.state_after[room.newest().event_id]
+    assert room.resolve([state]) == state
+    assert room.resolve([state, state, state]) == state
+    assert room.questions == []
+
+
+@pytest.mark.parametrize("version", V2_AND_LATER)
+def test_a_ban_wins_over_what_the_banned_user_does_meanwhile(version):
+    room = public_room(version, BOB, users={BOB: 50})
+    fork = room.newest()
+    ban = room.set_member(ALICE, BOB, "ban", prev=[fork])
+    topic = room.set_topic(BOB, "Bob was here", prev=[fork])
+    state = room.state_before([ban, topic])
+    assert state[member(BOB)] == ban.event_id
+    assert TOPIC not in state
+
+
+def test_version_1_keeps_a_state_that_only_one_side_has():
+    room = public_room("1", BOB, users={BOB: 50})
+    fork = room.newest()
+    ban = room.set_member(ALICE, BOB, "ban", prev=[fork])
+    topic = room.set_topic(BOB, "Bob was here", prev=[fork])
+    state = room.state_before([ban, topic])
+    assert state[member(BOB)] == ban.event_id
+    assert state[TOPIC] == topic.event_id
+
+
+@pytest.mark.parametrize("version", V2_AND_LATER)
+def test_of_two_changes_of_power_levels_that_of_the_more_powerful_user_comes_first(version):
+    room = public_room(version, BOB, CHARLIE, users={BOB: 50, CHARLIE: 10})
+    fork = room.newest()
+    users = dict(room.events[room.state_after[fork.event_id][POWER_LEVELS]].content["users"])
+    demotion = room.set_levels(ALICE, {"users": {**users, BOB: 0}}, prev=[fork])
+    revolt = room.set_levels(BOB, {"users": {**users, CHARLIE: 0}}, prev=[fork], ts=1)
+    assert not revolt.rejected
+    assert room.state_before([demotion, revolt])[POWER_LEVELS] == demotion.event_id
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_of_two_topics_one_is_taken_whatever_the_order_of_the_branches(version):
+    room = public_room(version, BOB, users={BOB: 50})
+    fork = room.newest()
+    tips = [
+        room.set_topic(ALICE, "one", prev=[fork]),
+        room.set_topic(BOB, "two", prev=[fork]),
+        room.set_topic(ALICE, "three", prev=[fork]),
+    ]
+    results = {room.state_before(order)[TOPIC] for order in permutations(tips) if room.state_before(order)}
+    assert len(results) == 1
+    assert results < {tip.event_id for tip in tips}
+
+
+@pytest.mark.parametrize("version", V2_AND_LATER)
+def test_topics_on_newer_power_levels_come_later_and_then_the_later_topic(version):
+    room = public_room(version, BOB, users={BOB: 50})
+    fork = room.newest()
+    users = dict(room.events[room.state_after[fork.event_id][POWER_LEVELS]].content["users"])
+    levels = room.set_levels(ALICE, {"users": {**users, CHARLIE: 1}}, prev=[fork])
+    on_new_levels = room.set_topic(ALICE, "on the new levels", prev=[levels], ts=1)
+    on_old_levels = room.set_topic(BOB, "on the old ones, and later", prev=[fork], ts=10**6)
+    assert room.state_before([on_new_levels, on_old_levels])[TOPIC] == on_new_levels.event_id
+    later = room.set_topic(BOB, "later", prev=[fork], ts=2 * 10**6)
+    assert room.state_before([on_old_levels, later])[TOPIC] == later.event_id
+
+
+def _problem_a(version: str) -> tuple[Room, list, str]:
+    """Alice sets two join rules and leaves; one state, got from another server, has the older join rules."""
+    room = public_room(version, BOB, users={BOB: 100})
+    old = room.state_after[room.newest().event_id][JOIN_RULES]
+    new = room.set_join_rule(ALICE, "invite")
+    room.set_member(ALICE, ALICE, "leave")
+    fork = room.newest()
+    state = room.state_after[fork.event_id]
+    outdated = {**state, JOIN_RULES: old}
+    return room, [state, outdated], new.event_id
+
+
+def test_msc4297_problem_a_loses_the_join_rules_before_version_12():
+    room, states, _ = _problem_a("11")
+    assert JOIN_RULES not in room.resolve(states)
+
+
+def test_msc4297_problem_a_keeps_the_join_rules_in_version_12():
+    room, states, newest = _problem_a("12")
+    assert room.resolve(states)[JOIN_RULES] == newest
+
+
+def _problem_b(version: str) -> tuple[Room, list, str]:
+    """Alice promotes Bob, Bob promotes Charlie; one state, got from another server, has the first power levels."""
+    room = public_room(version, BOB, CHARLIE)
+    old = room.state_after[room.newest().event_id][POWER_LEVELS]
+    users = dict(room.events[old].content["users"])
+    room.set_levels(ALICE, {"users": {**users, BOB: 50}})
+    newest = room.set_levels(BOB, {"users": {**users, BOB: 50, CHARLIE: 50}})
+    # On both sides something cites the newest levels, so that these are in both auth chains.
+    one = room.set_member(BOB, BOB, "join")
+    other = room.set_member(CHARLIE, CHARLIE, "join", prev=[newest])
+    states = [room.state_after[one.event_id], {**room.state_after[other.event_id], POWER_LEVELS: old}]
+    assert not room.why_rejected
+    return room, states, newest.event_id
+
+
+def test_msc4297_problem_b_loses_charlies_promotion_before_version_12():
+    room, states, newest = _problem_b("11")
+    assert room.resolve(states)[POWER_LEVELS] != newest
+
+
+def test_msc4297_problem_b_keeps_charlies_promotion_in_version_12():
+    room, states, newest = _problem_b("12")
+    assert room.resolve(states)[POWER_LEVELS] == newest
