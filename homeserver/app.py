@@ -49,6 +49,7 @@ from homeserver.services.relation_rules import RelationRules
 from homeserver.services.relations import Relations
 from homeserver.services.room_access import RoomAccessRules
 from homeserver.services.room_creation import RoomCreation
+from homeserver.services.room_state import RoomState
 from homeserver.services.room_summaries import RoomSummaries
 from homeserver.services.room_upgrades import RoomUpgrades
 from homeserver.services.typing import Typing
@@ -144,7 +145,7 @@ class Application:
         tokens = Tokens(bytes(key.private), database.epoch)
         self._ignored = ignored = IgnoredUsers(account_data_store)
         visibility = HistoryVisibility(memberships, membership_store, state, events, numbers)
-        aggregations = Aggregations(relation_store, events, numbers, ignored)
+        aggregations = Aggregations(relation_store, events, numbers, visibility, ignored)
         client_events = ClientEvents(clock, events, visibility, aggregations, budget // 8)
         unread = UnreadCounts(highlights, receipt_store, numbers, ignored)
 
@@ -281,6 +282,7 @@ class Application:
                     tokens,
                 ),
                 room_creation=creation,
+                room_state=RoomState(reader, access, history, client_events),
                 room_summaries=summaries,
                 room_upgrades=RoomUpgrades(database, reader, writer, creation, profiles, directory),
                 sync=sync,

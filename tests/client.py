@@ -79,7 +79,9 @@ class Client:
             for name, value in query.items()
             if value is not None
         }
-        response = await self.http.request(method, path, content=content, headers=sent, params=parameters)
+        response = await self.http.request(
+            method, path, content=content, headers=sent, params=parameters or None
+        )
         assert response.headers["access-control-allow-origin"] == "*"
         if response.headers["content-type"] != "application/json":
             return response.text

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from homeserver.services.registration import Registration
     from homeserver.services.relations import Relations
     from homeserver.services.room_creation import RoomCreation
+    from homeserver.services.room_state import RoomState
     from homeserver.services.room_summaries import RoomSummaries
     from homeserver.services.room_upgrades import RoomUpgrades
     from homeserver.services.typing import Typing
@@ -61,6 +62,7 @@ class ApiContext:
     registration: Registration
     relations: Relations
     room_creation: RoomCreation
+    room_state: RoomState
     room_summaries: RoomSummaries
     room_upgrades: RoomUpgrades
     sync: ClassicSync

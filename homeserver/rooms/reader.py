@@ -68,9 +68,12 @@ class RoomReader:
 
     async def state_of_type(self, room_id: RoomId, event_type: str) -> dict[str, Event]:
         """The events of one type in the current state, by state key."""
+        return {one.event.key[1]: one.event for one in await self.stored_state_of_type(room_id, event_type)}
+
+    async def stored_state_of_type(self, room_id: RoomId, event_type: str) -> list[StoredEvent]:
+        """The events of one type in the current state, as stored events."""
         room = await self._live_rooms.get(room_id)
-        stored = await self._events.load_current_state_of_type(room.room_nid, event_type)
-        return {one.event.key[1]: one.event for one in stored}
+        return await self._events.load_current_state_of_type(room.room_nid, event_type)
 
     async def stored_state(
         self, room_id: RoomId, keys: Iterable[StateKey] | None = None
@@ -94,17 +97,19 @@ class RoomReader:
         room = await self._live_rooms.get(room_id)
         return await self._events.get_snapshot_at(room.room_nid, position)
 
-    async def members_at(self, snapshot_nid: int, user_ids: Iterable[str]) -> list[StoredEvent]:
-        """The member events of some users in a snapshot."""
+    async def stored_entries_at(self, snapshot_nid: int, keys: Iterable[StateKey]) -> list[StoredEvent]:
+        """Some entries of a snapshot; absent ones are left out."""
         if snapshot_nid == 0:
             return []
-        found = []
-        for user_id in user_ids:
-            key_nid = await self._numbers.key_number(("m.room.member", user_id))
-            event_nid = await self._state.get_number(snapshot_nid, key_nid) if key_nid is not None else None
-            if event_nid is not None:
-                found.append(event_nid)
-        return list((await self._events.load_numbered(found)).values())
+        key_nids = await self._numbers.key_numbers(keys)
+        numbers = await self._state.get_numbers(snapshot_nid, key_nids.values())
+        return list((await self._events.load_numbered(numbers.values())).values())
+
+    async def members_at(self, snapshot_nid: int, user_ids: Iterable[str]) -> list[StoredEvent]:
+        """The member events of some users in a snapshot."""
+        return await self.stored_entries_at(
+            snapshot_nid, [("m.room.member", user_id) for user_id in user_ids]
+        )
 
     async def last_event(self, room_id: RoomId, position: int) -> StoredEvent | None:
         """The event that came last into a room, up to a position of the log."""
@@ -114,8 +119,19 @@ class RoomReader:
 
     async def stored_state_at(self, snapshot_nid: int) -> list[StoredEvent]:
         """The state of a snapshot as stored events."""
+        if snapshot_nid == 0:
+            return []
         numbers = await self._state.load_numbers(snapshot_nid)
         return list((await self._events.load_numbered(numbers.values())).values())
+
+    async def stored_state_of_type_at(
+        self, snapshot_nid: int, event_type: str, *, others: bool = False
+    ) -> list[StoredEvent]:
+        """The entries of one type in a snapshot, or of all `others`, as stored events."""
+        if snapshot_nid == 0:
+            return []
+        numbers = await self._state.load_numbers_of_type(snapshot_nid, event_type, others=others)
+        return list((await self._events.load_numbered(numbers)).values())
 
     async def power_levels(self, room_id: RoomId) -> PowerLevels:
         """The power levels now in force."""
@@ -169,7 +185,11 @@ class RoomReader:
             room.room_nid, ceiling=ceiling, start=start, stop=stop, backwards=backwards, limit=limit
         )
 
-    async def nearest(self, room_id: RoomId, *, ts: int, backwards: bool) -> StoredEvent | None:
-        """The event of a room closest to a time in one direction."""
+    async def nearest(
+        self, room_id: RoomId, *, ts: int, backwards: bool, upto: int, skip: int, limit: int
+    ) -> list[StoredEvent]:
+        """The events of a room that arrived up to a position, in one direction from a time, closest first."""
         room = await self._live_rooms.get(room_id)
-        return await self._events.get_nearest(room.room_nid, ts=ts, backwards=backwards)
+        return await self._events.load_nearest(
+            room.room_nid, ts=ts, backwards=backwards, upto=upto, skip=skip, limit=limit
+        )

@@ -10,8 +10,6 @@ from homeserver.storage.events import RoomPoint, Status
 from homeserver.views.aggregations import without_ignored
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import orjson
 
     from homeserver.ids import EventId, RoomId
@@ -82,22 +80,22 @@ class History:
 
     async def messages(self, requester: Requester, room_id: RoomId, page: PageRequest) -> dict[str, Any]:
         """A page in the form of `/messages`."""
-        await self._access.check(requester.user_id, room_id)
-        here = self._database.position
-        start = self._tokens.read_page_token(page.start, upto=here) if page.start is not None else None
-        stop = self._tokens.read_page_token(page.stop, upto=here) if page.stop is not None else None
-        ceiling = start.ceiling if start is not None and page.backwards else here
+        access = await self._access.check(requester.user_id, room_id)
+        start = self._read_token(page.start) if page.start is not None else None
+        stop = self._read_token(page.stop) if page.stop is not None else None
+        here = access.bound(self._database.position)
+        ceiling = min(start.ceiling, here) if start is not None and page.backwards else here
         at = await self.gap(room_id, start) if start is not None else None
         until = await self.gap(room_id, stop) if stop is not None else None
         if start is None:
             origin = self._tokens.page_token(here, None if page.backwards else RoomPoint(0, -(2**62)))
         else:
             origin = page.start or ""
+        answer: dict[str, Any] = {"start": origin, "chunk": []}
+        if page.limit == 0:
+            return {**answer, "end": origin}
         events, last = await self._walk(requester, room_id, page, ceiling, at, until)
-        answer: dict[str, Any] = {
-            "start": origin,
-            "chunk": await self._client_events.render(events, requester),
-        }
+        answer["chunk"] = await self._client_events.render(events, requester)
         if last is not None:
             point = last.point if page.backwards else _after(last.point)
             answer["end"] = self._tokens.page_token(ceiling, point)
@@ -117,35 +115,41 @@ class History:
         at: RoomPoint | None,
         until: RoomPoint | None,
     ) -> tuple[list[StoredEvent], StoredEvent | None]:
-        """The events of a page, and the last one looked at; None for the latter at the end of the room."""
+        """The events of a page, and the last one looked at; None for the latter where there is nothing beyond it.
+
+        At `until` there is more, but not in this walk: the last one is told, and the next walk finds nothing.
+        """
         ignored = await self._ignored.of(requester.user_id)
         kept: list[StoredEvent] = []
-        looked_at = 0
+        looked_at, at_once = 0, 1
         last: StoredEvent | None = None
         # Exclusive on both sides: just before a gap lies what is not to be read again.
         start = at if page.backwards or at is None else _before(at)
         stop = until if not page.backwards or until is None else _before(until)
-        while looked_at < _MAX_LOOKED_AT:
-            wanted = page.limit - len(kept)
-            if wanted <= 0:
-                break
+        while looked_at < _MAX_LOOKED_AT and len(kept) < page.limit:
+            # Where most events are left out, more of them are read at a time.
+            at_once = min(max(page.limit - len(kept), 2 * at_once), MAX_PAGE)
             read = await self._rooms.timeline(
                 room_id,
                 ceiling=ceiling,
                 start=last.point if last is not None else start,
                 stop=stop,
                 backwards=page.backwards,
-                limit=wanted + 1,
+                limit=at_once + 1,
             )
             looked_at += len(read)
-            more = len(read) > wanted
-            read = read[:wanted]
+            more = len(read) > at_once
+            read = read[:at_once]
             passing = [stored for stored in read if page.filter.allows(stored.event)]
-            kept += await self._visibility.visible(requester.user_id, without_ignored(passing, ignored))
+            passing = await self._visibility.visible(requester.user_id, without_ignored(passing, ignored))
+            room = page.limit - len(kept)
+            kept += passing[:room]
+            if len(passing) > room:
+                return kept, kept[-1]
             if read:
                 last = read[-1]
             if not more:
-                return kept, None
+                return kept, last if until is not None else None
         return kept, last
 
     async def gap(self, room_id: RoomId, token: PageToken) -> RoomPoint:
@@ -161,9 +165,9 @@ class History:
         self, requester: Requester, room_id: RoomId, event_id: str, limit: int, filter_: RoomEventFilter
     ) -> dict[str, Any]:
         """An event with what stands before and after it, in the form of `/context`."""
-        await self._access.check(requester.user_id, room_id)
+        access = await self._access.check(requester.user_id, room_id)
         stored = await self.visible_event(requester, room_id, event_id)
-        here = self._database.position
+        here = access.bound(self._database.position)
         before_limit = min(limit, MAX_PAGE) // 2
         after_limit = min(limit, MAX_PAGE) - before_limit
         before, _ = await self._walk(
@@ -183,12 +187,13 @@ class History:
             None,
         )
         first, last = (before or [stored])[-1], (after or [stored])[-1]
-        state = await self._rooms.stored_state_at(last.state_after)
         if filter_.lazy_load_members:
+            state = await self._rooms.stored_state_of_type_at(last.state_after, "m.room.member", others=True)
             senders = {one.event.sender for one in (*before, stored, *after)}
-            state = [
-                one for one in state if one.event.type != "m.room.member" or one.event.state_key in senders
-            ]
+            state += await self._rooms.members_at(last.state_after, sorted(senders))
+        else:
+            state = await self._rooms.stored_state_at(last.state_after)
+        state = [one for one in state if filter_.allows(one.event)]
         (rendered,) = await self._client_events.render([stored], requester)
         return {
             "start": self._tokens.page_token(here, first.point),
@@ -203,81 +208,37 @@ class History:
         self, requester: Requester, room_id: RoomId, ts: int, *, backwards: bool
     ) -> tuple[EventId, int]:
         """The event closest to a time, and its time; `NotFound` where there is none in that direction."""
-        await self._access.check(requester.user_id, room_id)
-        stored = await self._rooms.nearest(room_id, ts=ts, backwards=backwards)
-        if stored is None or not await self._visibility.visible(requester.user_id, [stored]):
-            raise NotFound("There is no event at or beyond that time")
-        return stored.event.event_id, stored.event.origin_server_ts
-
-    # -- state -----------------------------------------------------------------------------------------
-
-    async def state(self, requester: Requester, room_id: RoomId) -> list[orjson.Fragment]:
-        """The whole state, as far as the requester may read it."""
-        stored = await self._state(await self._access.check(requester.user_id, room_id))
-        return await self._client_events.render(stored, requester, aggregate=False)
-
-    async def state_event(
-        self, requester: Requester, room_id: RoomId, event_type: str, state_key: str
-    ) -> StoredEvent:
-        """One event of the state; `NotFound` where it is not set."""
         access = await self._access.check(requester.user_id, room_id)
-        key = (event_type, state_key)
-        if access.snapshot_nid is None:
-            found = await self._rooms.stored_state(room_id, [key])
-        else:
-            found = [one for one in await self._state(access) if one.event.key == key]
-        if not found:
-            raise NotFound("There is no such state")
-        return found[0]
-
-    async def members(
-        self,
-        requester: Requester,
-        room_id: RoomId,
-        *,
-        at: str | None,
-        membership: str | None,
-        not_membership: str | None,
-    ) -> list[orjson.Fragment]:
-        """The member events of a room, now or at a token."""
-        access = await self._access.check(requester.user_id, room_id)
-        if at is not None:
-            position = self._tokens.read_page_token(at, upto=self._database.position).ceiling
-            stored: Sequence[StoredEvent] = await self._rooms.stored_state_at(
-                await self._rooms.snapshot_at(room_id, position)
+        upto = access.bound(self._database.position)
+        looked_at, at_once = 0, 1
+        while looked_at < _MAX_LOOKED_AT:
+            read = await self._rooms.nearest(
+                room_id, ts=ts, backwards=backwards, upto=upto, skip=looked_at, limit=at_once
             )
-        else:
-            stored = await self._state(access)
-        wanted = [
-            one
-            for one in stored
-            if one.event.type == "m.room.member"
-            and (membership is None or one.event.membership == membership)
-            and (not_membership is None or one.event.membership != not_membership)
-        ]
-        return await self._client_events.render(wanted, requester, aggregate=False)
+            visible = await self._visibility.visible(requester.user_id, read)
+            if visible:
+                return visible[0].event.event_id, visible[0].event.origin_server_ts
+            if len(read) < at_once:
+                break
+            looked_at += len(read)
+            at_once = min(10 * at_once, MAX_PAGE)
+        raise NotFound("There is no event at or beyond that time")
 
-    async def joined_members(self, requester: Requester, room_id: RoomId) -> dict[str, dict[str, Any]]:
-        """The joined members with their names and avatars, for members."""
-        access = await self._access.check(requester.user_id, room_id)
-        joined = {}
-        for one in await self._state(access):
-            if one.event.type == "m.room.member" and one.event.membership == "join":
-                joined[one.event.state_key or ""] = _profile(one.event.content)
-        return joined
+    # -- tokens ----------------------------------------------------------------------------------------
 
-    async def _state(self, access: RoomAccess) -> Sequence[StoredEvent]:
-        if access.snapshot_nid is None:
-            return await self._rooms.stored_state(access.room_id)
-        return await self._rooms.stored_state_at(access.snapshot_nid)
+    async def snapshot_at_token(self, access: RoomAccess, token: str) -> int:
+        """The state snapshot at the gap that a token stands for, as far as the reader may see; 0 for none."""
+        at = self._read_token(token)
+        upto = access.bound(at.ceiling)
+        if at.point is None:
+            return await self._rooms.snapshot_at(access.room_id, upto)
+        before = await self._rooms.timeline(
+            access.room_id, ceiling=upto, start=at.point, backwards=True, limit=1
+        )
+        return before[0].state_after if before else 0
 
-
-def _profile(content: dict[str, Any]) -> dict[str, Any]:
-    profile = {}
-    for field, name in (("display_name", "displayname"), ("avatar_url", "avatar_url")):
-        if isinstance(content.get(name), str):
-            profile[field] = content[name]
-    return profile
+    def _read_token(self, token: str) -> PageToken:
+        return self._tokens.read_page_token(token, upto=self._database.position)
 
 
 def _after(point: RoomPoint) -> RoomPoint:

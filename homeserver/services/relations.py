@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from homeserver.eventgraph.event import Event
+from homeserver.eventgraph.redaction import redact
 from homeserver.storage.events import RoomPoint
 from homeserver.views.aggregations import without_ignored
 
@@ -75,7 +77,7 @@ class Relations:
         self, requester: Requester, room_id: RoomId, event_id: str, request: RelationsRequest
     ) -> dict[str, Any]:
         """A page of the events that relate to an event, in the form of `/relations`."""
-        await self._access.check(requester.user_id, room_id)
+        access = await self._access.check(requester.user_id, room_id)
         parent = await self._history.visible_event(requester, room_id, event_id)
         here = self._database.position
         start = await self._point(room_id, request.start, here)
@@ -84,8 +86,9 @@ class Relations:
             start = RoomPoint(start.depth, start.stream_id - 1)
         related_to: set[EventId] = {parent.event.event_id}
         if request.recurse:
-            related_to = await self._recurse(parent.event.event_id)
+            related_to = await self._recurse(access.room_nid, parent.event.event_id)
         rows = await self._store.load_page(
+            access.room_nid,
             related_to,
             relation_type=request.relation_type,
             event_type=request.event_type,
@@ -129,20 +132,23 @@ class Relations:
         found = found[:limit]
         stored = await self._events.load([root for root, _ in found])
         ignored = await self._ignored.of(requester.user_id)
-        roots = without_ignored([stored[root] for root, _ in found if root in stored], ignored)
+        roots = [stored[root] for root, _ in found if root in stored]
         roots = await self._visibility.visible(
             requester.user_id, [root for root in roots if root.room_nid == access.room_nid]
         )
+        # The root of an ignored user "is returned redacted to the caller", so that the thread keeps its place.
+        roots = [_pruned(root) if root.event.sender in ignored else root for root in roots]
         answer: dict[str, Any] = {"chunk": await self._client_events.render(roots, requester)}
         if more:
             answer["next_batch"] = self._tokens.offset(kind, found[-1][1])
         return answer
 
-    async def _recurse(self, event_id: EventId) -> set[EventId]:
+    async def _recurse(self, room_nid: int, event_id: EventId) -> set[EventId]:
         known = {event_id}
         layer = {event_id}
         for _ in range(RECURSION_DEPTH - 1):
             rows = await self._store.load_page(
+                room_nid,
                 layer,
                 relation_type=None,
                 event_type=None,
@@ -168,3 +174,9 @@ class Relations:
         if token is None:
             return None
         return await self._history.gap(room_id, self._tokens.read_page_token(token, upto=here))
+
+
+def _pruned(stored: StoredEvent) -> StoredEvent:
+    version = stored.event.version
+    pruned = Event.from_json(version, redact(version, stored.event.pdu), event_id=stored.event.event_id)
+    return replace(stored, event=pruned)

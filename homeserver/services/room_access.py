@@ -15,11 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RoomAccess:
-    """A room as somebody may read it; `snapshot_nid` is None for the room as it is now."""
+    """A room as somebody may read it: as it was at position `upto` of the log, or as it is now where that is None."""
 
     room_id: RoomId
     room_nid: int
-    snapshot_nid: int | None
+    upto: int | None
+
+    def bound(self, position: int) -> int:
+        """A position of the log, or the last one that may be read where that lies before it."""
+        return position if self.upto is None else min(position, self.upto)
 
 
 class RoomAccessRules:
@@ -41,12 +45,8 @@ class RoomAccessRules:
         if visibility is not None and visibility.content.get("history_visibility") == "world_readable":
             return RoomAccess(room_id, room_nid, None)
         if row is not None and not row.forgotten:
-            history = await self._visibility.history(user_id, room_nid)
-            if history.at(row.stream_id - 1) == "join":
-                return RoomAccess(room_id, room_nid, await self._rooms.snapshot_at(room_id, row.stream_id))
-            if history.joined_after(0):
-                # Invited or knocking anew: as it was when they went.
-                return RoomAccess(
-                    room_id, room_nid, await self._rooms.snapshot_at(room_id, history.last_left())
-                )
+            # Whoever is invited or knocks anew still reads the room as it was when they went.
+            left = (await self._visibility.history(row)).last_left()
+            if left:
+                return RoomAccess(room_id, room_nid, left)
         raise Forbidden("You are not in this room")

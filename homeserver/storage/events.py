@@ -333,17 +333,22 @@ class EventStore:
         )
         return snapshot or 0
 
-    async def get_nearest(self, room_nid: int, *, ts: int, backwards: bool) -> StoredEvent | None:
-        """The timeline event closest to a time, at it or before (`backwards`), or at it or after."""
+    async def load_nearest(
+        self, room_nid: int, *, ts: int, backwards: bool, upto: int, skip: int, limit: int
+    ) -> list[StoredEvent]:
+        """The timeline events at a time and before (`backwards`) or after, closest first, that arrived up to `upto`."""
         sign, order = ("<=", "DESC") if backwards else (">=", "ASC")
         changes = self._changes
-        row = await self._database.fetch_one(
+        rows = await self._database.fetch_all(
             f"SELECT {_COLUMNS} {_FROM} WHERE e.room_nid = $1 AND e.status = 0 AND e.origin_server_ts {sign} $2"
-            f" ORDER BY e.origin_server_ts {order}, e.depth {order} LIMIT 1",
+            f" AND e.stream_id <= $3 ORDER BY e.origin_server_ts {order}, e.depth {order} LIMIT $4 OFFSET $5",
             room_nid,
             ts,
+            upto,
+            limit,
+            skip,
         )
-        return self._keep(row, changes) if row else None
+        return [self._keep(row, changes) for row in rows]
 
     async def load_current_state(
         self, room_nid: int, keys: Iterable[tuple[str, str]] | None = None

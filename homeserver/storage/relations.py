@@ -27,6 +27,17 @@ class RelationRow:
     point: RoomPoint
 
 
+@dataclass(frozen=True, slots=True)
+class ThreadSummary:
+    """A thread: its latest reply, the number of its replies, and whether somebody is among their senders."""
+
+    latest_nid: int
+    count: int
+    participated: bool
+
+
+# The plus keeps SQLite from going through all relations of the room.
+_TO = "+room_nid = $1 AND relates_to = ANY($2::text[])"
 _COLUMNS = "event_nid, room_nid, relates_to, relation_type, event_type, sender_nid, depth, stream_id"
 
 
@@ -69,15 +80,71 @@ class RelationStore:
             event_id,
         )
 
-    async def load_to(self, event_ids: Iterable[EventId], relation_types: Iterable[str]) -> list[RelationRow]:
-        """All relations of some types to these events, in the order of the room."""
+    async def load_kinds(self, room_nid: int, event_ids: Iterable[EventId]) -> dict[str, list[EventId]]:
+        """Those of these events that other events of their room relate to, by type of relation."""
         rows = await self._database.fetch_all(
-            f"SELECT {_COLUMNS} FROM relations WHERE relates_to = ANY($1::text[])"
-            " AND relation_type = ANY($2::text[]) ORDER BY depth, stream_id",
+            f"SELECT DISTINCT relation_type, relates_to FROM relations WHERE {_TO}", room_nid, list(event_ids)
+        )
+        kinds: dict[str, list[EventId]] = {}
+        for relation_type, relates_to in rows:
+            kinds.setdefault(relation_type, []).append(EventId(relates_to))
+        return kinds
+
+    async def load_children(
+        self,
+        room_nid: int,
+        event_ids: Iterable[EventId],
+        relation_type: str,
+        ignored: Iterable[int],
+        limit: int | None,
+    ) -> list[RelationRow]:
+        """What relates to these events in one way, in the order of the room; at most `limit` for each of them."""
+        rows = await self._database.fetch_all(
+            f"SELECT {_COLUMNS} FROM (SELECT {_COLUMNS}, row_number() OVER"
+            " (PARTITION BY relates_to ORDER BY depth, stream_id) AS place FROM relations"
+            f" WHERE {_TO} AND relation_type = $3 AND sender_nid <> ALL($4::bigint[])) r"
+            " WHERE place <= $5 ORDER BY depth, stream_id",
+            room_nid,
             list(event_ids),
-            list(relation_types),
+            relation_type,
+            list(ignored),
+            2**62 if limit is None else limit,
         )
         return [_read(row) for row in rows]
+
+    async def load_replacements(
+        self, room_nid: int, event_ids: Iterable[EventId], limit: int
+    ) -> list[RelationRow]:
+        """The latest `limit` replacements of each of these events by its own sender, most recent first."""
+        columns = ", ".join(f"r.{column}" for column in _COLUMNS.split(", "))
+        rows = await self._database.fetch_all(
+            f"SELECT {_COLUMNS} FROM (SELECT {columns}, row_number() OVER (PARTITION BY r.relates_to"
+            " ORDER BY e.origin_server_ts DESC, e.event_id DESC) AS place FROM relations r"
+            " JOIN events e ON e.event_nid = r.event_nid JOIN events p ON p.event_id = r.relates_to"
+            " WHERE +r.room_nid = $1 AND r.relates_to = ANY($2::text[]) AND r.relation_type = 'm.replace'"
+            " AND r.sender_nid = p.sender_nid) r WHERE place <= $3 ORDER BY place",
+            room_nid,
+            list(event_ids),
+            limit,
+        )
+        return [_read(row) for row in rows]
+
+    async def load_threads_of(
+        self, room_nid: int, roots: Iterable[EventId], own_nid: int, ignored: Iterable[int]
+    ) -> dict[EventId, ThreadSummary]:
+        """The threads of these events, without the replies of ignored users; those without replies are left out."""
+        rows = await self._database.fetch_all(
+            "SELECT relates_to, event_nid, replies, own FROM (SELECT relates_to, event_nid, row_number() OVER"
+            " (PARTITION BY relates_to ORDER BY depth DESC, stream_id DESC) AS place, count(*) OVER"
+            " (PARTITION BY relates_to) AS replies, max(CASE WHEN sender_nid = $3 THEN 1 ELSE 0 END) OVER"
+            f" (PARTITION BY relates_to) AS own FROM relations WHERE {_TO} AND relation_type = 'm.thread'"
+            " AND sender_nid <> ALL($4::bigint[])) r WHERE place = 1",
+            room_nid,
+            list(roots),
+            own_nid,
+            list(ignored),
+        )
+        return {EventId(row[0]): ThreadSummary(row[1], row[2], bool(row[3])) for row in rows}
 
     async def load_sent(
         self, relates_to: EventId, relation_type: str, event_type: str, sender_nid: int
@@ -95,6 +162,7 @@ class RelationStore:
 
     async def load_page(
         self,
+        room_nid: int,
         relates_to: Iterable[EventId],
         *,
         relation_type: str | None,
@@ -104,9 +172,9 @@ class RelationStore:
         backwards: bool,
         limit: int,
     ) -> list[RelationRow]:
-        """A page of the events that relate to any of `relates_to`, from `start` towards `stop`, both exclusive."""
-        conditions = ["relates_to = ANY($1::text[])"]
-        arguments: list[object] = [list(relates_to)]
+        """A page of the events of a room that relate to any of `relates_to`, from `start` towards `stop`, both exclusive."""
+        conditions = [_TO]
+        arguments: list[object] = [room_nid, list(relates_to)]
         for column, wanted in (("relation_type", relation_type), ("event_type", event_type)):
             if wanted is not None:
                 arguments.append(wanted)

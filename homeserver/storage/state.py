@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from homeserver.ids import EventId
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from homeserver.eventgraph.event import StateKey
     from homeserver.storage.database import Database, Transaction
@@ -49,6 +49,18 @@ def _unpack(packed: bytes) -> dict[int, int]:
     flat = array("q")
     flat.frombytes(packed)
     return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+_COLUMNS = "snapshot_nid, room_nid, height, parent_nid, delta"
+
+
+def _read(row: tuple) -> Snapshot:  # type: ignore[type-arg]
+    snapshot_nid, room_nid, height, parent_nid, delta = row
+    return Snapshot(snapshot_nid, room_nid, height, parent_nid, _unpack(delta))
+
+
+def _missing(snapshot_nid: int) -> LookupError:
+    return LookupError(f"state snapshot {snapshot_nid} is not in the database")
 
 
 class StateStore:
@@ -133,6 +145,51 @@ class StateStore:
             current = snapshot.parent_nid
         return None
 
+    async def get_numbers(self, snapshot_nid: int, key_nids: Iterable[int]) -> dict[int, int]:
+        """The event numbers of some entries of a snapshot, by key number; absent ones are left out."""
+        missing, found = set(key_nids), {}
+        current: int | None = snapshot_nid
+        while current is not None and missing:
+            snapshot = await self._snapshot(current, None)
+            here = missing & snapshot.delta.keys()
+            found.update({key_nid: snapshot.delta[key_nid] for key_nid in here})
+            missing -= here
+            current = snapshot.parent_nid
+        return {key_nid: event_nid for key_nid, event_nid in found.items() if event_nid != GONE}
+
+    async def load_number_in_each(self, snapshot_nids: Iterable[int], key_nid: int) -> dict[int, int]:
+        """The event number of one entry in each of these snapshots, by snapshot; absent ones are left out.
+
+        A question to the database for each step towards the roots of the snapshots, not for each snapshot.
+        """
+        found: dict[int, int] = {}
+        places = {snapshot_nid: snapshot_nid for snapshot_nid in snapshot_nids}
+        while places:
+            here = await self._load_snapshots(set(places.values()))
+            above: dict[int, int] = {}
+            for snapshot_nid, place in places.items():
+                snapshot = here[place]
+                event_nid = snapshot.delta.get(key_nid)
+                if event_nid is not None:
+                    found[snapshot_nid] = event_nid
+                elif snapshot.parent_nid is not None:
+                    above[snapshot_nid] = snapshot.parent_nid
+            places = above
+        return {snapshot_nid: event_nid for snapshot_nid, event_nid in found.items() if event_nid != GONE}
+
+    async def load_numbers_of_type(
+        self, snapshot_nid: int, event_type: str, *, others: bool = False
+    ) -> list[int]:
+        """The event numbers of the entries of one type in a snapshot, or of all `others`."""
+        numbers = await self.load_numbers(snapshot_nid)
+        sign = "<>" if others else "="
+        rows = await self._database.fetch_all(
+            f"SELECT key_nid FROM state_keys WHERE key_nid = ANY($1::bigint[]) AND type {sign} $2",
+            list(numbers),
+            event_type,
+        )
+        return [numbers[row[0]] for row in rows]
+
     async def load_difference(self, old: int, new: int) -> dict[int, int]:
         """What snapshot `new` has otherwise than `old`, key number -> event number (`GONE`: no longer there).
 
@@ -195,19 +252,36 @@ class StateStore:
             self._snapshots.move_to_end(snapshot_nid)
             return cached
         row = await (transaction or self._database).fetch_one(
-            "SELECT room_nid, height, parent_nid, delta FROM state_snapshots WHERE snapshot_nid = $1",
-            snapshot_nid,
+            f"SELECT {_COLUMNS} FROM state_snapshots WHERE snapshot_nid = $1", snapshot_nid
         )
         if row is None:
-            message = f"state snapshot {snapshot_nid} is not in the database"
-            raise LookupError(message)
-        room_nid, height, parent_nid, delta = row
-        snapshot = Snapshot(snapshot_nid, room_nid, height, parent_nid, _unpack(delta))
-        if transaction is None:
-            # A snapshot read inside a write may yet be rolled back, and is not remembered.
-            self._snapshots[snapshot_nid] = snapshot
-            self._cached_entries += len(snapshot.delta) + 1
-            while self._cached_entries > _CACHED_ENTRIES and len(self._snapshots) > 1:
-                _, dropped = self._snapshots.popitem(last=False)
-                self._cached_entries -= len(dropped.delta) + 1
+            raise _missing(snapshot_nid)
+        # A snapshot read inside a write may yet be rolled back, and is not remembered.
+        return _read(row) if transaction is not None else self._remember(_read(row))
+
+    async def _load_snapshots(self, snapshot_nids: Collection[int]) -> dict[int, Snapshot]:
+        found: dict[int, Snapshot] = {}
+        for snapshot_nid in snapshot_nids:
+            cached = self._snapshots.get(snapshot_nid)
+            if cached is not None:
+                found[snapshot_nid] = cached
+        missing = [snapshot_nid for snapshot_nid in snapshot_nids if snapshot_nid not in found]
+        if missing:
+            rows = await self._database.fetch_all(
+                f"SELECT {_COLUMNS} FROM state_snapshots WHERE snapshot_nid = ANY($1::bigint[])", missing
+            )
+            found.update({row[0]: self._remember(_read(row)) for row in rows})
+            if len(found) < len(snapshot_nids):
+                raise _missing(next(nid for nid in missing if nid not in found))
+        return found
+
+    def _remember(self, snapshot: Snapshot) -> Snapshot:
+        known = self._snapshots.get(snapshot.snapshot_nid)
+        if known is not None:
+            return known
+        self._snapshots[snapshot.snapshot_nid] = snapshot
+        self._cached_entries += len(snapshot.delta) + 1
+        while self._cached_entries > _CACHED_ENTRIES and len(self._snapshots) > 1:
+            _, dropped = self._snapshots.popitem(last=False)
+            self._cached_entries -= len(dropped.delta) + 1
         return snapshot

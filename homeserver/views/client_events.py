@@ -6,6 +6,7 @@ and the moment (`age`, `membership`, `transaction_id`, aggregations) is put behi
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ _STRIPPED_TYPES = (
     "m.room.canonical_alias",
     "m.room.encryption",
 )
+
+_AT_ONCE = 250
 
 
 class ClientEvents:
@@ -60,58 +63,54 @@ class ClientEvents:
         *,
         room_id: bool = True,
         aggregate: bool = True,
+        threads: bool = True,
         memberships: Sequence[str] | None = None,
     ) -> list[orjson.Fragment]:
         """Events of one room as their reader gets them, in the order given.
 
-        `room_id` is left out in `/sync`. `memberships` are those of the reader at the events, where the caller
-        knows them already.
+        `room_id` is left out in `/sync`; `aggregate` and `threads` say what is bundled with them. `memberships` are
+        those of the reader at the events, where the caller knows them already.
         """
         if memberships is None:
             memberships = await self._visibility.memberships_at(reader.user_id, events)
         relations: Mapping[EventId, Any] = {}
         if aggregate:
-            relations = await self._aggregations.of(events, reader, self)
+            relations = await self._aggregations.of(events, reader, self, threads=threads)
+        others = await self._load_others(events)
         now = self._clock.now_ms()
-        return [
-            await self._render_one(
-                stored, reader, membership, relations.get(stored.event.event_id), now, room_id
+        rendered = []
+        for index, (stored, membership) in enumerate(zip(events, memberships, strict=True)):
+            if index % _AT_ONCE == _AT_ONCE - 1:
+                # The members of a big room are many: others get their turn.
+                await asyncio.sleep(0)
+            event = stored.event
+            unsigned: dict[str, Any] = {"age": max(0, now - event.origin_server_ts), "membership": membership}
+            if (
+                stored.transaction_id is not None
+                and stored.device_id == reader.device_id
+                and event.sender == reader.user_id
+            ):
+                unsigned["transaction_id"] = stored.transaction_id
+            if event.event_id in relations:
+                unsigned["m.relations"] = relations[event.event_id]
+            if others:
+                _add_others(unsigned, stored, others, room_id=room_id)
+            rendered.append(
+                orjson.Fragment(
+                    self._static(stored, room_id) + b',"unsigned":' + orjson.dumps(unsigned) + b"}"
+                )
             )
-            for stored, membership in zip(events, memberships, strict=True)
-        ]
+        return rendered
 
-    async def _render_one(
-        self,
-        stored: StoredEvent,
-        reader: Requester,
-        membership: str,
-        relations: Any,
-        now: int,
-        room_id: bool,
-    ) -> orjson.Fragment:
-        event = stored.event
-        unsigned: dict[str, Any] = {"age": max(0, now - event.origin_server_ts), "membership": membership}
-        if (
-            stored.transaction_id is not None
-            and stored.device_id == reader.device_id
-            and event.sender == reader.user_id
-        ):
-            unsigned["transaction_id"] = stored.transaction_id
-        if event.state_key is not None and stored.replaces_state is not None:
-            unsigned["replaces_state"] = stored.replaces_state
-            previous = await self._events.get(stored.replaces_state)
-            if previous is not None:
-                unsigned["prev_content"] = previous.event.content
-                unsigned["prev_sender"] = previous.event.sender
-        if stored.redacted_by is not None:
-            redaction = await self._events.get(stored.redacted_by)
-            if redaction is not None:
-                unsigned["redacted_because"] = client_event(redaction.event, room_id=room_id)
-        if relations:
-            unsigned["m.relations"] = relations
-        return orjson.Fragment(
-            self._static(stored, room_id) + b',"unsigned":' + orjson.dumps(unsigned) + b"}"
-        )
+    async def _load_others(self, events: Sequence[StoredEvent]) -> Mapping[EventId, StoredEvent]:
+        """The events that these tell of: what they replaced in the state, what redacted them."""
+        wanted: list[EventId] = []
+        for stored in events:
+            if stored.replaces_state is not None:
+                wanted.append(stored.replaces_state)
+            if stored.redacted_by is not None:
+                wanted.append(stored.redacted_by)
+        return await self._events.load(wanted) if wanted else {}
 
     def _static(self, stored: StoredEvent, room_id: bool) -> bytes:
         key = (stored.event_nid, room_id)
@@ -128,6 +127,20 @@ class ClientEvents:
             _, dropped = self._cache.popitem(last=False)
             self._cached_bytes -= len(dropped[1]) + 200
         return made
+
+
+def _add_others(
+    unsigned: dict[str, Any], stored: StoredEvent, others: Mapping[EventId, StoredEvent], *, room_id: bool
+) -> None:
+    if stored.event.state_key is not None and stored.replaces_state is not None:
+        unsigned["replaces_state"] = stored.replaces_state
+        previous = others.get(stored.replaces_state)
+        if previous is not None:
+            unsigned["prev_content"] = previous.event.content
+            unsigned["prev_sender"] = previous.event.sender
+    redaction = others.get(stored.redacted_by) if stored.redacted_by is not None else None
+    if redaction is not None:
+        unsigned["redacted_because"] = client_event(redaction.event, room_id=room_id)
 
 
 def client_event(event: Event, *, room_id: bool = True) -> dict[str, Any]:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from homeserver.ids import RoomId, UserId
     from homeserver.rooms.memberships import Memberships
     from homeserver.storage.events import EventStore, StoredEvent
     from homeserver.storage.interning import NumberStore
-    from homeserver.storage.memberships import MembershipChange, MembershipStore
+    from homeserver.storage.memberships import MembershipChange, MembershipRow, MembershipStore
     from homeserver.storage.state import StateStore
 
 _VISIBILITY = ("m.room.history_visibility", "")
 _SHARED = "shared"
+_VALUES = ("invited", "joined", "world_readable")
+_CACHED_HISTORIES = 5_000
 
 
 class MembershipHistory:
@@ -25,6 +28,11 @@ class MembershipHistory:
     def __init__(self, changes: Sequence[MembershipChange]) -> None:
         self._positions = [change.stream_id for change in changes]
         self._memberships = [change.membership for change in changes]
+
+    @property
+    def last_position(self) -> int:
+        """The position of the last change; 0 where there was none."""
+        return self._positions[-1] if self._positions else 0
 
     def at(self, position: int) -> str:
         """The membership at a position, that position included; `leave` before the first."""
@@ -60,6 +68,7 @@ class HistoryVisibility:
         self._state = state
         self._events = events
         self._numbers = numbers
+        self._histories: OrderedDict[tuple[UserId, int], MembershipHistory] = OrderedDict()
 
     async def memberships_at(self, user_id: UserId, events: Sequence[StoredEvent]) -> list[str]:
         """The membership of a user just after each of these events of one room."""
@@ -70,12 +79,21 @@ class HistoryVisibility:
             return ["leave"] * len(events)
         if all(stored.stream_id >= row.stream_id for stored in events):
             return [row.membership] * len(events)
-        history = await self.history(user_id, events[0].room_nid)
+        history = await self.history(row)
         return [history.at(stored.stream_id) for stored in events]
 
-    async def history(self, user_id: UserId, room_nid: int) -> MembershipHistory:
-        """All memberships that a user had in a room."""
-        return MembershipHistory(await self._membership_store.load_log(user_id, room_nid))
+    async def history(self, row: MembershipRow) -> MembershipHistory:
+        """All memberships that a user had in a room, up to this last one."""
+        key = (row.user_id, row.room_nid)
+        known = self._histories.get(key)
+        if known is not None and known.last_position == row.stream_id:
+            self._histories.move_to_end(key)
+            return known
+        history = MembershipHistory(await self._membership_store.load_log(*key))
+        self._histories[key] = history
+        if len(self._histories) > _CACHED_HISTORIES:
+            self._histories.popitem(last=False)
+        return history
 
     async def visible(self, user_id: UserId, events: Sequence[StoredEvent]) -> list[StoredEvent]:
         """Those of these events, all of one room, that the user may see."""
@@ -84,39 +102,52 @@ class HistoryVisibility:
         row = (await self._memberships.of_user(user_id)).get(events[0].room_id)
         if row is not None and row.membership == "join" and all(s.stream_id >= row.stream_id for s in events):
             return list(events)
-        history = await self.history(user_id, events[0].room_nid)
-        return [stored for stored in events if await self._is_visible(user_id, stored, history)]
+        history = await self.history(row) if row is not None else MembershipHistory(())
+        asked = [stored for stored in events if not _was_there(user_id, stored, history)]
+        snapshots = {stored.state_after for stored in asked} | {stored.state_before for stored in asked}
+        settings = await self._settings(snapshots)
+        hidden = {stored.event_nid for stored in asked if not _is_shown(stored, history, settings)}
+        return [stored for stored in events if stored.event_nid not in hidden]
 
     async def may_read_now(self, user_id: UserId, room_id: RoomId, snapshot_nid: int) -> bool:
         """Whether the room as it is now is open to the user: joined, or world readable."""
         row = (await self._memberships.of_user(user_id)).get(room_id)
         if row is not None and row.membership == "join":
             return True
-        return await self._visibility(snapshot_nid) == "world_readable"
+        return (await self._settings({snapshot_nid}))[snapshot_nid] == "world_readable"
 
-    async def _is_visible(self, user_id: UserId, stored: StoredEvent, history: MembershipHistory) -> bool:
-        # "If the history_visibility was set to world_readable, allow." Of a change of the visibility itself,
-        # and of one's own membership, the more open side counts.
-        if history.at(stored.stream_id) == "join" or history.at(stored.stream_id - 1) == "join":
-            return True
-        if stored.event.type == "m.room.member" and stored.event.state_key == user_id:
-            return True
-        settings = {await self._visibility(stored.state_after)}
-        if stored.state_before != stored.state_after:
-            settings.add(await self._visibility(stored.state_before))
-        if "world_readable" in settings:
-            return True
-        if _SHARED in settings and history.joined_after(stored.stream_id):
-            return True
-        return "invited" in settings and history.at(stored.stream_id) == "invite"
-
-    async def _visibility(self, snapshot_nid: int) -> str:
+    async def _settings(self, snapshot_nids: Collection[int]) -> dict[int, str]:
+        """The visibility of history in each of these snapshots."""
         key_nid = await self._numbers.key_number(_VISIBILITY)
-        if key_nid is None or snapshot_nid == 0:
-            return _SHARED
-        event_nid = await self._state.get_number(snapshot_nid, key_nid)
-        if event_nid is None:
-            return _SHARED
-        stored = (await self._events.load_numbered([event_nid])).get(event_nid)
-        value = stored.event.content.get("history_visibility") if stored is not None else None
-        return value if value in ("invited", "joined", "world_readable") else _SHARED
+        numbers: dict[int, int] = {}
+        if key_nid is not None:
+            numbers = await self._state.load_number_in_each(
+                [snapshot_nid for snapshot_nid in snapshot_nids if snapshot_nid != 0], key_nid
+            )
+        events = await self._events.load_numbered(set(numbers.values()))
+        settings = {}
+        for snapshot_nid in snapshot_nids:
+            stored = events.get(numbers.get(snapshot_nid, 0))
+            value = stored.event.content.get("history_visibility") if stored is not None else None
+            settings[snapshot_nid] = value if value in _VALUES else _SHARED
+        return settings
+
+
+def _was_there(user_id: UserId, stored: StoredEvent, history: MembershipHistory) -> bool:
+    """Whether the user saw the event happen, or it is about them."""
+    if history.at(stored.stream_id) == "join":
+        return True
+    # "... if their membership before or after the event would allow them to see it."
+    return stored.event.type == "m.room.member" and stored.event.state_key == user_id
+
+
+def _is_shown(stored: StoredEvent, history: MembershipHistory, settings: Mapping[int, str]) -> bool:
+    """Whether the setting at the event lets the user see it, though they were not there."""
+    # The two differ for a change of the setting only: "... if the history_visibility before or after the event
+    # would allow them to see it."
+    allowing = {settings[stored.state_after], settings[stored.state_before]}
+    if "world_readable" in allowing:
+        return True
+    if _SHARED in allowing and history.joined_after(stored.stream_id):
+        return True
+    return "invited" in allowing and history.at(stored.stream_id) == "invite"

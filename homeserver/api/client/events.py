@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _MAX_BODY_BYTES = 131_072
 """Twice the size of an event: JSON may be written with escapes and white space."""
+_MEMBERSHIPS = ("join", "invite", "knock", "leave", "ban")
 
 
 class EventEndpoints:
@@ -87,7 +88,7 @@ class EventEndpoints:
         requester = await self._context.authenticator.requester(request, allow_guest=True)
         form = request.query.get_choice("format", ("content", "event"), "content")
         parameters = request.path_parameters
-        stored = await self._context.history.state_event(
+        stored = await self._context.room_state.entry(
             requester, RoomId(parameters["roomId"]), parameters["eventType"], parameters.get("stateKey", "")
         )
         if form == "content":
@@ -99,17 +100,17 @@ class EventEndpoints:
         """`GET /rooms/{roomId}/state`."""
         requester = await self._context.authenticator.requester(request, allow_guest=True)
         room_id = RoomId(request.path_parameters["roomId"])
-        return json_response(await self._context.history.state(requester, room_id))
+        return json_response(await self._context.room_state.all(requester, room_id))
 
     async def members(self, request: Request) -> Response:
         """`GET /rooms/{roomId}/members`."""
         requester = await self._context.authenticator.requester(request, allow_guest=True)
-        chunk = await self._context.history.members(
+        chunk = await self._context.room_state.members(
             requester,
             RoomId(request.path_parameters["roomId"]),
             at=request.query.get("at"),
-            membership=request.query.get("membership"),
-            not_membership=request.query.get("not_membership"),
+            membership=request.query.get_choice("membership", _MEMBERSHIPS, None),
+            not_membership=request.query.get_choice("not_membership", _MEMBERSHIPS, None),
         )
         return json_response({"chunk": chunk})
 
@@ -117,7 +118,7 @@ class EventEndpoints:
         """`GET /rooms/{roomId}/joined_members`."""
         requester = await self._context.authenticator.requester(request)
         room_id = RoomId(request.path_parameters["roomId"])
-        return json_response({"joined": await self._context.history.joined_members(requester, room_id)})
+        return json_response({"joined": await self._context.room_state.joined_members(requester, room_id)})
 
     async def event(self, request: Request) -> Response:
         """`GET /rooms/{roomId}/event/{eventId}`."""
