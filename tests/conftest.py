@@ -12,12 +12,14 @@ from homeserver.clock import Clock
 from homeserver.storage.engines import open_database
 from homeserver.storage.postgres import PostgresDatabase
 from tests.postgresql import Cluster, find_programs
+from tests.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from homeserver.storage.database import Database
+    from tests.client import Client
 
 SERVER_NAME = "example.org"
 
@@ -77,3 +79,24 @@ async def database(database_url: str, tmp_path: Path) -> AsyncIterator[Database]
     opened = await open_database(database_url, SERVER_NAME, Clock(), directory=tmp_path)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+async def server(tmp_path: Path, database_url: str) -> AsyncIterator[Server]:
+    """A fresh server inside the test's own process, once on each engine."""
+    running = Server(tmp_path, database_url)
+    await running.start()
+    yield running
+    await running.stop()
+
+
+@pytest.fixture
+async def alice(server: Server) -> Client:
+    """A user of the server."""
+    return await server.register("alice")
+
+
+@pytest.fixture
+async def bob(server: Server) -> Client:
+    """Another one."""
+    return await server.register("bob")

@@ -327,6 +327,13 @@ class EventPersistence:
                         room.state[pruned.key] = pruned
         for write in run.written:
             write.room.state_version = write.head.head_version
+            if write.generation != write.room.generation:
+                # Given up for lost, and written after all: what was built meanwhile was built beside it.
+                write.room.invalidate()
+            held = self._live_rooms.peek(write.room.room_id)
+            if held is not None and held is not write.room:
+                # The room went out of memory while somebody waited for its lock, and came in again.
+                held.invalidate()
         self._memberships.apply(run.memberships)
         self._metrics.events.inc(len(run.rows))
 

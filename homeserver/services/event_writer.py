@@ -8,8 +8,9 @@ another process wrote first, the head is dropped and the event is built anew.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -26,6 +27,7 @@ from homeserver.eventgraph.redaction import redact
 from homeserver.ids import EventId, RoomId, random_string
 from homeserver.rooms.live_rooms import CREATE, POWER_LEVELS, Head, LiveRoom, LiveRooms, SnapshotReference
 from homeserver.services.event_persistence import EventPersistence, PreparedEvent, RoomWrite, Verdict
+from homeserver.storage.errors import DatabaseUnavailable
 from homeserver.storage.rooms import Extremity
 from homeserver.storage.transaction_ids import transaction_key
 from homeserver.views.push_rules import evaluate_defaults
@@ -90,6 +92,7 @@ class EventWriter:
         self._persistence = persistence
         self._waiting: list[RoomWrite] = []
         self._committing: asyncio.Task[None] | None = None
+        self._created_ts = 0
 
     async def write(
         self, room_id: RoomId, new: NewEvent, *, transaction: TransactionReference | None = None
@@ -124,7 +127,8 @@ class EventWriter:
                 built_head = head
                 try:
                     for new in events:
-                        current = await self._current_equal(room, new)
+                        # What comes with them is to be written even where the state is so already.
+                        current = await self._current_equal(room, new) if extra is None else None
                         if current is not None:
                             event_ids.append(current)
                             continue
@@ -137,8 +141,10 @@ class EventWriter:
                         room.invalidate()
                     raise
                 if generation != room.generation:
+                    # The state that was prepared counts as pending, and is not going to be written.
+                    room.invalidate()
                     continue
-                if not prepared and extra is None:
+                if not prepared:
                     return event_ids
                 room.head = built_head
                 write = self._enqueue(
@@ -179,7 +185,8 @@ class EventWriter:
             # Known to be empty: nothing is looked up in the database.
             room.state = _EmptyState()
             prepared = []
-            for new in events:
+            first = replace(events[0], origin_server_ts=self._creation_ts())
+            for new in (first, *events[1:]):
                 event, head = await self._prepare(room, head, new)
                 room.room_id = event.event.room_id
                 prepared.append(event)
@@ -192,6 +199,11 @@ class EventWriter:
         room.state = dict(room.state)
         self._live_rooms.add(room)
         return room.room_id
+
+    def _creation_ts(self) -> int:
+        """The time of a new room, never the same twice: else two that are made alike would have one id."""
+        self._created_ts = max(self._clock.now_ms(), self._created_ts + 1)
+        return self._created_ts
 
     # -- building --------------------------------------------------------------------------------------
 
@@ -369,7 +381,8 @@ class EventWriter:
             )
         self._waiting.append(write)
         if self._committing is None:
-            self._committing = asyncio.create_task(self._commit_waiting())
+            # In a context of its own: it works for all, and must not log under the request that came first.
+            self._committing = asyncio.create_task(self._commit_waiting(), context=contextvars.Context())
         return write
 
     async def _finish(self, write: RoomWrite) -> Outcome:
@@ -388,14 +401,16 @@ class EventWriter:
         try:
             outcomes = await self._persistence.commit(batch)
         except Exception as error:  # noqa: BLE001 - whatever it is, the senders are told
-            if len(batch) > 1:
+            if len(batch) > 1 and not isinstance(error, DatabaseUnavailable):
                 # One of them cannot be written: each on its own, so that only that one fails.
                 for write in batch:
                     await self._commit([write])
                 return
-            _log.exception("event_not_written", room_id=batch[0].room.room_id)
-            _drop(batch[0])
-            _fail(batch[0].done, error)
+            if not isinstance(error, MatrixError | DatabaseUnavailable):
+                _log.exception("event_not_written", room_id=batch[0].room.room_id)
+            for write in batch:
+                _drop(write)
+                _fail(write.done, error)
             return
         for write, outcome in zip(batch, outcomes, strict=True):
             if outcome.verdict is not Verdict.WRITTEN:
