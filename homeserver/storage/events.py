@@ -251,6 +251,23 @@ class EventStore:
                 found[stored.event.event_id] = stored
         return found
 
+    async def load_event_numbers(self, event_ids: Iterable[EventId]) -> dict[EventId, int]:
+        """The numbers of those of these events that are stored."""
+        found: dict[EventId, int] = {}
+        missing: list[EventId] = []
+        for event_id in event_ids:
+            event_nid = self._number_of.get(event_id)
+            if event_nid is None:
+                missing.append(event_id)
+            else:
+                found[event_id] = event_nid
+        if missing:
+            rows = await self._database.fetch_all(
+                "SELECT event_id, event_nid FROM events WHERE event_id = ANY($1::text[])", missing
+            )
+            found.update(dict(rows))
+        return found
+
     async def load_numbered(self, event_nids: Iterable[int]) -> dict[int, StoredEvent]:
         """Events by their numbers."""
         found: dict[int, StoredEvent] = {}

@@ -74,6 +74,27 @@ class NumberStore:
                 _remember(self._users, {user_id: known})
         return known
 
+    async def load_key_numbers(self, keys: Iterable[StateKey]) -> dict[StateKey, int]:
+        """The numbers of those of these state keys that any room ever used."""
+        numbers, missing = _split(self._keys, keys)
+        if missing:
+            # Every type with every state key: the few that were not asked for are dropped.
+            rows = await self._database.fetch_all(
+                "SELECT type, state_key, key_nid FROM state_keys"
+                " WHERE type = ANY($1::text[]) AND state_key = ANY($2::text[])",
+                list({event_type for event_type, _ in missing}),
+                list({state_key for _, state_key in missing}),
+            )
+            wanted = set(missing)
+            found = {
+                (event_type, state_key): key_nid
+                for event_type, state_key, key_nid in rows
+                if (event_type, state_key) in wanted
+            }
+            _remember(self._keys, found)
+            numbers.update(found)
+        return numbers
+
     async def key_number(self, key: StateKey) -> int | None:
         """The number of a state key, if any room ever used it."""
         known = self._keys.get(key)

@@ -23,7 +23,6 @@ KEY = keys.key_from_seed("1", bytes(32))
 ALICE = "@alice:one.example"
 BOB = "@bob:two.example"
 CHARLIE = "@charlie:three.example"
-ROOM_ID = RoomId("!room:one.example")
 POWER_LEVELS = ("m.room.power_levels", "")
 JOIN_RULES = ("m.room.join_rules", "")
 
@@ -37,7 +36,14 @@ def member(user_id: str) -> tuple[str, str]:
 class Room:
     """The events of a room in the order in which they came, with the state after each."""
 
-    def __init__(self, version: str, *, creator: str = ALICE, content: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        version: str,
+        *,
+        creator: str = ALICE,
+        content: dict[str, Any] | None = None,
+        name: str = "room",
+    ) -> None:
         self.version = ROOM_VERSIONS[version]
         self.events: dict[EventId, Event] = {}
         self.numbers: dict[EventId, EventNumber] = {}
@@ -46,8 +52,9 @@ class Room:
         self.why_rejected: dict[EventId, AuthRuleViolated] = {}
         self.clock = 1_000
         self.questions: list[NeedEvents | NeedAuthEvents | NeedState] = []
+        self.name = name
         named = {} if self.version.creator_is_sender else {"creator": creator}
-        content = {"room_version": version, **named, **(content or {})}
+        content = {"room_version": version, "name": name, **named, **(content or {})}
         self.create = self.send("m.room.create", creator, content, state_key="", prev=[])
         self.room_id = self.create.room_id
 
@@ -83,7 +90,7 @@ class Room:
             self.version,
             room_id=None
             if is_create and self.version.room_id_is_create_hash
-            else ROOM_ID
+            else RoomId(f"!{self.name}:{server_name_of(sender)}")
             if is_create
             else self.room_id,
             sender=UserId(sender),
@@ -97,7 +104,7 @@ class Room:
             redacts=None if redacts is None else EventId(redacts),
             server_name=ServerName(server_name_of(sender)),
             key=KEY,
-            event_id=EventId(f"${self.clock}:{server_name_of(sender)}")
+            event_id=EventId(f"${self.name}-{self.clock}:{server_name_of(sender)}")
             if self.version.event_ids_are_given
             else None,
         )

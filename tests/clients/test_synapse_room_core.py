@@ -1,0 +1,123 @@
+"""The room core against Synapse's: the same ids, redactions, verdicts and resolved states for random rooms.
+
+Synapse (from PyPI, unmodified, in an environment of its own) is asked through a small script of ours. The events
+are also stored in a database, and the states resolved from there.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from homeserver.eventgraph.redaction import redact
+from homeserver.eventgraph.room_versions import ROOM_VERSIONS
+from tests.clients.environment import synapse_python
+from tests.eventgraph.random_rooms import RandomRoom
+from tests.eventgraph.stored_rooms import store_room
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from homeserver.eventgraph.event import StateKey
+    from homeserver.ids import EventId
+    from homeserver.storage.database import Database
+    from tests.eventgraph.rooms import Room
+
+pytestmark = pytest.mark.interop
+_SCRIPT = Path(__file__).resolve().parent / "synapse" / "judge.py"
+_VERSIONS = list(ROOM_VERSIONS)
+_EVENTS = 50
+_ROOMS = 15
+
+
+class Judge:
+    """Synapse's room core, in a process of its own."""
+
+    def __init__(self, python: Path) -> None:
+        self._process = subprocess.Popen(
+            [python, _SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a question; their forms are in the script."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        assert line, "the script has ended; what it said is among the captured output"
+        return json.loads(line)
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
+        self._process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def judge() -> Iterator[Judge]:
+    judge = Judge(synapse_python())
+    yield judge
+    judge.close()
+
+
+@pytest.mark.parametrize("version", _VERSIONS)
+async def test_synapse_gives_the_same_verdicts_and_the_same_resolved_states(
+    version: str, judge: Judge, database: Database
+) -> None:
+    for seed in range(_ROOMS):
+        await _compare(RandomRoom(version, seed, _EVENTS), judge, database)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("version", _VERSIONS)
+async def test_synapse_gives_the_same_for_many_larger_rooms(
+    version: str, judge: Judge, database: Database
+) -> None:
+    for seed in range(1_000, 1_200):
+        await _compare(RandomRoom(version, seed, 120), judge, database)
+
+
+async def _compare(made: RandomRoom, judge: Judge, database: Database) -> None:
+    room = made.room
+    events = list(room.events.values())
+    index_of = {event.event_id: index for index, event in enumerate(events)}
+
+    def indexes(state: Mapping[StateKey, EventId]) -> list[int]:
+        return sorted(index_of[event_id] for event_id in state.values())
+
+    answer = judge.ask(
+        {
+            "version": room.version.identifier,
+            "events": [event.pdu for event in events],
+            "rejected": [index for index, event in enumerate(events) if event.rejected],
+            "checks": [[index, indexes(_before(room, index))] for index in range(len(events))],
+            "resolutions": [[indexes(state) for state in states] for states in made.resolutions],
+        }
+    )
+    name = room.name
+    assert answer["event_ids"] == [event.event_id for event in events], name
+    for event, theirs in zip(events, answer["redacted"], strict=True):
+        theirs.pop("unsigned", None)
+        assert redact(room.version, event.pdu) == theirs, name
+    for event, verdict in zip(events, answer["verdicts"], strict=True):
+        ours = room.why_rejected.get(event.event_id)
+        assert (ours is None) == (verdict is None), (
+            f"{name}: {event} {event.pdu}: we say {ours!r}, Synapse {verdict!r}"
+        )
+    stored = await store_room(database, room)
+    for number, (states, theirs) in enumerate(zip(made.resolutions, answer["resolved"], strict=True)):
+        assert indexes(room.resolve(states)) == theirs, f"{name}: resolution {number}"
+        assert indexes(await stored.resolve(states)) == theirs, f"{name}: resolution {number}, as stored"
+
+
+def _before(room: Room, index: int) -> Mapping[StateKey, EventId]:
+    event = list(room.events.values())[index]
+    return room.state_before([room.events[event_id] for event_id in event.prev_event_ids])
