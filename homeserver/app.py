@@ -31,6 +31,7 @@ from homeserver.rooms.recent_events import RecentEvents
 from homeserver.services.access_tokens import AccessTokens
 from homeserver.services.account_data import AccountData
 from homeserver.services.accounts import Accounts
+from homeserver.services.deactivation import Deactivation
 from homeserver.services.devices import Devices
 from homeserver.services.directory import Directory
 from homeserver.services.event_persistence import EventPersistence, EventStores
@@ -134,6 +135,7 @@ class Application:
         typing_store = TypingStore(database)
         presence_store = PresenceStore(database)
         registration_tokens = RegistrationTokenStore(database)
+        filter_store = FilterStore(database)
 
         # Rooms in memory.
         self._live_rooms = live_rooms = LiveRooms(rooms, events)
@@ -201,14 +203,23 @@ class Application:
             accounts_store,
             token_store,
             profile_store,
-            account_data_store,
             devices,
             passwords,
-            membership,
             rate_limits,
         )
+        self._deactivation = deactivation = Deactivation(
+            database,
+            clock,
+            accounts_store,
+            token_store,
+            devices,
+            membership,
+            (profile_store, account_data_store, filter_store, presence_store),
+        )
         self._access_tokens = access_tokens = AccessTokens(database, clock, token_store, device_store)
-        logins = Logins(database, clock, accounts, access_tokens, token_store, device_store, devices)
+        logins = Logins(
+            database, clock, accounts, accounts_store, access_tokens, token_store, device_store, devices
+        )
         registration = Registration(
             database, clock, settings.registration, accounts, logins, passwords, registration_tokens
         )
@@ -238,7 +249,7 @@ class Application:
         )
 
         # Doors.
-        self.control = Control(accounts, registration)
+        self.control = Control(accounts, deactivation, registration)
         self.api = Api(
             ApiContext(
                 settings=settings,
@@ -250,9 +261,10 @@ class Application:
                 account_data=AccountData(database, account_data_store, reader),
                 accounts=accounts,
                 client_events=client_events,
+                deactivation=deactivation,
                 devices=devices,
                 directory=directory,
-                filters=Filters(database, FilterStore(database)),
+                filters=Filters(database, filter_store),
                 history=history,
                 logins=logins,
                 membership=membership,
@@ -318,6 +330,7 @@ class Application:
         """Take up what goes on in the background."""
         await self._typing.start()
         await self._presence.start()
+        await self._deactivation.resume()
         self._upkeep.start()
 
     async def close(self) -> None:

@@ -26,6 +26,7 @@ MAX_ID_BYTES = 255
 
 _LOCALPART = re.compile(r"[a-z0-9._=/+-]+")
 _HISTORICAL_LOCALPART = re.compile(r"[^:\x00]*")
+_OPAQUE = re.compile(r"[A-Za-z0-9._~-]+")
 _ROOM_HASH = re.compile(r"![A-Za-z0-9_-]{43}")
 
 
@@ -70,6 +71,11 @@ def is_event_id(identifier: str) -> bool:
         and identifier[0] == "$"
         and len(identifier.encode("utf-8", "surrogatepass")) <= MAX_ID_BYTES
     )
+
+
+def is_opaque_identifier(text: str, maximum: int = MAX_ID_BYTES) -> bool:
+    """Whether this follows the opaque identifier grammar (Appendices, "Opaque Identifiers")."""
+    return len(text) <= maximum and _OPAQUE.fullmatch(text) is not None
 
 
 def server_name_of(identifier: str) -> ServerName:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from tests import openapi
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Iterator
 
     import httpx
 
@@ -45,6 +45,16 @@ def refused(status: int, errcode: str) -> Iterator[None]:
     else:
         message = f"nothing was refused with {status} {errcode}"
         raise AssertionError(message)
+
+
+async def error_of(call: Awaitable[Any]) -> Refused:
+    """The error by which a call is refused, to be looked at."""
+    try:
+        await call
+    except Refused as error:
+        return error
+    message = "nothing was refused"
+    raise AssertionError(message)
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,11 +15,13 @@ from tests.postgresql import Cluster, find_programs
 from tests.server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
 
     from homeserver.storage.database import Database
     from tests.client import Client
+
+    StartServer = Callable[..., Awaitable[Server]]
 
 SERVER_NAME = "example.org"
 
@@ -82,12 +84,25 @@ async def database(database_url: str, tmp_path: Path) -> AsyncIterator[Database]
 
 
 @pytest.fixture
-async def server(tmp_path: Path, database_url: str) -> AsyncIterator[Server]:
-    """A fresh server inside the test's own process, once on each engine."""
-    running = Server(tmp_path, database_url)
-    await running.start()
-    yield running
-    await running.stop()
+async def start_server(tmp_path: Path, database_url: str) -> AsyncIterator[StartServer]:
+    """Starts a server inside the test's own process, with settings of its own; once on each engine."""
+    started: list[Server] = []
+
+    async def start(**settings: Any) -> Server:
+        running = Server(tmp_path, database_url, **settings)
+        await running.start()
+        started.append(running)
+        return running
+
+    yield start
+    for running in started:
+        await running.stop()
+
+
+@pytest.fixture
+async def server(start_server: StartServer) -> Server:
+    """A fresh server."""
+    return await start_server()
 
 
 @pytest.fixture

@@ -64,6 +64,10 @@ class Server:
         await self.stop()
         await self.start()
 
+    async def control(self, deed: str, **arguments: Any) -> dict[str, Any]:
+        """What the command line asks of a running server."""
+        return await self.application.control.perform(deed, arguments)
+
     def nobody(self) -> Client:
         """A client without an account."""
         return Client(self.http)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from homeserver.services.access_tokens import AccessTokens
     from homeserver.services.account_data import AccountData
     from homeserver.services.accounts import Accounts
+    from homeserver.services.deactivation import Deactivation
     from homeserver.services.devices import Devices
     from homeserver.services.directory import Directory
     from homeserver.services.filters import Filters
@@ -49,6 +50,7 @@ class ApiContext:
     account_data: AccountData
     accounts: Accounts
     client_events: ClientEvents
+    deactivation: Deactivation
     devices: Devices
     directory: Directory
     filters: Filters

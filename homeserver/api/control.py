@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from homeserver.http.request import Request
     from homeserver.ids import UserId
     from homeserver.services.accounts import Accounts
+    from homeserver.services.deactivation import Deactivation
     from homeserver.services.registration import Registration
     from homeserver.storage.registration_tokens import RegistrationToken
 
@@ -67,8 +68,9 @@ class NamedToken(Body):
 class Control:
     """Deeds by name; the same whether they come through the socket or directly."""
 
-    def __init__(self, accounts: Accounts, registration: Registration) -> None:
+    def __init__(self, accounts: Accounts, deactivation: Deactivation, registration: Registration) -> None:
         self._accounts = accounts
+        self._deactivation = deactivation
         self._registration = registration
         self._deeds: dict[str, Deed] = {
             "user-create": self._create_user,
@@ -125,7 +127,7 @@ class Control:
 
     async def _deactivate(self, arguments: dict[str, Any]) -> dict[str, Any]:
         user_id = self._user_id(parse(NamedUser, arguments).name)
-        await self._accounts.deactivate(user_id)
+        await self._deactivation.deactivate(user_id)
         return {"user_id": user_id}
 
     async def _make_admin(self, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class TokenLookup(Protocol):
     """Knows the access tokens."""
 
-    async def lookup(self, token: str) -> Requester:
-        """Who holds the token; raises `UnknownToken`."""
+    async def lookup(self, token: str, *, allow_locked: bool = False) -> Requester:
+        """Who holds the token; raises `UnknownToken`, or `M_USER_LOCKED` unless `allow_locked`."""
 
     def seen(self, requester: Requester, address: str, user_agent: str | None) -> None:
         """Note that a device was here."""
@@ -33,14 +33,17 @@ class Authenticator:
         """A request for which nobody has to log in; `LimitExceeded` where too many come from one address."""
         self._rate_limits.check_address("anonymous", request.client_address)
 
-    async def requester(self, request: Request, *, allow_guest: bool = False) -> Requester:
+    async def requester(
+        self, request: Request, *, allow_guest: bool = False, allow_locked: bool = False
+    ) -> Requester:
         """The sender of a request.
 
-        `MissingToken`, `UnknownToken`, `Forbidden` for guests where they may not, or `LimitExceeded`.
+        Raises `MissingToken`, `UnknownToken`, `Forbidden` for guests where they may not, `M_USER_LOCKED` for
+        locked accounts where they may not, which is everywhere but at the logout, or `LimitExceeded`.
         """
         token = access_token(request)
         try:
-            requester = await self._tokens.lookup(token)
+            requester = await self._tokens.lookup(token, allow_locked=allow_locked)
         except UnknownToken:
             # Each costs a question to the database.
             self.anyone(request)

@@ -57,13 +57,13 @@ class AccessTokens:
         self._seen: dict[tuple[UserId, DeviceId], tuple[int, str, str | None]] = {}
         self._seen_written: OrderedDict[tuple[UserId, DeviceId], int] = OrderedDict()
 
-    async def lookup(self, token: str) -> Requester:
+    async def lookup(self, token: str, *, allow_locked: bool = False) -> Requester:
         """Who holds an access token; `UnknownToken` where nobody does, or no longer."""
         key = token_hash(token)
         known = self._known.get(key)
         if known is None:
             known = await self._load(token, key)
-        if known.is_locked:
+        if known.is_locked and not allow_locked:
             raise MatrixError("This account is locked", errcode="M_USER_LOCKED", status=401, soft_logout=True)
         if known.expires_ts is not None and known.expires_ts <= self._clock.now_ms():
             raise UnknownToken("The access token has expired", soft_logout=True)
@@ -156,10 +156,6 @@ class AccessTokens:
         expires_ts = self._clock.now_ms() + _LOGIN_TOKEN_MS
         await self._database.write(lambda t: self._store.insert_login(t, token, user_id, expires_ts))
         return token, _LOGIN_TOKEN_MS
-
-    async def take_login_token(self, token: str) -> UserId | None:
-        """Use a login token up; None where it is not good."""
-        return await self._database.write(lambda t: self._store.take_login(t, token, self._clock.now_ms()))
 
     # -- where devices were seen -----------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Accounts: made, closed, given a new password; logins by password."""
+"""Accounts: made, found, given a new password; whether a password is right."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ if TYPE_CHECKING:
     from homeserver.clock import Clock
     from homeserver.ids import DeviceId, ServerName
     from homeserver.services.devices import Devices
-    from homeserver.services.membership import Membership
     from homeserver.services.passwords import Passwords
     from homeserver.storage.access_tokens import AccessTokenStore
-    from homeserver.storage.account_data import AccountDataStore
     from homeserver.storage.accounts import AccountStore
     from homeserver.storage.database import Database, Transaction
     from homeserver.storage.profiles import ProfileStore
@@ -44,10 +42,8 @@ class Accounts:
         store: AccountStore,
         tokens: AccessTokenStore,
         profiles: ProfileStore,
-        account_data: AccountDataStore,
         devices: Devices,
         passwords: Passwords,
-        membership: Membership,
         attempts: AttemptLimit,
     ) -> None:
         self._server_name = server_name
@@ -56,10 +52,8 @@ class Accounts:
         self._store = store
         self._tokens = tokens
         self._profiles = profiles
-        self._account_data = account_data
         self._devices = devices
         self._passwords = passwords
-        self._membership = membership
         self._attempts = attempts
 
     def user_id(self, localpart: str) -> UserId:
@@ -76,7 +70,8 @@ class Accounts:
             if not self.is_local(identifier):
                 return None
             identifier = localpart_of(identifier)
-        return self.user_id(identifier.lower())
+        user_id = self.user_id(identifier.lower())
+        return user_id if is_user_id(user_id) else None
 
     async def check_available(self, localpart: str) -> UserId:
         """The id that a new user would have; raises what `/register` says for a name that cannot be had."""
@@ -141,8 +136,8 @@ class Accounts:
         """All accounts, oldest first."""
         return await self._store.load_all()
 
-    async def verify_password(self, user_id: UserId | None, password: str) -> UserId:
-        """The user, if the password is theirs; `Forbidden` otherwise, whatever the reason.
+    async def verify_password(self, user_id: UserId | None, password: str) -> Account:
+        """The account, if the password is theirs; `Forbidden` otherwise, whatever the reason.
 
         `LimitExceeded` after too many wrong ones, whether or not there is such an account.
         """
@@ -151,43 +146,39 @@ class Accounts:
         hashed = account.password_hash if account is not None else None
         right = await self._passwords.verify(password, hashed)
         if account is not None and account.deactivated_ts is not None:
-            raise Forbidden("This account has been deactivated", errcode="M_USER_DEACTIVATED")
+            raise deactivated()
         if account is None or not right:
             raise Forbidden("Wrong user name or password")
         self._attempts.give_back(_ATTEMPTS, account.user_id)
-        return account.user_id
+        return account
 
     async def set_password(
         self, user_id: UserId, password: str, *, logout_devices: bool, but: DeviceId | None = None
     ) -> None:
-        """Set a new password, and log out every device but one."""
-        await self.get(user_id)
+        """Set a new password and, if so wished, log out every device but one: both or neither."""
+        if (await self.get(user_id)).deactivated_ts is not None:
+            raise deactivated()
         password_hash = await self._passwords.hash(password)
-        await self._database.write(lambda t: self._store.set_password(t, user_id, password_hash))
-        if logout_devices:
-            await self._devices.delete_all(user_id, but=but)
+
+        async def work(transaction: Transaction) -> None:
+            await self._store.set_password(transaction, user_id, password_hash)
+            await self._tokens.delete_logins(transaction, user_id)
+            if logout_devices:
+                await self._devices.delete_all_in(transaction, user_id, but=but)
+
+        await self._database.write(work)
 
     async def set_admin(self, user_id: UserId, *, is_admin: bool) -> None:
         """Make a user an administrator, or no longer one."""
         await self.get(user_id)
         await self._database.write(lambda t: self._store.set_admin(t, user_id, is_admin=is_admin))
 
-    async def deactivate(self, user_id: UserId) -> None:
-        """Close an account for good: nobody logs in any more, the user leaves their rooms, the profile goes."""
-        account = await self.get(user_id)
-        device_ids = [device.device_id for device in await self._devices.load(user_id)]
-
-        async def work(transaction: Transaction) -> None:
-            await self._store.deactivate(transaction, user_id, account.deactivated_ts or self._clock.now_ms())
-            await self._devices.delete_in(transaction, user_id, device_ids)
-            await self._tokens.delete_of_user(transaction, user_id)
-            await self._profiles.delete_of_user(transaction, user_id)
-            await self._account_data.delete_of_user(transaction, user_id)
-
-        await self._database.write(work)
-        await self._membership.leave_all(user_id)
-
 
 def name_taken() -> MatrixError:
     """The error for a user name that somebody has, or had."""
     return MatrixError("This user name is taken", errcode="M_USER_IN_USE")
+
+
+def deactivated() -> MatrixError:
+    """The error for an account that was closed for good."""
+    return Forbidden("This account has been deactivated", errcode="M_USER_DEACTIVATED")

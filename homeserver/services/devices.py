@@ -54,13 +54,14 @@ class Devices:
         await self._tokens.delete_of_devices(transaction, user_id, device_ids)
         await self._store.delete(transaction, user_id, device_ids)
 
-    async def delete_all(self, user_id: UserId, *, but: DeviceId | None = None) -> None:
-        """Delete every device of a user, but one."""
-        device_ids = [
-            device.device_id for device in await self._store.load(user_id) if device.device_id != but
-        ]
-        if device_ids:
-            await self.delete(user_id, device_ids)
+    async def delete_all_in(
+        self, transaction: Transaction, user_id: UserId, *, but: DeviceId | None = None
+    ) -> None:
+        """Delete every device of a user, but one, inside a larger write."""
+        devices = await self._store.load(user_id, transaction)
+        await self.delete_in(
+            transaction, user_id, [device.device_id for device in devices if device.device_id != but]
+        )
 
 
 def check_device_id(device_id: str) -> None:
@@ -70,6 +71,8 @@ def check_device_id(device_id: str) -> None:
 
 
 def check_device_name(display_name: str | None) -> None:
-    """Refuse a name of absurd length; raises `InvalidParam`."""
-    if display_name is not None and len(display_name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
-        raise InvalidParam(f"A device name has at most {MAX_NAME_BYTES} bytes")
+    """Refuse a name that could not be stored, or of absurd length; raises `InvalidParam`."""
+    if display_name is None:
+        return
+    if len(display_name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES or "\x00" in display_name:
+        raise InvalidParam(f"A device name is text of at most {MAX_NAME_BYTES} bytes")

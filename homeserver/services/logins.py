@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from homeserver.errors import Forbidden
 from homeserver.ids import DeviceId, random_string
+from homeserver.services.accounts import deactivated
 from homeserver.services.devices import check_device_id, check_device_name
 
 if TYPE_CHECKING:
@@ -16,11 +18,36 @@ if TYPE_CHECKING:
     from homeserver.services.devices import Devices
     from homeserver.services.requester import Requester
     from homeserver.storage.access_tokens import AccessTokenStore
+    from homeserver.storage.accounts import AccountStore
     from homeserver.storage.database import Database, Transaction
     from homeserver.storage.devices import DeviceStore
 
 _DEVICE_ID_LENGTH = 10
 _CAPITALS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True, slots=True)
+class NewSession:
+    """What a client asks for: a device, new or known, and whether it can refresh its token."""
+
+    device_id: str | None = None
+    display_name: str | None = None
+    refreshable: bool = False
+
+    def check(self) -> None:
+        """Refuse what cannot be had; raises `InvalidParam`."""
+        if self.device_id is not None:
+            check_device_id(self.device_id)
+        check_device_name(self.display_name)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSession:
+    """Who is logged in now, on which device, and the tokens."""
+
+    user_id: UserId
+    device_id: DeviceId
+    tokens: TokenPair
 
 
 class Logins:
@@ -31,6 +58,7 @@ class Logins:
         database: Database,
         clock: Clock,
         accounts: Accounts,
+        account_store: AccountStore,
         tokens: AccessTokens,
         token_store: AccessTokenStore,
         device_store: DeviceStore,
@@ -39,44 +67,53 @@ class Logins:
         self._database = database
         self._clock = clock
         self._accounts = accounts
+        self._account_store = account_store
         self._tokens = tokens
         self._token_store = token_store
         self._device_store = device_store
         self._devices = devices
 
-    async def by_token(self, token: str) -> UserId:
-        """Whose login token this is; it is used up. `Forbidden` where it is not good."""
-        user_id = await self._tokens.take_login_token(token)
-        if user_id is None:
-            raise Forbidden("Unknown or expired login token")
-        return user_id
+    async def by_password(self, user_id: UserId | None, password: str, wanted: NewSession) -> OpenedSession:
+        """Log in with a password; `Forbidden` where it is not that of the user."""
+        wanted.check()
+        account = await self._accounts.verify_password(user_id, password)
 
-    async def open(
-        self, user_id: UserId, device_id: str | None, display_name: str | None, *, refreshable: bool
-    ) -> tuple[DeviceId, TokenPair]:
+        async def work(transaction: Transaction) -> OpenedSession:
+            # Meanwhile the password may have been changed, and its sessions ended.
+            current = await self._account_store.get(account.user_id, transaction)
+            if current is None or current.deactivated_ts is not None:
+                raise deactivated()
+            if current.password_hash != account.password_hash:
+                raise Forbidden("Wrong user name or password")
+            return await self.open_in(transaction, account.user_id, wanted)
+
+        return await self._database.write(work)
+
+    async def by_token(self, token: str, wanted: NewSession) -> OpenedSession:
+        """Log in with a login token, which is used up; `Forbidden` where it is not good."""
+        wanted.check()
+
+        async def work(transaction: Transaction) -> OpenedSession:
+            user_id = await self._token_store.take_login(transaction, token, self._clock.now_ms())
+            if user_id is None:
+                raise Forbidden("Unknown or expired login token")
+            return await self.open_in(transaction, user_id, wanted)
+
+        return await self._database.write(work)
+
+    async def open(self, user_id: UserId) -> OpenedSession:
+        """A session on a new device, for somebody who is known to be who they are."""
+        return await self._database.write(lambda t: self.open_in(t, user_id, NewSession()))
+
+    async def open_in(self, transaction: Transaction, user_id: UserId, wanted: NewSession) -> OpenedSession:
         """Tokens for a device, which is made where there is none of that id; its older tokens end."""
-        if device_id is not None:
-            check_device_id(device_id)
-        check_device_name(display_name)
-        return await self._database.write(
-            lambda t: self.open_in(t, user_id, device_id, display_name, refreshable=refreshable)
-        )
-
-    async def open_in(
-        self,
-        transaction: Transaction,
-        user_id: UserId,
-        device_id: str | None,
-        display_name: str | None,
-        *,
-        refreshable: bool,
-    ) -> tuple[DeviceId, TokenPair]:
-        """`open` inside a larger write."""
-        device = DeviceId(device_id or random_string(_DEVICE_ID_LENGTH, _CAPITALS))
-        if device_id is not None:
+        device = DeviceId(wanted.device_id or random_string(_DEVICE_ID_LENGTH, _CAPITALS))
+        if wanted.device_id is not None:
             await self._token_store.delete_of_devices(transaction, user_id, [device])
-        await self._device_store.ensure(transaction, user_id, device, display_name, self._clock.now_ms())
-        return device, await self._tokens.issue(transaction, user_id, device, refreshable=refreshable)
+        now = self._clock.now_ms()
+        await self._device_store.ensure(transaction, user_id, device, wanted.display_name, now)
+        tokens = await self._tokens.issue(transaction, user_id, device, refreshable=wanted.refreshable)
+        return OpenedSession(user_id, device, tokens)
 
     async def logout(self, requester: Requester) -> None:
         """End the session of the device that asks."""
@@ -85,5 +122,9 @@ class Logins:
 
     async def logout_all(self, user_id: UserId) -> None:
         """End all sessions of a user."""
-        await self._devices.delete_all(user_id)
-        await self._database.write(lambda t: self._token_store.delete_of_user(t, user_id))
+
+        async def work(transaction: Transaction) -> None:
+            await self._devices.delete_all_in(transaction, user_id)
+            await self._token_store.delete_of_user(transaction, user_id)
+
+        await self._database.write(work)

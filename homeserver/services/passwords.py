@@ -32,10 +32,7 @@ class Passwords:
 
     async def hash(self, password: str) -> str:
         """The hash of a new password; `InvalidParam` for one that cannot be used."""
-        if not password:
-            raise InvalidParam("The password is empty", errcode="M_WEAK_PASSWORD")
-        if _size(password) > MAX_BYTES:
-            raise InvalidParam(f"The password has more than {MAX_BYTES} bytes")
+        check_new_password(password)
         return await self._in_turn(lambda: hash_password(password, self._cost))
 
     async def verify(self, password: str, hashed: str | None) -> bool:
@@ -57,6 +54,14 @@ class Passwords:
                 return await asyncio.to_thread(work)
         finally:
             self._waiting -= 1
+
+
+def check_new_password(password: str) -> None:
+    """Refuse a password that cannot be used; raises `InvalidParam`."""
+    if not password:
+        raise InvalidParam("The password is empty", errcode="M_WEAK_PASSWORD")
+    if _size(password) > MAX_BYTES:
+        raise InvalidParam(f"The password has more than {MAX_BYTES} bytes")
 
 
 def _size(password: str) -> int:

@@ -3,41 +3,28 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from homeserver.errors import Forbidden, InvalidParam, MatrixError, NotFound
-from homeserver.ids import UserId, random_string
+from homeserver.ids import is_opaque_identifier, random_string
 from homeserver.services.accounts import name_taken
-from homeserver.services.devices import check_device_id, check_device_name
-from homeserver.services.user_interactive import DUMMY, REGISTRATION_TOKEN, TERMS
+from homeserver.services.logins import NewSession
+from homeserver.services.passwords import check_new_password
+from homeserver.services.user_interactive import DUMMY, MAX_TOKEN_LENGTH, REGISTRATION_TOKEN, TERMS
 from homeserver.storage.registration_tokens import RegistrationToken
 
 if TYPE_CHECKING:
     from homeserver.clock import Clock
     from homeserver.config import RegistrationSettings
-    from homeserver.ids import DeviceId
-    from homeserver.services.access_tokens import TokenPair
+    from homeserver.ids import UserId
     from homeserver.services.accounts import Accounts
-    from homeserver.services.logins import Logins
+    from homeserver.services.logins import Logins, OpenedSession
     from homeserver.services.passwords import Passwords
     from homeserver.services.user_interactive import Flow, Proof
     from homeserver.storage.database import Database, Transaction
     from homeserver.storage.registration_tokens import RegistrationTokenStore
 
 _DIGITS = "0123456789"
-_TOKEN_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~-"  # noqa: S105
-MAX_TOKEN_LENGTH = 64
-
-
-@dataclass(frozen=True, slots=True)
-class NewSession:
-    """What a registration asks for besides the account."""
-
-    device_id: str | None
-    display_name: str | None
-    inhibit_login: bool
-    refreshable: bool
 
 
 class Registration:
@@ -71,48 +58,57 @@ class Registration:
             stages.append(TERMS)
         return [tuple(stages or [DUMMY])]
 
+    async def check(self, username: str | None, password: str | None, wanted: NewSession) -> None:
+        """Refuse what would fail in the end, before the user goes through any stage.
+
+        "Homeservers MUST perform the relevant checks and return these codes before performing User-Interactive
+        Authentication."
+        """
+        if username is not None:
+            await self._accounts.check_available(username.lower())
+        if password is not None:
+            check_new_password(password)
+        wanted.check()
+
     async def register(
-        self, username: str | None, password: str | None, session: NewSession, proof: Proof
-    ) -> tuple[UserId, DeviceId | None, TokenPair | None]:
+        self,
+        username: str | None,
+        password: str,
+        wanted: NewSession,
+        proof: Proof,
+        *,
+        log_in: bool,
+    ) -> tuple[UserId, OpenedSession | None]:
         """Make an account, use up the registration token, and log in."""
-        if session.device_id is not None:
-            check_device_id(session.device_id)
-        check_device_name(session.display_name)
-        localpart = username.lower() if username else await self._free_localpart()
+        wanted.check()
+        localpart = username.lower() if username is not None else await self._free_localpart()
         user_id = await self._accounts.check_available(localpart)
-        password_hash = None if password is None else await self._passwords.hash(password)
+        password_hash = await self._passwords.hash(password)
         token = proof.completed.get(REGISTRATION_TOKEN)
 
-        async def work(transaction: Transaction) -> tuple[UserId, DeviceId | None, TokenPair | None]:
+        async def work(transaction: Transaction) -> OpenedSession | None:
             if isinstance(token, str) and not await self._tokens.use(
                 transaction, token, self._clock.now_ms()
             ):
                 raise Forbidden("This registration token is no longer good")
             if not await self._accounts.create_in(transaction, user_id, password_hash):
                 raise name_taken()
-            if session.inhibit_login:
-                return user_id, None, None
-            device_id, pair = await self._logins.open_in(
-                transaction, user_id, session.device_id, session.display_name, refreshable=session.refreshable
-            )
-            return user_id, device_id, pair
+            return await self._logins.open_in(transaction, user_id, wanted) if log_in else None
 
-        return await self._database.write(work)
+        return user_id, await self._database.write(work)
 
-    async def register_guest(self, display_name: str | None) -> tuple[UserId, DeviceId, TokenPair]:
+    async def register_guest(self, display_name: str | None) -> OpenedSession:
         """Make a guest account; `Forbidden` where there are none."""
         if not self._settings.allow_guests:
             raise Forbidden("Guests are not allowed on this server", errcode="M_GUEST_ACCESS_FORBIDDEN")
-        check_device_name(display_name)
+        wanted = NewSession(display_name=display_name)
+        wanted.check()
         user_id = self._accounts.user_id(await self._free_localpart())
 
-        async def work(transaction: Transaction) -> tuple[UserId, DeviceId, TokenPair]:
+        async def work(transaction: Transaction) -> OpenedSession:
             if not await self._accounts.create_in(transaction, user_id, None, is_guest=True):
                 raise name_taken()
-            return (
-                user_id,
-                *await self._logins.open_in(transaction, user_id, None, display_name, refreshable=False),
-            )
+            return await self._logins.open_in(transaction, user_id, wanted)
 
         return await self._database.write(work)
 
@@ -129,6 +125,8 @@ class Registration:
 
     async def is_good_token(self, token: str) -> bool:
         """Whether somebody could register with a token now."""
+        if not is_opaque_identifier(token, MAX_TOKEN_LENGTH):
+            return False
         row = await self._tokens.get(token)
         return row is not None and row.is_good(self._clock.now_ms())
 
@@ -137,7 +135,7 @@ class Registration:
     ) -> RegistrationToken:
         """Make a registration token."""
         text = token if token is not None else secrets.token_urlsafe(12)
-        if not text or len(text) > MAX_TOKEN_LENGTH or not set(text) <= set(_TOKEN_ALPHABET):
+        if not is_opaque_identifier(text, MAX_TOKEN_LENGTH):
             raise InvalidParam(f"A registration token is 1 to {MAX_TOKEN_LENGTH} letters, digits and . _ ~ -")
         if uses_allowed is not None and uses_allowed < 1:
             raise InvalidParam("A registration token must be good for at least one use")

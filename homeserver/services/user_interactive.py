@@ -1,24 +1,36 @@
 """User-interactive authentication (CS "User-Interactive Authentication API").
 
-A session belongs to one operation: to the method and path, the user, and the body of its first request.
+A session belongs to one operation: to the method and path, the user, and the body of its first request. Only a
+registration may change its body on the way: clients ask for the flows with an empty one, and nobody has agreed to
+anything yet.
 """
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from homeserver.errors import InvalidParam, LimitExceeded, MatrixError, MissingParam
-from homeserver.ids import UserId, random_string
+from homeserver.errors import (
+    BadJson,
+    Forbidden,
+    InvalidParam,
+    LimitExceeded,
+    MatrixError,
+    MissingParam,
+)
+from homeserver.ids import is_opaque_identifier, random_string
+from homeserver.services.user_identifiers import UnknownIdentifier, user_name
 from homeserver.storage.user_interactive import UserInteractiveSession
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from homeserver.clock import Clock
     from homeserver.config import TermsSettings
+    from homeserver.ids import UserId
     from homeserver.services.accounts import Accounts
     from homeserver.storage.database import Database
     from homeserver.storage.registration_tokens import RegistrationTokenStore
@@ -28,6 +40,7 @@ DUMMY = "m.login.dummy"
 PASSWORD = "m.login.password"  # noqa: S105 - the name of a stage
 TERMS = "m.login.terms"
 REGISTRATION_TOKEN = "m.login.registration_token"  # noqa: S105 - the name of a stage
+MAX_TOKEN_LENGTH = 64
 _LIFETIME_MS = 60 * 60 * 1000
 
 Flow = tuple[str, ...]
@@ -62,26 +75,44 @@ class UserInteractive:
         self._terms = terms
 
     async def require(
-        self, *, operation: str, user_id: UserId | None, body: dict[str, Any], flows: Sequence[Flow]
+        self,
+        *,
+        operation: str,
+        user_id: UserId | None,
+        body: dict[str, Any],
+        flows: Sequence[Flow],
+        body_may_change: bool = False,
     ) -> Proof:
         """The proof that somebody may do the operation; raises the 401 that says what is still to be shown.
 
-        `operation` is the method and path, `body` the request's body with `auth` in it.
+        `operation` is the method and path, `body` the request's body with `auth` in it. A later request may leave
+        out what the first one said; it may say something else only where `body_may_change`.
         """
         auth = body.get("auth")
         request = {name: value for name, value in body.items() if name != "auth"}
         if auth is not None and not isinstance(auth, dict):
-            raise InvalidParam("`auth` is not an object", errcode="M_BAD_JSON")
+            raise BadJson("`auth` is not an object")
         purpose = _purpose(operation, user_id)
-        session = await self._session(auth, purpose, request)
+        session = await self._session(auth, purpose)
         if session is None:
             session = await self._begin(purpose, request)
+        first = orjson.loads(session.body)
+        merged = {**first, **request}
+        if merged != first:
+            if not body_may_change:
+                raise Forbidden("This session is for another operation")
+            changed = session = replace(session, body=orjson.dumps(merged))
+            await self._database.write(lambda t: self._store.set_body(t, changed))
         if auth and auth.get("type"):
-            await self._take_stage(auth, session, user_id, flows)
+            session = await self._take_stage(auth, session, user_id, flows)
         if not any(all(stage in session.completed for stage in flow) for flow in flows):
             raise self._challenge(session, flows)
-        first = orjson.loads(session.body)
-        return Proof(request or first, session.completed, session.session_id)
+        return Proof(merged, session.completed, session.session_id)
+
+    async def claim(self, proof: Proof) -> None:
+        """The operation begins, and the session can begin no other; `InvalidParam` where it was claimed before."""
+        if not await self._database.write(lambda t: self._store.delete(t, proof.session_id)):
+            raise InvalidParam("Unknown session")
 
     async def finish(self, proof: Proof) -> None:
         """The operation was done: the session can do no other."""
@@ -100,9 +131,7 @@ class UserInteractive:
 
     # -- sessions --------------------------------------------------------------------------------------
 
-    async def _session(
-        self, auth: dict[str, Any] | None, purpose: bytes, request: dict[str, Any]
-    ) -> UserInteractiveSession | None:
+    async def _session(self, auth: dict[str, Any] | None, purpose: bytes) -> UserInteractiveSession | None:
         session_id = auth.get("session") if auth else None
         if session_id is None:
             return None
@@ -111,9 +140,8 @@ class UserInteractive:
             session = await self._store.get(session_id, self._clock.now_ms())
         if session is None:
             raise InvalidParam("Unknown session")
-        # A request that holds only `auth` stands for the first one.
-        if session.purpose != purpose or (request and orjson.loads(session.body) != request):
-            raise MatrixError("This session is for another operation", errcode="M_FORBIDDEN", status=403)
+        if session.purpose != purpose:
+            raise Forbidden("This session is for another operation")
         return session
 
     async def _begin(self, purpose: bytes, request: dict[str, Any]) -> UserInteractiveSession:
@@ -128,11 +156,15 @@ class UserInteractive:
         await self._database.write(lambda t: self._store.insert(t, session, now))
         return session
 
-    async def _complete(self, session: UserInteractiveSession, stage: str, proved: Any) -> None:
-        session.completed[stage] = proved
-        await self._database.write(
-            lambda t: self._store.set_completed(t, session.session_id, session.completed)
+    async def _complete(
+        self, session: UserInteractiveSession, stage: str, proved: Any
+    ) -> UserInteractiveSession:
+        completed = await self._database.write(
+            lambda t: self._store.add_completed(t, session.session_id, stage, proved)
         )
+        if completed is None:
+            raise InvalidParam("Unknown session")
+        return replace(session, completed=completed)
 
     def _challenge(
         self, session: UserInteractiveSession, flows: Sequence[Flow], error: MatrixError | None = None
@@ -159,21 +191,24 @@ class UserInteractive:
         session: UserInteractiveSession,
         user_id: UserId | None,
         flows: Sequence[Flow],
-    ) -> None:
+    ) -> UserInteractiveSession:
         stage = auth["type"]
         if not isinstance(stage, str) or not any(stage in flow for flow in flows):
             raise self._challenge(
                 session, flows, MatrixError("This stage is in none of the flows", errcode="M_UNRECOGNIZED")
             )
         if stage in session.completed:
-            return
+            return session
+        if not any(_is_next(stage, flow, session.completed) for flow in flows):
+            # "the flow's stages must be completed in order"
+            raise self._challenge(session, flows, Forbidden("Another stage comes before this one"))
         try:
             proved = await self._prove(stage, auth, user_id)
-        except LimitExceeded:
+        except (LimitExceeded, UnknownIdentifier):
             raise
         except MatrixError as error:
             raise self._challenge(session, flows, error) from error
-        await self._complete(session, stage, proved)
+        return await self._complete(session, stage, proved)
 
     async def _prove(self, stage: str, auth: dict[str, Any], user_id: UserId | None) -> Any:
         if stage == PASSWORD:
@@ -182,24 +217,23 @@ class UserInteractive:
             token = auth.get("token")
             if not isinstance(token, str):
                 raise MissingParam("`token` is missing")
+            if not is_opaque_identifier(token, MAX_TOKEN_LENGTH):
+                raise Forbidden("This registration token is not good")
             row = await self._registration_tokens.get(token)
             if row is None or not row.is_good(self._clock.now_ms()):
-                raise MatrixError("This registration token is not good", errcode="M_FORBIDDEN")
+                raise Forbidden("This registration token is not good")
             return token
         return True
 
     async def _prove_password(self, auth: dict[str, Any], user_id: UserId | None) -> Any:
-        identifier = auth.get("identifier")
-        name = identifier.get("user") if isinstance(identifier, dict) else auth.get("user")
-        if name is None and user_id is not None:
-            name = user_id
+        name = user_name(auth) or user_id
         password = auth.get("password")
-        if not isinstance(name, str) or not isinstance(password, str):
+        if name is None or not isinstance(password, str):
             raise MissingParam("`identifier` or `password` is missing")
         claimed = self._accounts.local_user_id(name)
         if user_id is not None and claimed != user_id:
-            raise MatrixError("This is another user's name", errcode="M_FORBIDDEN")
-        return await self._accounts.verify_password(claimed, password)
+            raise Forbidden("This is another user's name")
+        return (await self._accounts.verify_password(claimed, password)).user_id
 
 
 def terms_policies(terms: TermsSettings) -> dict[str, Any]:
@@ -211,6 +245,10 @@ def terms_policies(terms: TermsSettings) -> dict[str, Any]:
         }
         for name, languages in terms.documents.items()
     }
+
+
+def _is_next(stage: str, flow: Flow, completed: Mapping[str, Any]) -> bool:
+    return stage in flow and all(before in completed for before in flow[: flow.index(stage)])
 
 
 def _purpose(operation: str, user_id: UserId | None) -> bytes:

@@ -92,7 +92,7 @@ class AccessTokenStore:
         row = await self._database.fetch_one(
             "SELECT t.token_nid, t.user_id, t.device_id, t.expires_ts, t.refresh_nid, a.is_admin, a.is_guest,"
             " a.is_locked, a.is_suspended FROM access_tokens t JOIN accounts a ON a.user_id = t.user_id"
-            " WHERE t.token_hash = $1",
+            " WHERE t.token_hash = $1 AND a.deactivated_ts IS NULL",
             token_hash(token),
         )
         if row is None:
@@ -182,6 +182,10 @@ class AccessTokenStore:
             user_id,
             expires_ts,
         )
+
+    async def delete_logins(self, transaction: Transaction, user_id: UserId) -> None:
+        """Drop the login tokens of a user."""
+        await transaction.execute("DELETE FROM login_tokens WHERE user_id = $1", user_id)
 
     async def take_login(self, transaction: Transaction, token: str, now_ms: int) -> UserId | None:
         """Use a login token up; None where it is not, or no longer, good."""

@@ -9,7 +9,7 @@ from homeserver.ids import UserId
 from homeserver.storage.announcements import Topic
 
 if TYPE_CHECKING:
-    from homeserver.storage.database import Database, Transaction
+    from homeserver.storage.database import Database, Reader, Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +65,11 @@ class AccountStore:
             )
         )
 
-    async def get(self, user_id: UserId) -> Account | None:
+    async def get(self, user_id: UserId, reader: Reader | None = None) -> Account | None:
         """An account."""
-        row = await self._database.fetch_one(f"SELECT {_COLUMNS} FROM accounts WHERE user_id = $1", user_id)
+        row = await (reader or self._database).fetch_one(
+            f"SELECT {_COLUMNS} FROM accounts WHERE user_id = $1", user_id
+        )
         return _read(row) if row else None
 
     async def exists(self, user_id: UserId) -> bool:
@@ -99,10 +101,31 @@ class AccountStore:
         await transaction.next_position()
         transaction.announce(Topic.CREDENTIALS, user_id)
 
-    async def deactivate(self, transaction: Transaction, user_id: UserId, now_ms: int) -> None:
-        """Close an account for good."""
+    async def deactivate(
+        self, transaction: Transaction, user_id: UserId, now_ms: int, *, erase: bool
+    ) -> None:
+        """Close an account for good; `erase` is never taken back."""
         await transaction.execute(
-            "UPDATE accounts SET password_hash = NULL, deactivated_ts = $2 WHERE user_id = $1",
+            "UPDATE accounts SET password_hash = NULL, deactivated_ts = coalesce(deactivated_ts, $2),"
+            " erased = CASE WHEN $3 = 1 THEN 1 ELSE erased END WHERE user_id = $1",
             user_id,
             now_ms,
+            int(erase),
         )
+        if erase:
+            await transaction.next_position()
+            transaction.announce(Topic.ERASED, user_id)
+
+    async def load_erased(self) -> list[UserId]:
+        """Everybody who asked for their content to be erased."""
+        rows = await self._database.fetch_all("SELECT user_id FROM accounts WHERE erased = 1")
+        return [UserId(user_id) for (user_id,) in rows]
+
+    async def load_deactivated_in_rooms(self) -> list[UserId]:
+        """Those who are closed but still in a room, or invited to one."""
+        rows = await self._database.fetch_all(
+            "SELECT a.user_id FROM accounts a WHERE a.deactivated_ts IS NOT NULL AND EXISTS"
+            " (SELECT 1 FROM memberships m WHERE m.user_id = a.user_id"
+            " AND m.membership IN ('join', 'invite', 'knock')) ORDER BY a.deactivated_ts"
+        )
+        return [UserId(user_id) for (user_id,) in rows]

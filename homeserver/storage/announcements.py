@@ -33,6 +33,8 @@ class Topic(StrEnum):
     """`user_id|device_id`."""
     CREDENTIALS = "credentials"
     """A user id: tokens, devices or the account itself."""
+    ERASED = "erased"
+    """The user id of one whose content is shown redacted from now on."""
     PROFILE = "profile"
     """A user id."""
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from homeserver.ids import DeviceId, UserId
-    from homeserver.storage.database import Database, Transaction
+    from homeserver.storage.database import Database, Reader, Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,9 @@ class DeviceStore:
             await transaction.next_position()
             transaction.announce(Topic.DEVICE_LISTS, user_id)
 
-    async def load(self, user_id: UserId) -> list[Device]:
+    async def load(self, user_id: UserId, reader: Reader | None = None) -> list[Device]:
         """The devices of a user, oldest first."""
-        rows = await self._database.fetch_all(
+        rows = await (reader or self._database).fetch_all(
             "SELECT user_id, device_id, display_name, created_ts, last_seen_ts, last_seen_ip FROM devices"
             " WHERE user_id = $1 ORDER BY created_ts, device_id",
             user_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,8 +20,9 @@ class FilterStore:
 
     async def add(self, transaction: Transaction, user_id: UserId, definition: str) -> int | None:
         """The id of a filter, a new one where the user has none like it; None past `MAX_FILTERS`."""
+        digest = hashlib.blake2b(definition.encode(), digest_size=16).digest()
         known = await transaction.fetch_value(
-            "SELECT filter_id FROM filters WHERE user_id = $1 AND definition = $2", user_id, definition
+            "SELECT filter_id FROM filters WHERE user_id = $1 AND definition_hash = $2", user_id, digest
         )
         if known is not None:
             return int(known)
@@ -28,10 +30,11 @@ class FilterStore:
         if count >= MAX_FILTERS:
             return None
         await transaction.execute(
-            "INSERT INTO filters (user_id, filter_id, definition) VALUES ($1, $2, $3)",
+            "INSERT INTO filters (user_id, filter_id, definition, definition_hash) VALUES ($1, $2, $3, $4)",
             user_id,
             count,
             definition,
+            digest,
         )
         return int(count)
 
@@ -40,3 +43,7 @@ class FilterStore:
         return await self._database.fetch_value(
             "SELECT definition FROM filters WHERE user_id = $1 AND filter_id = $2", user_id, filter_id
         )
+
+    async def delete_of_user(self, transaction: Transaction, user_id: UserId) -> None:
+        """Drop all filters of a user."""
+        await transaction.execute("DELETE FROM filters WHERE user_id = $1", user_id)

@@ -70,3 +70,7 @@ class PresenceStore:
             upto,
         )
         return [PresenceRow(*row) for row in rows]
+
+    async def delete_of_user(self, transaction: Transaction, user_id: UserId) -> None:
+        """Forget the presence of a user."""
+        await transaction.execute("DELETE FROM presence WHERE user_id = $1", user_id)

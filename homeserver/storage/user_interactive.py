@@ -62,20 +62,37 @@ class UserInteractiveStore:
             session_id, bytes(purpose), unseal(bytes(body), session_id), orjson.loads(completed), expires_ts
         )
 
-    async def set_completed(
-        self, transaction: Transaction, session_id: str, completed: dict[str, Any]
-    ) -> None:
-        """Note what was proved."""
+    async def set_body(self, transaction: Transaction, session: UserInteractiveSession) -> None:
+        """Put another body in the place of that of the first request."""
+        await transaction.execute(
+            "UPDATE user_interactive_sessions SET body = $2 WHERE session_id = $1",
+            _key(session.session_id),
+            seal(session.body, session.session_id),
+        )
+
+    async def add_completed(
+        self, transaction: Transaction, session_id: str, stage: str, proved: Any
+    ) -> dict[str, Any] | None:
+        """Note what a stage proved; the answer is what all stages did, None where the session has ended."""
+        text = await transaction.fetch_value(
+            "SELECT completed FROM user_interactive_sessions WHERE session_id = $1", _key(session_id)
+        )
+        if text is None:
+            return None
+        completed: dict[str, Any] = {**orjson.loads(text), stage: proved}
         await transaction.execute(
             "UPDATE user_interactive_sessions SET completed = $2 WHERE session_id = $1",
             _key(session_id),
             orjson.dumps(completed).decode(),
         )
+        return completed
 
-    async def delete(self, transaction: Transaction, session_id: str) -> None:
-        """End a session."""
-        await transaction.execute(
-            "DELETE FROM user_interactive_sessions WHERE session_id = $1", _key(session_id)
+    async def delete(self, transaction: Transaction, session_id: str) -> bool:
+        """End a session; False where there is none."""
+        return bool(
+            await transaction.execute(
+                "DELETE FROM user_interactive_sessions WHERE session_id = $1", _key(session_id)
+            )
         )
 
 

@@ -14,7 +14,7 @@ from homeserver.storage.announcements import Topic
 from homeserver.sync.rooms import Interval
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from homeserver.clock import Clock
     from homeserver.ids import RoomId, UserId
@@ -88,10 +88,13 @@ class ClassicSync:
         self._unread = unread
         self._ignored = ignored
 
-    async def answer(self, requester: Requester, request: SyncRequest) -> dict[str, Any]:
+    async def answer(
+        self, requester: Requester, request: SyncRequest, check_access: Callable[[], Awaitable[None]]
+    ) -> dict[str, Any]:
         """The answer to a sync; waits for something to tell, for as long as the client allows.
 
-        Raises `InvalidParam` for a token that this server did not make.
+        Raises `InvalidParam` for a token that this server did not make, and what `check_access` raises once the
+        device may read no more: it is asked whenever the wait ends.
         """
         since = None
         if request.since is not None:
@@ -117,6 +120,7 @@ class ClassicSync:
                 concerns=concerned,
             ):
                 break
+            await check_access()
         answer["next_batch"] = self._tokens.sync_token(requester.user_id, requester.device_id, upto)
         return answer
 

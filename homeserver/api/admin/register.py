@@ -74,14 +74,7 @@ class SharedSecretRegistration:
         user_id = await self._context.accounts.create(
             body.username.lower(), body.password, is_admin=body.admin, display_name=body.displayname
         )
-        device_id, pair = await self._context.logins.open(user_id, None, None, refreshable=False)
-        return json_response(
-            {
-                "user_id": user_id,
-                "home_server": self._context.settings.server_name,
-                **session(device_id, pair),
-            }
-        )
+        return json_response(session(await self._context.logins.open(user_id), self._context.settings))
 
     def _secret(self) -> str:
         secret = self._context.settings.registration.shared_secret

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from homeserver.api.client.user_interactive import prove_by_password
 from homeserver.http.request import Body, parse
 from homeserver.http.response import json_response
 from homeserver.http.routing import Route, client
-from homeserver.services.user_interactive import PASSWORD
+from homeserver.services.passwords import check_new_password
 
 if TYPE_CHECKING:
     from starlette.responses import Response
 
     from homeserver.api.context import ApiContext
     from homeserver.http.request import Request
-
-_PASSWORD_FLOW = [(PASSWORD,)]
 
 
 class PasswordBody(Body):
@@ -57,36 +56,33 @@ class AccountEndpoints:
 
     async def password(self, request: Request) -> Response:
         """`POST /account/password`."""
-        requester = await self._context.authenticator.requester(request)
+        context = self._context
+        requester = await context.authenticator.requester(request)
         body = await request.json()
         if body.keys() - {"auth"}:
-            parse(PasswordBody, body)
-        proof = await self._context.user_interactive.require(
-            operation="POST /account/password", user_id=requester.user_id, body=body, flows=_PASSWORD_FLOW
-        )
+            check_new_password(parse(PasswordBody, body).new_password)
+        proof = await prove_by_password(context, requester, "POST /account/password", body)
         wanted = parse(PasswordBody, proof.body)
-        await self._context.accounts.set_password(
+        await context.accounts.set_password(
             requester.user_id,
             wanted.new_password,
             logout_devices=wanted.logout_devices,
             but=requester.device_id,
         )
-        await self._context.user_interactive.finish(proof)
+        await context.user_interactive.finish(proof)
         return json_response({})
 
     async def deactivate(self, request: Request) -> Response:
         """`POST /account/deactivate`."""
-        requester = await self._context.authenticator.requester(request)
+        context = self._context
+        requester = await context.authenticator.requester(request)
         body = await request.json(allow_empty=True)
         parse(DeactivateBody, body)
-        proof = await self._context.user_interactive.require(
-            operation="POST /account/deactivate",
-            user_id=requester.user_id,
-            body=body,
-            flows=_PASSWORD_FLOW,
-        )
-        await self._context.accounts.deactivate(requester.user_id)
-        await self._context.user_interactive.finish(proof)
+        proof = await prove_by_password(context, requester, "POST /account/deactivate", body)
+        wanted = parse(DeactivateBody, proof.body)
+        await context.deactivation.deactivate(requester.user_id, erase=wanted.erase)
+        await context.user_interactive.finish(proof)
+        # There are no third-party identifiers to unbind.
         return json_response({"id_server_unbind_result": "success"})
 
     async def third_party_ids(self, request: Request) -> Response:

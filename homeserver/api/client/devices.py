@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from homeserver.api.client.user_interactive import prove_by_password
 from homeserver.http.request import Body, parse
 from homeserver.http.response import json_response
 from homeserver.http.routing import Route, client
 from homeserver.ids import DeviceId
-from homeserver.services.user_interactive import PASSWORD
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -88,9 +88,7 @@ class DeviceEndpoints:
         self, request: Request, operation: str, body: dict[str, Any], device_ids: list[str] | None
     ) -> Response:
         requester = await self._context.authenticator.requester(request)
-        proof = await self._context.user_interactive.require(
-            operation=operation, user_id=requester.user_id, body=body, flows=[(PASSWORD,)]
-        )
+        proof = await prove_by_password(self._context, requester, operation, body)
         wanted = parse(DeleteBody, proof.body).devices if device_ids is None else device_ids
         await self._context.devices.delete(requester.user_id, [DeviceId(one) for one in wanted])
         await self._context.user_interactive.finish(proof)

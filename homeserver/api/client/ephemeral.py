@@ -69,7 +69,7 @@ class EphemeralEndpoints:
 
     async def typing(self, request: Request) -> Response:
         """`PUT /rooms/{roomId}/typing/{userId}`."""
-        requester = await self._context.authenticator.requester(request, allow_guest=True)
+        requester = await self._context.authenticator.requester(request)
         parameters = request.path_parameters
         if parameters["userId"] != requester.user_id:
             raise Forbidden("Nobody can type for somebody else")
@@ -82,7 +82,7 @@ class EphemeralEndpoints:
 
     async def receipt(self, request: Request) -> Response:
         """`POST /rooms/{roomId}/receipt/{receiptType}/{eventId}`."""
-        requester = await self._context.authenticator.requester(request, allow_guest=True)
+        requester = await self._context.authenticator.requester(request)
         body = await request.parse(ReceiptBody, allow_empty=True)
         parameters = request.path_parameters
         await self._context.receipts.send(

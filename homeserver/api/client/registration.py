@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from homeserver.errors import Forbidden, InvalidParam
+from homeserver.errors import Forbidden, MissingParam
 from homeserver.http.request import Body, parse
 from homeserver.http.response import json_response
 from homeserver.http.routing import Route, client
-from homeserver.services.registration import NewSession
+from homeserver.services.logins import NewSession
 
 if TYPE_CHECKING:
     from starlette.responses import Response
 
     from homeserver.api.context import ApiContext
+    from homeserver.config import Settings
     from homeserver.http.request import Request
-    from homeserver.services.access_tokens import TokenPair
+    from homeserver.services.logins import OpenedSession
+
+
+_MAX_BODY_BYTES = 65_536
 
 
 class RegisterBody(Body):
@@ -29,6 +33,12 @@ class RegisterBody(Body):
     refresh_token: bool = False
 
 
+class GuestBody(Body):
+    """The body of `POST /register?kind=guest`: everything else in it is ignored."""
+
+    initial_device_display_name: str | None = None
+
+
 class RegistrationEndpoints:
     """New accounts."""
 
@@ -38,7 +48,7 @@ class RegistrationEndpoints:
     def routes(self) -> list[Route]:
         """All routes of this module."""
         return [
-            *client("POST", "/register", self.register),
+            *client("POST", "/register", self.register, max_body_bytes=_MAX_BODY_BYTES),
             *client("GET", "/register/available", self.available),
             *client("GET", "/register/m.login.registration_token/validity", self.validity, versions=("v1",)),
         ]
@@ -48,46 +58,31 @@ class RegistrationEndpoints:
         context = self._context
         body = await request.json(allow_empty=True)
         context.rate_limits.check_address("registration", request.client_address)
-        kind = request.query.get_choice("kind", ("user", "guest"), "user")
+        if request.query.get_choice("kind", ("user", "guest"), "user") == "guest":
+            guest = parse(GuestBody, body)
+            visit = await context.registration.register_guest(guest.initial_device_display_name)
+            return json_response(session(visit, context.settings))
         fields = parse(RegisterBody, body)
-        if kind == "guest":
-            user_id, device_id, pair = await context.registration.register_guest(
-                fields.initial_device_display_name
-            )
-            return json_response(
-                {"user_id": user_id, "home_server": context.settings.server_name, **session(device_id, pair)}
-            )
         flows = context.registration.flows
-        if fields.username is not None:
-            await context.accounts.check_available(fields.username.lower())
+        await context.registration.check(fields.username, fields.password, _wanted(fields))
         proof = await context.user_interactive.require(
-            operation="POST /register", user_id=None, body=body, flows=flows
+            operation="POST /register", user_id=None, body=body, flows=flows, body_may_change=True
         )
-        wanted = parse(RegisterBody, proof.body)
-        if wanted.password is None:
-            raise InvalidParam("`password` is missing", errcode="M_MISSING_PARAM")
-        new_user, device, tokens = await context.registration.register(
-            wanted.username,
-            wanted.password,
-            NewSession(
-                wanted.device_id,
-                wanted.initial_device_display_name,
-                wanted.inhibit_login,
-                wanted.refresh_token,
-            ),
-            proof,
+        fields = parse(RegisterBody, proof.body)
+        if fields.password is None:
+            raise MissingParam("`password` is missing")
+        user_id, opened = await context.registration.register(
+            fields.username, fields.password, _wanted(fields), proof, log_in=not fields.inhibit_login
         )
         await context.user_interactive.finish(proof)
-        answer: dict[str, Any] = {"user_id": new_user, "home_server": context.settings.server_name}
-        if device is not None and tokens is not None:
-            answer |= session(device, tokens)
-        return json_response(answer)
+        if opened is None:
+            return json_response({"user_id": user_id, "home_server": context.settings.server_name})
+        return json_response(session(opened, context.settings))
 
     async def available(self, request: Request) -> Response:
         """`GET /register/available`."""
-        if self._context.settings.registration.mode == "closed":
-            raise Forbidden("Registration is closed on this server")
         self._context.rate_limits.check_address("registration", request.client_address)
+        self._check_open()
         await self._context.accounts.check_available(request.query.require("username").lower())
         return json_response({"available": True})
 
@@ -95,15 +90,27 @@ class RegistrationEndpoints:
         """`GET /register/m.login.registration_token/validity`."""
         self._context.rate_limits.check_address("registration", request.client_address)
         token = request.query.require("token")
-        if self._context.settings.registration.mode != "token":
-            raise Forbidden("This server does not ask for registration tokens")
+        self._check_open()
         return json_response({"valid": await self._context.registration.is_good_token(token)})
 
+    def _check_open(self) -> None:
+        if self._context.settings.registration.mode == "closed":
+            raise Forbidden("Registration is closed on this server")
 
-def session(device_id: str, pair: TokenPair) -> dict[str, Any]:
-    """The fields of an answer that opens a session."""
-    fields: dict[str, Any] = {"device_id": device_id, "access_token": pair.access_token}
-    if pair.refresh_token is not None:
-        fields["refresh_token"] = pair.refresh_token
-        fields["expires_in_ms"] = pair.expires_in_ms
-    return fields
+
+def _wanted(fields: RegisterBody) -> NewSession:
+    return NewSession(fields.device_id, fields.initial_device_display_name, fields.refresh_token)
+
+
+def session(opened: OpenedSession, settings: Settings) -> dict[str, Any]:
+    """The answer that tells of an opened session."""
+    answer: dict[str, Any] = {
+        "user_id": opened.user_id,
+        "device_id": opened.device_id,
+        "access_token": opened.tokens.access_token,
+        "home_server": settings.server_name,
+    }
+    if opened.tokens.refresh_token is not None:
+        answer["refresh_token"] = opened.tokens.refresh_token
+        answer["expires_in_ms"] = opened.tokens.expires_in_ms
+    return answer

@@ -45,12 +45,16 @@ class SyncEndpoints:
         )
         if wanted.since is None:
             context.rate_limits.check("initial_syncs", requester.user_id)
+
+        async def check_access() -> None:
+            await context.authenticator.requester(request, allow_guest=True)
+
         await context.presence.sync_begins(requester.user_id, presence)
         try:
             if wanted.timeout_ms == 0 or wanted.since is None:
-                return json_response(await context.sync.answer(requester, wanted))
+                return json_response(await context.sync.answer(requester, wanted, check_access))
             await request.body()
-            answering = asyncio.create_task(context.sync.answer(requester, wanted))
+            answering = asyncio.create_task(context.sync.answer(requester, wanted, check_access))
             gone = asyncio.create_task(request.disconnected())
             try:
                 await asyncio.wait((answering, gone), return_when=asyncio.FIRST_COMPLETED)

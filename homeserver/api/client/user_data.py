@@ -112,12 +112,12 @@ class UserDataEndpoints:
 
     async def push_rules(self, request: Request) -> Response:
         """`GET /pushrules/`."""
-        requester = await self._context.authenticator.requester(request, allow_guest=True)
+        requester = await self._context.authenticator.requester(request)
         return json_response({"global": default_rules(requester.user_id)})
 
     async def global_push_rules(self, request: Request) -> Response:
         """`GET /pushrules/global/`."""
-        requester = await self._context.authenticator.requester(request, allow_guest=True)
+        requester = await self._context.authenticator.requester(request)
         return json_response(default_rules(requester.user_id))
 
     async def push_rule(self, request: Request) -> Response:
@@ -133,7 +133,7 @@ class UserDataEndpoints:
         return json_response({"actions": (await self._rule(request))["actions"]})
 
     async def _rule(self, request: Request) -> dict[str, Any]:
-        requester = await self._context.authenticator.requester(request, allow_guest=True)
+        requester = await self._context.authenticator.requester(request)
         rules = default_rules(requester.user_id).get(request.path_parameters["kind"], [])
         for rule in rules:
             if rule["rule_id"] == request.path_parameters["ruleId"]:
@@ -141,7 +141,7 @@ class UserDataEndpoints:
         raise NotFound("There is no such push rule")
 
     async def _own(self, request: Request) -> Requester:
-        requester = await self._context.authenticator.requester(request, allow_guest=True)
+        requester = await self._context.authenticator.requester(request)
         if request.path_parameters["userId"] != requester.user_id:
             raise Forbidden("This belongs to another user")
         return requester

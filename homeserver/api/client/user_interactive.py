@@ -1,21 +1,23 @@
-"""The pages on which people finish a stage of user-interactive authentication (CS "Fallback")."""
+"""User-interactive authentication: by password for signed-in users, and the pages for people (CS "Fallback")."""
 
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from homeserver.errors import InvalidParam, NotFound
 from homeserver.http.response import html_response
 from homeserver.http.routing import Route, client
-from homeserver.services.user_interactive import TERMS
+from homeserver.services.user_interactive import PASSWORD, TERMS
 
 if TYPE_CHECKING:
     from starlette.responses import Response
 
     from homeserver.api.context import ApiContext
     from homeserver.http.request import Request
+    from homeserver.services.requester import Requester
+    from homeserver.services.user_interactive import Proof
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -27,6 +29,15 @@ _DONE = """<p>You can close this window now.</p><script>
 if (window.onAuthDone) { window.onAuthDone(); }
 else if (window.opener && window.opener.postMessage) { window.opener.postMessage("authDone", "*"); }
 </script>"""
+
+
+async def prove_by_password(
+    context: ApiContext, requester: Requester, operation: str, body: dict[str, Any]
+) -> Proof:
+    """The proof by password that the requester may do an operation; raises the 401 that asks for it."""
+    return await context.user_interactive.require(
+        operation=operation, user_id=requester.user_id, body=body, flows=[(PASSWORD,)]
+    )
 
 
 class UserInteractiveEndpoints:

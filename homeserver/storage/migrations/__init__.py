@@ -10,6 +10,7 @@ from homeserver.storage.migrations import (
     m0003_accounts,
     m0004_user_data,
     m0005_directory,
+    m0006_people,
 )
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ _MODULES = (
     m0003_accounts,
     m0004_user_data,
     m0005_directory,
+    m0006_people,
 )
 
 MIGRATIONS: tuple[Migration, ...] = tuple(module.MIGRATION for module in _MODULES)
