@@ -95,6 +95,8 @@ class EventRow:
         )
 
 
+_STATUSES = tuple(Status)
+
 _COLUMNS = (
     "e.event_nid, e.stream_id, e.room_nid, r.room_id, r.room_version, e.event_id, e.status, e.state_after,"
     " e.state_before, e.replaces_state, e.redacted_by, e.notifies, e.thread_root, e.device_id,"
@@ -136,7 +138,7 @@ def _read(row: tuple) -> StoredEvent:  # type: ignore[type-arg]
         stream_id=stream_id,
         room_nid=room_nid,
         room_id=room_id,
-        status=Status(status),
+        status=_STATUSES[status],
         state_after=state_after,
         state_before=state_after if state_before is None else state_before,
         replaces_state=replaces_state,
@@ -321,6 +323,7 @@ class EventStore:
         """Events in the order of the room that arrived up to `ceiling`, walking from `start` towards `stop`.
 
         Both ends are exclusive; `None` is the end of the room in that direction. The answer is in walking order.
+        What is in memory is not read again.
         """
         lower, upper = (stop, start) if backwards else (start, stop)
         order = "DESC" if backwards else "ASC"
@@ -332,13 +335,14 @@ class EventStore:
                 n = len(arguments)
                 conditions.append(f"(e.depth, e.stream_id) {sign} (${n - 1}, ${n})")
         arguments.append(limit)
-        changes = self._changes
         rows = await self._database.fetch_all(
-            f"SELECT {_COLUMNS} {_FROM} WHERE {' AND '.join(conditions)}"
+            f"SELECT e.event_nid FROM events e WHERE {' AND '.join(conditions)}"
             f" ORDER BY e.depth {order}, e.stream_id {order} LIMIT ${len(arguments)}",
             *arguments,
         )
-        return [self._keep(row, changes) for row in rows]
+        event_nids = [row[0] for row in rows]
+        found = await self.load_numbered(event_nids)
+        return [found[event_nid] for event_nid in event_nids]
 
     async def get_snapshot_at(self, room_nid: int, position: int) -> int:
         """The state snapshot of a room as it was at a position of the log; 0 before its first event."""

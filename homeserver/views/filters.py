@@ -80,6 +80,11 @@ class RoomEventFilter(EventFilter):
         if self.limit > MAX_TIMELINE_LIMIT:
             object.__setattr__(self, "limit", MAX_TIMELINE_LIMIT)
 
+    @property
+    def allows_everything(self) -> bool:
+        """Whether no event is left out."""
+        return self._everything
+
     def allows(self, event: Event) -> bool:
         """Whether an event passes."""
         if self._everything:
