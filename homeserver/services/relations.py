@@ -126,7 +126,11 @@ class Relations:
             if sender_nid is None:
                 return {"chunk": []}
         found = await self._store.load_threads(
-            access.room_nid, before=before, sender_nid=sender_nid, limit=limit + 1
+            access.room_nid,
+            upto=access.bound(self._database.position),
+            before=before,
+            sender_nid=sender_nid,
+            limit=limit + 1,
         )
         more = len(found) > limit
         found = found[:limit]

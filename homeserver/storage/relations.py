@@ -195,14 +195,14 @@ class RelationStore:
         return [_read(row) for row in rows]
 
     async def load_threads(
-        self, room_nid: int, *, before: int | None, sender_nid: int | None, limit: int
+        self, room_nid: int, *, upto: int, before: int | None, sender_nid: int | None, limit: int
     ) -> list[tuple[EventId, int]]:
-        """Thread roots of a room with the position of their latest reply, latest first.
+        """Thread roots of a room with the position of their latest reply that came up to `upto`, latest first.
 
         `before` is the position of the last thread of the page before; with `sender_nid`, only threads that this
         user took part in by a reply or by the root.
         """
-        arguments: list[object] = [room_nid]
+        arguments: list[object] = [room_nid, upto]
         having = []
         if before is not None:
             arguments.append(before)
@@ -217,7 +217,7 @@ class RelationStore:
         arguments.append(limit)
         rows = await self._database.fetch_all(
             "SELECT t.relates_to, max(t.stream_id) AS latest FROM relations t"
-            " WHERE t.room_nid = $1 AND t.relation_type = 'm.thread' GROUP BY t.relates_to"
+            " WHERE t.room_nid = $1 AND t.relation_type = 'm.thread' AND t.stream_id <= $2 GROUP BY t.relates_to"
             + (f" HAVING {' AND '.join(having)}" if having else "")
             + f" ORDER BY latest DESC LIMIT ${len(arguments)}",
             *arguments,
