@@ -97,7 +97,7 @@ class History:
         events, last = await self._walk(requester, room_id, page, ceiling, at, until)
         answer["chunk"] = await self._client_events.render(events, requester)
         if last is not None:
-            point = last.point if page.backwards else _after(last.point)
+            point = last.point if page.backwards else last.point.after
             answer["end"] = self._tokens.page_token(ceiling, point)
         if page.filter.lazy_load_members and events:
             members = await self._rooms.members_at(
@@ -124,8 +124,8 @@ class History:
         looked_at, at_once = 0, 1
         last: StoredEvent | None = None
         # Exclusive on both sides: just before a gap lies what is not to be read again.
-        start = at if page.backwards or at is None else _before(at)
-        stop = until if not page.backwards or until is None else _before(until)
+        start = at if page.backwards or at is None else at.before
+        stop = until if not page.backwards or until is None else until.before
         while looked_at < _MAX_LOOKED_AT and len(kept) < page.limit:
             # Where most events are left out, more of them are read at a time.
             at_once = min(max(page.limit - len(kept), 2 * at_once), MAX_PAGE)
@@ -159,7 +159,7 @@ class History:
         if token.point is not None:
             return token.point
         last = await self._rooms.last_event(room_id, token.ceiling)
-        return _after(last.point) if last is not None else RoomPoint(0, 0)
+        return last.point.after if last is not None else RoomPoint(0, 0)
 
     # -- around an event -------------------------------------------------------------------------------
 
@@ -185,7 +185,7 @@ class History:
             room_id,
             PageRequest(None, None, backwards=False, limit=after_limit, filter=filter_),
             here,
-            _after(stored.point),
+            stored.point.after,
             None,
         )
         first, last = (before or [stored])[-1], (after or [stored])[-1]
@@ -199,7 +199,7 @@ class History:
         (rendered,) = await self._client_events.render([stored], requester)
         return {
             "start": self._tokens.page_token(here, first.point),
-            "end": self._tokens.page_token(here, _after(last.point)),
+            "end": self._tokens.page_token(here, last.point.after),
             "event": rendered,
             "events_before": await self._client_events.render(before, requester),
             "events_after": await self._client_events.render(after, requester),
@@ -241,13 +241,3 @@ class History:
 
     def _read_token(self, token: str) -> PageToken:
         return self._tokens.read_page_token(token, upto=self._database.position)
-
-
-def _after(point: RoomPoint) -> RoomPoint:
-    """The gap just after an event."""
-    return RoomPoint(point.depth, point.stream_id + 1)
-
-
-def _before(point: RoomPoint) -> RoomPoint:
-    """What stands just before a gap, at the latest."""
-    return RoomPoint(point.depth, point.stream_id - 1)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from homeserver.eventgraph.event import Event
 from homeserver.eventgraph.redaction import redact
-from homeserver.storage.events import RoomPoint
 from homeserver.views.aggregations import without_ignored
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from homeserver.services.requester import Requester
     from homeserver.services.room_access import RoomAccessRules
     from homeserver.storage.database import Database
-    from homeserver.storage.events import EventStore, StoredEvent
+    from homeserver.storage.events import EventStore, RoomPoint, StoredEvent
     from homeserver.storage.interning import NumberStore
     from homeserver.storage.relations import RelationRow, RelationStore
     from homeserver.views.client_events import ClientEvents
@@ -83,7 +82,9 @@ class Relations:
         start = await self._point(room_id, request.start, here)
         stop = await self._point(room_id, request.stop, here)
         if start is not None and not request.backwards:
-            start = RoomPoint(start.depth, start.stream_id - 1)
+            start = start.before
+        if stop is not None and request.backwards:
+            stop = stop.before
         related_to: set[EventId] = {parent.event.event_id}
         if request.recurse:
             related_to = await self._recurse(access.room_nid, parent.event.event_id)
@@ -105,7 +106,7 @@ class Relations:
         if more and rows:
             point = rows[-1].point
             if not request.backwards:
-                point = RoomPoint(point.depth, point.stream_id + 1)
+                point = point.after
             answer["next_batch"] = self._tokens.page_token(here, point)
         if request.start is not None:
             answer["prev_batch"] = request.start
@@ -119,7 +120,7 @@ class Relations:
         """A page of the thread roots of a room, the thread with the latest reply first."""
         access = await self._access.check(requester.user_id, room_id)
         kind = f"{_THREADS} {room_id} {participated}"
-        before = self._tokens.read_offset(kind, since) if since is not None else None
+        position = self._tokens.read_offset(kind, since) if since is not None else None
         sender_nid = None
         if participated:
             sender_nid = await self._numbers.user_number(requester.user_id)
@@ -128,7 +129,7 @@ class Relations:
         found = await self._store.load_threads(
             access.room_nid,
             upto=access.bound(self._database.position),
-            before=before,
+            before=position,
             sender_nid=sender_nid,
             limit=limit + 1,
         )

@@ -58,6 +58,16 @@ class RoomPoint:
     depth: int
     stream_id: int
 
+    @property
+    def after(self) -> RoomPoint:
+        """The gap just after an event that stands here."""
+        return RoomPoint(self.depth, self.stream_id + 1)
+
+    @property
+    def before(self) -> RoomPoint:
+        """Where an event just before this gap stands, at the latest."""
+        return RoomPoint(self.depth, self.stream_id - 1)
+
 
 @dataclass(frozen=True, slots=True)
 class EventRow:

@@ -339,6 +339,40 @@ async def test_relations_start_from_tokens_of_sync_and_messages(alice: Client) -
     assert ids(await alice.get(path, **{"from": middle, "to": since})) == [replies[2]]
 
 
+@pytest.mark.parametrize("direction", ["b", "f"])
+@pytest.mark.parametrize("limit", [1, 2, 5, 6])
+async def test_relations_are_paged_without_gap_or_repetition(
+    alice: Client, direction: str, limit: int
+) -> None:
+    room_id = await room_of(alice)
+    event_id = await alice.send(room_id, "one")
+    replies = []
+    for number in range(5):
+        replies.append(await alice.send(room_id, related(event_id, "m.thread")))
+        await alice.send(room_id, f"{number}")
+    path = path_of(room_id, event_id)
+    paged: list[str] = []
+    tokens: list[str] = []
+    while True:
+        query = {"from": tokens[-1]} if tokens else {}
+        answer = await alice.get(path, dir=direction, limit=limit, **query)
+        assert len(answer["chunk"]) <= limit
+        assert ("prev_batch" in answer) == bool(tokens)
+        paged += ids(answer)
+        if "next_batch" not in answer:
+            break
+        tokens.append(answer["next_batch"])
+    expected = replies if direction == "f" else replies[::-1]
+    assert paged == expected
+    # A token is a gap: `to` stops there, whichever way one comes.
+    for number, token in enumerate(tokens, 1):
+        before, after = expected[: number * limit], expected[number * limit :]
+        back = "b" if direction == "f" else "f"
+        assert ids(await alice.get(path, dir=direction, to=token)) == before
+        assert ids(await alice.get(path, dir=back, **{"from": token})) == before[::-1]
+        assert ids(await alice.get(path, dir=back, to=token)) == after[::-1]
+
+
 # -- against a reference -------------------------------------------------------------------------------
 
 DEEDS = st.lists(
