@@ -8,10 +8,13 @@ const BEFORE = 130;
 const MEANWHILE = 70;
 const PAGE = 25;
 
+/** In turn; who has not heard the last message would see their own before it. */
 async function speak(roomId, speakers, from, to) {
     const ids = [];
     for (let number = from; number < to; number += 1) {
-        ids.push(await speakers[number % speakers.length].say(roomId, `message ${number}`));
+        const speaker = speakers[number % speakers.length];
+        if (ids.length > 0) await speaker.event(roomId, ids.at(-1));
+        ids.push(await speaker.say(roomId, `message ${number}`));
     }
     return ids;
 }

@@ -7,11 +7,12 @@ import { NotificationCountType, Preset } from "matrix-js-sdk";
 const REPLIES = 40;
 const AFTER = 30;
 
+/** In turn; who has not heard the last reply would see their own before it. */
 async function replies(roomId, rootId, speakers, count) {
     const ids = [];
     for (let number = 0; number < count; number += 1) {
         const speaker = speakers[number % speakers.length];
-        await until("the thread", () => speaker.client.getRoom(roomId)?.findEventById(rootId));
+        await speaker.event(roomId, ids.at(-1) ?? rootId);
         ids.push(await speaker.say(roomId, `reply ${number}`, rootId));
     }
     return ids;
@@ -115,11 +116,12 @@ async function unread(roomId, phone, laptop, bob) {
     await until("nothing unread in the room", () => inRoom() === 0);
     checkEqual([inThread(rootIds[0]), inThread(rootIds[1])], [1, 1], "a receipt in the room leaves the threads alone");
     await read(mention.event_id, undefined, true);
-    await until("nothing unread at all", () => rootIds.every((rootId) => inThread(rootId) === 0) === false || inThread(rootIds[1]) === 0);
+    await until("nothing unread at all", () => rootIds.every((rootId) => inThread(rootId) === 0));
     checkEqual(inThread(rootIds[1], NotificationCountType.Highlight), 0, "mentions after a receipt for everything");
-    checkEqual(inThread(rootIds[0]), 0, "unread replies after a receipt for everything");
 
-    const seenByBob = (await bob.room(roomId)).getThread(rootIds[0]);
+    // The library makes no thread of what it sent alone; a program does when its user opens one.
+    const bobs = await bob.room(roomId);
+    const seenByBob = bobs.getThread(rootIds[0]) ?? bobs.createThread(rootIds[0], bobs.findEventById(rootIds[0]), [], false);
     await until("the receipt in the thread", () => seenByBob.getReadReceiptForUserId(phone.userId, true)?.eventId === first[1]);
 }
 
