@@ -280,6 +280,9 @@ class EventPersistence:
             transaction.announce(Topic.ROOM_EVENTS, room_id)
         for user_id in {row.user_id for row in run.memberships}:
             transaction.announce(Topic.MEMBERSHIP, user_id)
+        for user_id in {row.user_id for row in run.memberships if row.membership == "join"}:
+            # Those in the room see whether they are about, and they see the others.
+            transaction.announce(Topic.PRESENCE, user_id)
 
     async def _set_heads(self, transaction: Transaction, run: _Commit) -> None:
         last_rows = {write.room.room_nid: (write, row) for write, _, row in run.rows}

@@ -58,13 +58,22 @@ class PresenceStore:
         return [PresenceRow(*row) for row in rows]
 
     async def load_seen_by(self, user_id: UserId, *, after: int, upto: int) -> list[PresenceRow]:
-        """The presence, changed with `after < stream_id <= upto`, of a user and of those who share a room with them."""
+        """The presence of a user and of those who share a room with them, as far as it is news.
+
+        It is news where it changed with `after < stream_id <= upto`, or where either of the two came into a room of
+        the other's since `after`.
+        """
         rows = await self._database.fetch_all(
             "SELECT p.user_id, p.state, p.status_message, p.last_active_ts FROM presence p"
             " WHERE p.stream_id > $2 AND p.stream_id <= $3 AND (p.user_id = $1 OR EXISTS"
             " (SELECT 1 FROM memberships a JOIN memberships b ON b.room_nid = a.room_nid"
             " WHERE a.user_id = p.user_id AND a.membership = 'join'"
-            " AND b.user_id = $1 AND b.membership = 'join')) ORDER BY p.stream_id",
+            " AND b.user_id = $1 AND b.membership = 'join'))"
+            " UNION SELECT p.user_id, p.state, p.status_message, p.last_active_ts FROM memberships b"
+            " JOIN memberships a ON a.room_nid = b.room_nid AND a.membership = 'join'"
+            " AND (a.stream_id > $2 OR b.stream_id > $2)"
+            " JOIN presence p ON p.user_id = a.user_id AND p.stream_id <= $3"
+            " WHERE b.user_id = $1 AND b.membership = 'join' AND a.user_id <> $1",
             user_id,
             after,
             upto,

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.client import Client, Refused, bodies
+from tests.server import Server
 
 if TYPE_CHECKING:
-    from tests.server import Server
+    from collections.abc import AsyncIterator
+    from pathlib import Path
 
 
 def timeline(answer: dict[str, Any], room_id: str) -> list[dict[str, Any]]:
@@ -355,3 +357,24 @@ async def test_receipts_are_told_to_those_who_may_see_them(
     await bob.post(f"/rooms/{room_id}/receipt/m.read/{event_id}", {"thread_id": "main"})
     (event,) = (await alice.sync(since))["rooms"]["join"][room_id]["ephemeral"]["events"]
     assert event["content"][event_id]["m.read"][bob.user_id]["thread_id"] == "main"
+
+
+@pytest.fixture
+async def server_with_presence(tmp_path: Path, database_url: str) -> AsyncIterator[Server]:
+    running = Server(tmp_path, database_url, presence={"enabled": True})
+    await running.start()
+    yield running
+    await running.stop()
+
+
+async def test_who_comes_into_a_room_sees_who_is_about_and_is_seen(server_with_presence: Server) -> None:
+    alice = await server_with_presence.register("alice")
+    bob = await server_with_presence.register("bob")
+    room_id = await alice.create_room(preset="public_chat")
+    seen_by_alice, seen_by_bob = await alice.sync(), await bob.sync()
+    await bob.join(room_id)
+    for client, before, other in ((alice, seen_by_alice, bob), (bob, seen_by_bob, alice)):
+        answer = await client.sync(before["next_batch"])
+        states = {event["sender"]: event["content"]["presence"] for event in answer["presence"]["events"]}
+        assert states[other.user_id] == "online"
+        assert "presence" not in await client.sync(answer["next_batch"])
