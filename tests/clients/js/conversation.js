@@ -92,12 +92,13 @@ async function changes(roomId, phone, laptop, bob) {
     }
 
     const typoId = await bob.say(roomId, "tpyo");
-    await bob.client.sendMessage(roomId, {
+    const { event_id: correctionId } = await bob.client.sendMessage(roomId, {
         "msgtype": "m.text",
         "body": "* typo",
         "m.new_content": { msgtype: "m.text", body: "typo" },
         "m.relates_to": { rel_type: RelationType.Replace, event_id: typoId },
     });
+    await phone.event(roomId, correctionId);
     await phone.client.sendEvent(roomId, EventType.Reaction, {
         "m.relates_to": { rel_type: RelationType.Annotation, event_id: typoId, key: "🍵" },
     });
