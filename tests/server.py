@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -63,6 +64,11 @@ class Server:
         """Stop and start; clients go on with `reconnect`."""
         await self.stop()
         await self.start()
+
+    async def until_waiting(self, number: int = 1) -> None:
+        """Go on once so many long polls wait."""
+        while self.application.notifier.waiting < number:  # noqa: ASYNC110 - the server tells nobody
+            await asyncio.sleep(0.001)
 
     async def control(self, deed: str, **arguments: Any) -> dict[str, Any]:
         """What the command line asks of a running server."""
