@@ -5,6 +5,8 @@ The shortest UTF-8 form, object keys sorted by code point, no floats, integers w
 
 from __future__ import annotations
 
+import json
+import math
 from typing import Any
 
 import orjson
@@ -26,7 +28,7 @@ def encode(value: Any) -> bytes:
 
 
 def encode_unchecked(value: Any) -> bytes:
-    """The canonical form of a value that may hold floats: events of room versions 1 to 5 may, as the past had it."""
+    """The canonical form of a value that is known to have one."""
     try:
         # UTF-8 keeps the order of code points, so sorted keys are sorted as the specification says.
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
@@ -34,8 +36,28 @@ def encode_unchecked(value: Any) -> bytes:
         raise CanonicalJsonError(str(error)) from error
 
 
-def check(value: Any) -> None:
-    """Raise `CanonicalJsonError` unless the value has a canonical form."""
+def encode_historical(value: Any) -> bytes:
+    """The form that events of room versions 1 to 5 are hashed and signed in, whatever numbers they hold.
+
+    The specification has code for canonical JSON, in Python; floats and big integers look as that code writes them.
+    """
+    try:
+        check(value)
+    except CanonicalJsonError:
+        check(value, any_number=True)
+    else:
+        return encode_unchecked(value)
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+    except UnicodeEncodeError as error:
+        raise CanonicalJsonError(str(error)) from error
+
+
+def check(value: Any, *, any_number: bool = False) -> None:
+    """Raise `CanonicalJsonError` unless the value has a canonical form.
+
+    `any_number` lets floats and integers out of range pass, as old room versions do.
+    """
     stack: list[tuple[Any, int]] = [(value, 0)]
     while stack:
         item, depth = stack.pop()
@@ -43,7 +65,7 @@ def check(value: Any) -> None:
         if kind is str or kind is bool or item is None:
             continue
         if kind is int:
-            if not -MAX_INTEGER <= item <= MAX_INTEGER:
+            if not any_number and not -MAX_INTEGER <= item <= MAX_INTEGER:
                 message = f"the integer {item} is out of range"
                 raise CanonicalJsonError(message)
             continue
@@ -59,6 +81,6 @@ def check(value: Any) -> None:
                     stack.append((child, depth + 1))
         elif kind is list or kind is tuple:
             stack += [(child, depth + 1) for child in item]
-        else:
+        elif not any_number or kind is not float or not math.isfinite(item):
             message = "numbers must be integers" if kind is float else f"{kind.__name__} is not a JSON type"
             raise CanonicalJsonError(message)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from crypto import base64, canonical_json
+from crypto import base64
 from crypto.errors import CanonicalJsonError
 from crypto.signatures import signature_of
 from homeserver.eventgraph.errors import EventRefused
 from homeserver.eventgraph.event import Event
-from homeserver.eventgraph.hashing import content_hash, event_id_of
+from homeserver.eventgraph.hashing import content_hash, encoder_of, event_id_of
 from homeserver.eventgraph.redaction import redact
 
 if TYPE_CHECKING:
@@ -71,10 +71,10 @@ def build(
         pdu["event_id"] = event_id
         pdu["origin"] = server_name
     try:
-        pdu["hashes"] = {"sha256": base64.encode_unpadded(content_hash(pdu))}
-        signature = signature_of(redact(version, pdu), key)
+        pdu["hashes"] = {"sha256": base64.encode_unpadded(content_hash(version, pdu))}
+        signature = signature_of(redact(version, pdu), key, encode=encoder_of(version))
         pdu["signatures"] = {server_name: {key.key_id: signature}}
-        json = canonical_json.encode_unchecked(pdu)
+        json = encoder_of(version)(pdu)
         return Event(version, pdu, event_id_of(version, pdu), json)
     except CanonicalJsonError as error:
         raise EventRefused(str(error)) from error

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from crypto import canonical_json
 from crypto.errors import CanonicalJsonError
 from homeserver.eventgraph.errors import EventRefused
-from homeserver.ids import MAX_ID_BYTES, is_room_id, is_user_id
+from homeserver.ids import MAX_ID_BYTES, is_event_id, is_room_id, is_user_id
 
 if TYPE_CHECKING:
     from homeserver.eventgraph.room_versions import RoomVersion
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MAX_EVENT_BYTES = 65_536
 MAX_PREV_EVENTS = 20
 MAX_AUTH_EVENTS = 10
-MAX_DEPTH = 2**63 - 1
+MAX_INTEGER = 2**63 - 1
 
 
 def check_size(canonical: bytes) -> None:
@@ -26,11 +26,12 @@ def check_size(canonical: bytes) -> None:
 
 def check_format(version: RoomVersion, pdu: dict[str, Any]) -> None:
     """Raise `EventRefused` unless the fields of an event are there and of the right kind."""
-    if version.strict_canonical_json:
-        try:
-            canonical_json.check(pdu)
-        except CanonicalJsonError as error:
-            raise EventRefused(str(error)) from error
+    try:
+        canonical_json.check(pdu, any_number=not version.strict_canonical_json)
+    except CanonicalJsonError as error:
+        raise EventRefused(str(error)) from error
+    if "state_key" in pdu and pdu["state_key"] is None:
+        raise EventRefused("`state_key` is not text")
     check_type_and_key(pdu.get("type"), pdu.get("state_key"))
     sender = pdu.get("sender")
     if not isinstance(sender, str) or not is_user_id(sender):
@@ -42,18 +43,24 @@ def check_format(version: RoomVersion, pdu: dict[str, Any]) -> None:
             raise EventRefused("a create event of this room version has no `room_id`")
     elif not isinstance(room_id, str) or not is_room_id(room_id):
         raise EventRefused("`room_id` is not a room id")
+    elif version.room_id_is_create_hash == (":" in room_id):
+        raise EventRefused("`room_id` is not a room id of this room version")
     if not isinstance(pdu.get("content"), dict):
         raise EventRefused("`content` is not an object")
-    for name, most in (("origin_server_ts", canonical_json.MAX_INTEGER), ("depth", MAX_DEPTH)):
+    # Canonical JSON has drawn narrower limits already, from version 6 on.
+    for name, least in (("origin_server_ts", -(2**63)), ("depth", 0)):
         value = pdu.get(name)
-        if type(value) is not int or not 0 <= value <= most:
+        if type(value) is not int or not least <= value <= MAX_INTEGER:
             raise EventRefused(f"`{name}` is not a number that may stand there")
-    for name in ("hashes", "signatures"):
-        if not isinstance(pdu.get(name), dict):
-            raise EventRefused(f"`{name}` is not an object")
+    hashes = pdu.get("hashes")
+    if not isinstance(hashes, dict) or not isinstance(hashes.get("sha256"), str):
+        raise EventRefused("`hashes` is not an object with a `sha256`")
+    if not isinstance(pdu.get("signatures"), dict):
+        raise EventRefused("`signatures` is not an object")
     _check_references(version, pdu, "prev_events", MAX_PREV_EVENTS)
     _check_references(version, pdu, "auth_events", MAX_AUTH_EVENTS)
-    if version.event_ids_are_given and not _is_short_text(pdu.get("event_id")):
+    event_id = pdu.get("event_id")
+    if version.event_ids_are_given and (not isinstance(event_id, str) or not is_event_id(event_id)):
         raise EventRefused("`event_id` is not an event id")
 
 
@@ -81,7 +88,7 @@ def _check_references(version: RoomVersion, pdu: dict[str, Any], name: str, most
             ):
                 raise EventRefused(f"`{name}` holds something that is not a reference")
             event_id = reference[0]
-        if not _is_short_text(event_id) or not event_id.startswith("$"):
+        if not isinstance(event_id, str) or not is_event_id(event_id):
             raise EventRefused(f"`{name}` holds something that is not an event id")
 
 

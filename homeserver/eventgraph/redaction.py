@@ -47,8 +47,12 @@ def _redact_content(version: RoomVersion, event_type: Any, content: dict[str, An
     redacted = {name: value for name, value in content.items() if name in kept}
     if event_type == "m.room.member" and version.redaction_is_v11:
         invite = content.get("third_party_invite")
-        if isinstance(invite, dict) and "signed" in invite:
-            redacted["third_party_invite"] = {"signed": invite["signed"]}
+        if isinstance(invite, dict):
+            # "Additionally, it allows the `signed` key of the `third_party_invite` key": an invite without it stays
+            # as an empty one, in every implementation.
+            redacted["third_party_invite"] = {
+                name: value for name, value in invite.items() if name == "signed"
+            }
     return redacted
 
 

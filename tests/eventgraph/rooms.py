@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crypto import base64, keys
-from homeserver.eventgraph.auth_rules import CREATE, auth_types_for, check_auth_events, check_auth_rules
+from homeserver.eventgraph.auth_rules import auth_types_for, check_auth_events, check_auth_rules
 from homeserver.eventgraph.builder import EventReference, build
 from homeserver.eventgraph.errors import AuthRuleViolated
 from homeserver.eventgraph.hashing import reference_hash
@@ -200,6 +200,3 @@ def public_room(version: str, *others: str, users: dict[str, int] | None = None)
         room.join(user_id)
     assert not room.why_rejected
     return room
-
-
-__all__ = ["CREATE", "Room", "member", "public_room"]

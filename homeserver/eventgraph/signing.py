@@ -1,0 +1,41 @@
+"""Who must sign an event, and with which keys (SS "Validating hashes and signatures on received events")."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from homeserver.ids import ServerName, server_name_of
+
+if TYPE_CHECKING:
+    from homeserver.eventgraph.event import Event
+    from homeserver.eventgraph.room_versions import RoomVersion
+
+_LONGEST_VALIDITY_MS = 7 * 24 * 60 * 60 * 1000
+
+
+def servers_that_sign(event: Event) -> frozenset[ServerName]:
+    """The servers whose signatures an event needs."""
+    servers = set()
+    is_member = event.type == "m.room.member"
+    # "unless the event is a 3rd party invite": its sender must match that of the `m.room.third_party_invite`.
+    if not (is_member and event.membership == "invite" and "third_party_invite" in event.content):
+        servers.add(server_name_of(event.sender))
+    if event.version.event_ids_are_given:
+        # "Room versions 1 and 2 also require that a signature is present from the domain in the `event_id`."
+        servers.add(server_name_of(event.event_id))
+    if event.version.has_restricted_join and is_member:
+        # "If the event is not validly signed by the homeserver of the user ID denoted by the key, reject."
+        authoriser = event.content.get("join_authorised_via_users_server")
+        if isinstance(authoriser, str):
+            servers.add(server_name_of(authoriser))
+    return frozenset(servers)
+
+
+def is_key_valid_at(version: RoomVersion, origin_server_ts: int, *, valid_until_ts: int, now: int) -> bool:
+    """Whether a key may have signed an event of a time (milliseconds), as far as the room version cares.
+
+    From version 5 on: "Servers MUST use the lesser of `valid_until_ts` and 7 days into the future".
+    """
+    if not version.enforces_key_validity:
+        return True
+    return origin_server_ts <= min(valid_until_ts, now + _LONGEST_VALIDITY_MS)
