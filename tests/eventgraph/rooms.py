@@ -200,3 +200,9 @@ def public_room(version: str, *others: str, users: dict[str, int] | None = None)
         room.join(user_id)
     assert not room.why_rejected
     return room
+
+
+def rule_of(room: Room, event: Event) -> str | None:
+    """The rule that refused an event, None where it was allowed."""
+    violation = room.why_rejected.get(event.event_id)
+    return violation.rule if violation is not None else None
