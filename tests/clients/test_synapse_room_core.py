@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from homeserver.eventgraph.event import Event
+from homeserver.eventgraph.hashing import has_right_content_hash
 from homeserver.eventgraph.redaction import redact
 from homeserver.eventgraph.room_versions import ROOM_VERSIONS
 from tests.clients.environment import synapse_python
 from tests.eventgraph.random_rooms import RandomRoom
+from tests.eventgraph.rooms import ALICE, BOB, Room
 from tests.eventgraph.stored_rooms import store_room
 
 if TYPE_CHECKING:
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
     from homeserver.eventgraph.event import StateKey
     from homeserver.ids import EventId
     from homeserver.storage.database import Database
-    from tests.eventgraph.rooms import Room
 
 pytestmark = pytest.mark.interop
 _SCRIPT = Path(__file__).resolve().parent / "synapse" / "judge.py"
@@ -85,6 +87,93 @@ async def test_synapse_gives_the_same_for_many_larger_rooms(
         await _compare(RandomRoom(version, seed, 120), judge, database)
 
 
+_CONTENT = dict.fromkeys(
+    [
+        "membership",
+        "join_authorised_via_users_server",
+        "creator",
+        "join_rule",
+        "allow",
+        "ban",
+        "events",
+        "events_default",
+        "kick",
+        "redact",
+        "state_default",
+        "users",
+        "users_default",
+        "invite",
+        "notifications",
+        "history_visibility",
+        "aliases",
+        "redacts",
+        "other",
+    ],
+    "x",
+)
+_TYPES = [
+    "m.room.join_rules",
+    "m.room.power_levels",
+    "m.room.history_visibility",
+    "m.room.aliases",
+    "m.room.redaction",
+    "m.room.message",
+    "m.room.name",
+    "m.room.encryption",
+]
+_INVITES = (
+    {},
+    {"signed": {}},
+    {"signed": {"a": 1}, "display_name": "x"},
+    {"signed": 1},
+    {"a": 1},
+    [],
+    "x",
+    None,
+)
+_NUMBERS = (0.1, 50.57, 1e-5, 1e-7, 1e16, 1e22, 1.5e300, -0.5, 123456789.125, 2**53, 2**60, -(2**63))
+
+
+@pytest.mark.parametrize("version", _VERSIONS)
+def test_synapse_names_redacts_and_hashes_odd_events_alike(version: str, judge: Judge) -> None:
+    room = Room(version)
+    events = [room.create]
+
+    def add(event_type: str, content: dict[str, Any], **options: Any) -> None:
+        events.append(room.send(event_type, ALICE, content, prev=[room.create], auth=[], **options))
+
+    for invite in _INVITES:
+        add("m.room.member", {**_CONTENT, "third_party_invite": invite}, state_key=BOB)
+    for event_type in _TYPES:
+        add(event_type, _CONTENT, state_key="")
+    add("m.room.member", {}, state_key=BOB)
+    add(
+        "m.room.message",
+        {"body": '\x00\x1f\x7f\u2028 \N{PILE OF POO} "\\"', "\N{PILE OF POO}": 1, "\uffff": 2},
+    )
+    for number in _NUMBERS if not room.version.strict_canonical_json else ():
+        add("m.room.power_levels", {"users": {BOB: number}}, state_key="")
+    extra = {"prev_state": [], "membership": "x", "origin": "y", "age_ts": 5, "redacts": "$x", "other": 1}
+    pdu = {**events[-1].pdu, **extra, "unsigned": {"age": 1}}
+    events.append(Event.from_json(room.version, pdu))
+    answer = judge.ask(
+        {
+            "version": version,
+            "events": [event.pdu for event in events],
+            "rejected": [],
+            "checks": [],
+            "resolutions": [],
+        }
+    )
+    assert answer["event_ids"] == [event.event_id for event in events]
+    right = [has_right_content_hash(room.version, event.pdu) for event in events]
+    assert right == [True] * (len(events) - 1) + [False]
+    assert answer["right_hashes"] == right
+    for event, theirs in zip(events, answer["redacted"], strict=True):
+        theirs.pop("unsigned", None)
+        assert redact(room.version, event.pdu) == theirs
+
+
 async def _compare(made: RandomRoom, judge: Judge, database: Database) -> None:
     room = made.room
     events = list(room.events.values())
@@ -104,6 +193,7 @@ async def _compare(made: RandomRoom, judge: Judge, database: Database) -> None:
     )
     name = room.name
     assert answer["event_ids"] == [event.event_id for event in events], name
+    assert all(answer["right_hashes"]), name
     for event, theirs in zip(events, answer["redacted"], strict=True):
         theirs.pop("unsigned", None)
         assert redact(room.version, event.pdu) == theirs, name

@@ -6,7 +6,7 @@ Run by the Python that has Synapse. A line of input:
      "checks": [[index of the event, [indexes of the state before it]], ...],
      "resolutions": [[[indexes of a state], ...], ...]}
 
-The line of output has the ids and redacted forms of the events, a verdict for each check (null, or why it is
+The line of output has the ids and redacted forms of the events, whether their content hashes are right, a verdict for each check (null, or why it is
 refused), and the resolved states as lists of indexes.
 """
 
@@ -19,6 +19,7 @@ from collections import defaultdict
 
 from synapse.api.errors import SynapseError
 from synapse.api.room_versions import KNOWN_ROOM_VERSIONS, StateResolutionVersions
+from synapse.crypto.event_signing import check_event_content_hash
 from synapse.event_auth import check_state_dependent_auth_rules, check_state_independent_auth_rules
 from synapse.events import make_event_from_dict
 from synapse.events.utils import prune_event
@@ -106,6 +107,7 @@ async def judge(question):
     graph = Graph(version, question["events"], set(question["rejected"]))
     return {
         "event_ids": [event.event_id for event in graph.events],
+        "right_hashes": [check_event_content_hash(event) for event in graph.events],
         "redacted": [prune_event(event).get_pdu_json() for event in graph.events],
         "verdicts": [await graph.verdict(index, state) for index, state in question["checks"]],
         "resolved": [await graph.resolve(states) for states in question["resolutions"]],
