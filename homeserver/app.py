@@ -44,6 +44,7 @@ from homeserver.services.messages import Messages
 from homeserver.services.passwords import Passwords
 from homeserver.services.presence import Presence
 from homeserver.services.profiles import Profiles
+from homeserver.services.published_rooms import PublishedRooms
 from homeserver.services.receipts import Receipts
 from homeserver.services.registration import Registration
 from homeserver.services.relation_rules import RelationRules
@@ -171,15 +172,15 @@ class Application:
         )
         self.writer = writer = EventWriter(server_name, key, clock, live_rooms, events, persistence)
         summaries = RoomSummaries(reader, tokens)
+        directory_store = DirectoryStore(database)
+        self._published_rooms = PublishedRooms(directory_store, summaries, tokens)
         directory = Directory(
             server_name,
             settings.room_directory,
             database,
             clock,
-            DirectoryStore(database),
+            directory_store,
             reader,
-            summaries,
-            tokens,
         )
         profiles = Profiles(server_name, database, profile_store, accounts_store, reader, writer)
         membership = Membership(
@@ -278,6 +279,7 @@ class Application:
                 ),
                 presence=self._presence,
                 profiles=profiles,
+                published_rooms=self._published_rooms,
                 receipts=Receipts(database, clock, receipt_store, account_data_store, highlights, reader),
                 registration=registration,
                 relations=Relations(
@@ -355,6 +357,10 @@ class Application:
                 self._ignored.invalidate(UserId(key))
             elif topic is Topic.CREDENTIALS:
                 self._access_tokens.invalidate(UserId(key))
+            elif topic is Topic.REDACTED:
+                self._published_rooms.redacted(key)
+                if not announcement.local:
+                    self._events.forget(EventId(key))
             elif announcement.local:
                 continue
             elif topic is Topic.ROOM_EVENTS:
@@ -362,8 +368,6 @@ class Application:
                 self._recent.invalidate(RoomId(key))
             elif topic is Topic.MEMBERSHIP:
                 self._memberships.invalidate(UserId(key))
-            elif topic is Topic.REDACTED:
-                self._events.forget(EventId(key))
         self.notifier.on_commit(position, announcements)
 
     def _measure(self) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from homeserver.services.messages import Messages
     from homeserver.services.presence import Presence
     from homeserver.services.profiles import Profiles
+    from homeserver.services.published_rooms import PublishedRooms
     from homeserver.services.receipts import Receipts
     from homeserver.services.registration import Registration
     from homeserver.services.relations import Relations
@@ -60,6 +61,7 @@ class ApiContext:
     messages: Messages
     presence: Presence
     profiles: Profiles
+    published_rooms: PublishedRooms
     receipts: Receipts
     registration: Registration
     relations: Relations

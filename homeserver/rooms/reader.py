@@ -62,6 +62,15 @@ class RoomReader:
         """Some entries of the current state; absent ones are left out."""
         return await self._live_rooms.state_entries(await self._live_rooms.get(room_id), keys)
 
+    async def state_entries_of_rooms(
+        self, room_nids: Iterable[int], keys: Iterable[StateKey]
+    ) -> dict[int, dict[StateKey, Event]]:
+        """Some entries of the current state of many rooms, by the numbers of the rooms."""
+        states: dict[int, dict[StateKey, Event]] = {room_nid: {} for room_nid in room_nids}
+        for stored in await self._events.load_current_state_of_rooms(states, keys):
+            states[stored.room_nid][stored.event.key] = stored.event
+        return states
+
     async def state(self, room_id: RoomId) -> dict[StateKey, Event]:
         """The whole current state."""
         return {stored.event.key: stored.event for stored in await self.stored_state(room_id)}

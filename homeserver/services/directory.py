@@ -14,14 +14,10 @@ if TYPE_CHECKING:
     from homeserver.ids import ServerName, UserId
     from homeserver.rooms.reader import RoomReader
     from homeserver.services.requester import Requester
-    from homeserver.services.room_summaries import RoomSummaries
     from homeserver.storage.database import Database, Transaction
     from homeserver.storage.directory import DirectoryStore
-    from homeserver.views.tokens import Tokens
 
 _CANONICAL_ALIAS = "m.room.canonical_alias"
-MAX_PAGE = 500
-_PAGES = "published rooms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +39,6 @@ class Directory:
         clock: Clock,
         store: DirectoryStore,
         rooms: RoomReader,
-        summaries: RoomSummaries,
-        tokens: Tokens,
     ) -> None:
         self._server_name = server_name
         self._settings = settings
@@ -52,8 +46,6 @@ class Directory:
         self._clock = clock
         self._store = store
         self._rooms = rooms
-        self._summaries = summaries
-        self._tokens = tokens
 
     # -- aliases ---------------------------------------------------------------------------------------
 
@@ -156,33 +148,6 @@ class Directory:
         """Put a room on the list, or take it off, inside a larger write."""
         await self._store.set_published(transaction, room_id, published=published)
 
-    async def published(
-        self, *, term: str | None, room_types: list[str | None] | None, since: str | None, limit: int
-    ) -> dict[str, Any]:
-        """A page of the list, largest rooms first, in the form of `/publicRooms`."""
-        offset = self._tokens.read_offset(_PAGES, since) if since is not None else 0
-        rooms = await self._store.load_published()
-        if term is None and room_types is None:
-            total = len(rooms)
-            chunk = [
-                await self._summaries.chunk(room_id, count)
-                for room_id, count in rooms[offset : offset + limit]
-            ]
-        else:
-            matching = []
-            for room_id, count in rooms:
-                summary = await self._summaries.chunk(room_id, count)
-                if _matches(summary, term, room_types):
-                    matching.append(summary)
-            total = len(matching)
-            chunk = matching[offset : offset + limit]
-        page: dict[str, Any] = {"chunk": chunk, "total_room_count_estimate": total}
-        if offset + limit < total:
-            page["next_batch"] = self._tokens.offset(_PAGES, offset + limit)
-        if offset > 0:
-            page["prev_batch"] = self._tokens.offset(_PAGES, max(0, offset - limit))
-        return page
-
     async def _check_may_manage(self, requester: Requester, room_id: RoomId) -> None:
         row = await self._rooms.membership(room_id, requester.user_id)
         levels = await self._rooms.power_levels(room_id)
@@ -207,13 +172,3 @@ def _aliases_in(content: dict[str, Any]) -> set[Any]:
             raise InvalidParam("`alt_aliases` holds something that is not a room alias")
         found.add(other)
     return found
-
-
-def _matches(summary: dict[str, Any], term: str | None, room_types: list[str | None] | None) -> bool:
-    if room_types is not None and summary.get("room_type") not in room_types:
-        return False
-    if term is None:
-        return True
-    wanted = term.casefold()
-    texts = (summary.get(name) for name in ("name", "topic", "canonical_alias"))
-    return any(isinstance(text, str) and wanted in text.casefold() for text in texts)

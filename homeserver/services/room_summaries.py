@@ -12,11 +12,12 @@ from homeserver.ids import RoomId, is_room_id
 from homeserver.views.client_events import stripped
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from homeserver.eventgraph.event import Event, StateKey
-    from homeserver.ids import UserId
+    from homeserver.ids import EventId, UserId
     from homeserver.rooms.reader import RoomReader
+    from homeserver.storage.directory import PublishedRoom
     from homeserver.views.tokens import Tokens
 
 _NAMED = ("m.room.name", "m.room.topic", "m.room.avatar", "m.room.canonical_alias")
@@ -53,9 +54,18 @@ class RoomSummaries:
         self._rooms = rooms
         self._tokens = tokens
 
-    async def chunk(self, room_id: RoomId, joined_members: int) -> dict[str, Any]:
-        """A room as an entry of the directory."""
-        return _chunk(room_id, joined_members, await self._rooms.state_entries(room_id, _KEYS))
+    async def entries(
+        self, rooms: Sequence[PublishedRoom]
+    ) -> list[tuple[dict[str, Any], frozenset[EventId]]]:
+        """Rooms as entries of the directory, each with the ids of the events that it came from."""
+        states = await self._rooms.state_entries_of_rooms([room.room_nid for room in rooms], _KEYS)
+        return [
+            (
+                _chunk(room.room_id, room.joined_members, states[room.room_nid]),
+                frozenset(event.event_id for event in states[room.room_nid].values()),
+            )
+            for room in rooms
+        ]
 
     async def summary(self, room_id: RoomId, user_id: UserId | None) -> dict[str, Any]:
         """A room for somebody who may come in, or is there; `NotFound` for all others."""
@@ -125,16 +135,22 @@ class RoomSummaries:
         if _value(state, "m.room.history_visibility", "history_visibility") == "world_readable":
             return True
         rule = join_rule_of(state)
-        if rule in ("public", "knock", "knock_restricted"):
-            return True
+        version = await self._rooms.version(room_id)
+        is_open = (
+            rule == "public"
+            or (rule == "knock" and version.has_knock)
+            or (rule == "knock_restricted" and version.has_knock_restricted_join)
+        )
         if user_id is None:
-            return False
+            return is_open
         rooms = await self._rooms.rooms_of(user_id)
         row = rooms.get(room_id)
         if row is not None and row.membership in ("join", "invite"):
             return True
-        if rule != "restricted":
+        if row is not None and row.membership == "ban":
             return False
+        if is_open or rule != "restricted" or not version.has_restricted_join:
+            return is_open
         return any(
             allowed in rooms and rooms[allowed].membership == "join"
             for allowed in _allowed_rooms(state.get(("m.room.join_rules", "")))
@@ -163,17 +179,32 @@ def _chunk(room_id: RoomId, joined_members: int, state: Mapping[StateKey, Event]
         "guest_can_join": _value(state, "m.room.guest_access", "guest_access") == "can_join",
         "join_rule": rule if isinstance(rule, str) else "invite",
     }
-    for field, event_type, name in (
-        ("name", "m.room.name", "name"),
-        ("topic", "m.room.topic", "topic"),
-        ("avatar_url", "m.room.avatar", "url"),
-        ("canonical_alias", "m.room.canonical_alias", "alias"),
-        ("room_type", "m.room.create", "type"),
+    for field, event_type, name, start in (
+        ("name", "m.room.name", "name", ""),
+        ("avatar_url", "m.room.avatar", "url", "mxc://"),
+        ("canonical_alias", "m.room.canonical_alias", "alias", "#"),
+        ("room_type", "m.room.create", "type", ""),
     ):
         value = _value(state, event_type, name)
-        if isinstance(value, str) and value:
+        if isinstance(value, str) and value and value.startswith(start):
             chunk[field] = value
+    topic = _topic(state)
+    if topic:
+        chunk["topic"] = topic
     return chunk
+
+
+def _topic(state: Mapping[StateKey, Event]) -> str | None:
+    """The topic as plain text: in `m.topic`, or, from older clients, in `topic`."""
+    content = _value(state, "m.room.topic", "m.topic")
+    texts = content.get("m.text") if isinstance(content, dict) else None
+    for text in texts if isinstance(texts, list) else []:
+        if isinstance(text, dict) and text.get("mimetype", "text/plain") == "text/plain":
+            body = text.get("body")
+            if isinstance(body, str):
+                return body
+    topic = _value(state, "m.room.topic", "topic")
+    return topic if isinstance(topic, str) else None
 
 
 def _value(state: Mapping[StateKey, Event], event_type: str, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from homeserver.ids import RoomAlias, RoomId
@@ -9,6 +10,18 @@ from homeserver.ids import RoomAlias, RoomId
 if TYPE_CHECKING:
     from homeserver.ids import UserId
     from homeserver.storage.database import Database, Transaction
+
+_PUBLISHED = "FROM published_rooms p JOIN rooms r ON r.room_id = p.room_id WHERE r.joined_members > 0"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedRoom:
+    """A room of the list; whatever changes its state changes `state_snapshot`."""
+
+    room_nid: int
+    room_id: RoomId
+    joined_members: int
+    state_snapshot: int
 
 
 class DirectoryStore:
@@ -67,10 +80,16 @@ class DirectoryStore:
             await self._database.fetch_value("SELECT 1 FROM published_rooms WHERE room_id = $1", room_id)
         )
 
-    async def load_published(self) -> list[tuple[RoomId, int]]:
-        """The published rooms with their number of joined members, largest first."""
+    async def load_published(self, *, limit: int = 2**31, offset: int = 0) -> list[PublishedRoom]:
+        """The published rooms that somebody is in, largest first."""
         rows = await self._database.fetch_all(
-            "SELECT r.room_id, r.joined_members FROM published_rooms p JOIN rooms r ON r.room_id = p.room_id"
-            " ORDER BY r.joined_members DESC, r.room_id"
+            f"SELECT r.room_nid, r.room_id, r.joined_members, r.state_snapshot {_PUBLISHED}"
+            " ORDER BY r.joined_members DESC, r.room_id LIMIT $1 OFFSET $2",
+            limit,
+            offset,
         )
-        return [(RoomId(row[0]), row[1]) for row in rows]
+        return [PublishedRoom(*row) for row in rows]
+
+    async def count_published(self) -> int:
+        """The number of published rooms that somebody is in."""
+        return int(await self._database.fetch_value(f"SELECT count(*) {_PUBLISHED}") or 0)

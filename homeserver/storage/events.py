@@ -406,6 +406,22 @@ class EventStore:
             )
         return [self._keep(row, changes) for row in rows]
 
+    async def load_current_state_of_rooms(
+        self, room_nids: Iterable[int], keys: Iterable[tuple[str, str]]
+    ) -> list[StoredEvent]:
+        """The events of some keys in the current state of many rooms."""
+        wanted = set(keys)
+        rows = await self._database.fetch_all(
+            "SELECT c.event_nid, k.type, k.state_key FROM state_keys k"
+            " JOIN current_state c ON c.room_nid = ANY($1::bigint[]) AND c.key_nid = k.key_nid"
+            " WHERE k.type = ANY($2::text[]) AND k.state_key = ANY($3::text[])",
+            list(room_nids),
+            list({event_type for event_type, _ in wanted}),
+            list({state_key for _, state_key in wanted}),
+        )
+        event_nids = [row[0] for row in rows if (row[1], row[2]) in wanted]
+        return list((await self.load_numbered(event_nids)).values())
+
     async def load_current_state_of_type(self, room_nid: int, event_type: str) -> list[StoredEvent]:
         """The events of one type in the current state of a room."""
         changes = self._changes

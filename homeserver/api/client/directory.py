@@ -10,7 +10,7 @@ from homeserver.http.response import json_response
 from homeserver.http.routing import Route, client
 from homeserver.ids import RoomAlias, RoomId
 from homeserver.services import room_summaries
-from homeserver.services.directory import MAX_PAGE
+from homeserver.services.published_rooms import MAX_PAGE
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -120,7 +120,7 @@ class DirectoryEndpoints:
         """`GET /publicRooms`."""
         await self._check_may_list(request)
         self._check_own_server(request)
-        page = await self._context.directory.published(
+        page = await self._context.published_rooms.page(
             term=None,
             room_types=None,
             since=request.query.get("since"),
@@ -130,13 +130,13 @@ class DirectoryEndpoints:
 
     async def search_public_rooms(self, request: Request) -> Response:
         """`POST /publicRooms`."""
-        await self._check_may_list(request)
+        await self._context.authenticator.requester(request, allow_guest=True)
         self._check_own_server(request)
         body = await request.parse(PublicRoomsBody, allow_empty=True)
         limit = _DEFAULT_LIMIT if body.limit is None else body.limit
         if limit < 1:
             raise InvalidParam("`limit` must be greater than zero")
-        page = await self._context.directory.published(
+        page = await self._context.published_rooms.page(
             term=body.filter.generic_search_term or None,
             room_types=body.filter.room_types,
             since=body.since,
