@@ -12,9 +12,12 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _START_SECONDS = 60
@@ -44,11 +47,12 @@ class ServerProcess:
 
     Everybody may register and nothing is limited. `settings` are those of the configuration file; a section that is
     given replaces the one of the tests. With `with`, it runs until the end of the block and must stop in good order,
-    without having logged an error.
+    without having logged an error. `under` is a program, with its arguments, that runs the server.
     """
 
-    def __init__(self, directory: Path, **settings: Any) -> None:
+    def __init__(self, directory: Path, *, under: Sequence[str] = (), **settings: Any) -> None:
         self.directory = directory
+        self._under = under
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.config_path = directory / "config.yaml"
@@ -88,7 +92,7 @@ class ServerProcess:
         assert self._process is None, "the server runs already"
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "homeserver", "run", "--config", str(self.config_path)],
+                [*self._under, sys.executable, "-m", "homeserver", "run", "--config", str(self.config_path)],
                 cwd=self.directory,
                 env=_environment(),
                 stdin=subprocess.DEVNULL,
