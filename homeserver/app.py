@@ -88,6 +88,7 @@ from homeserver.sync.rooms import RoomStores as SyncStores
 from homeserver.sync.timeline import TimelineReader
 from homeserver.views.aggregations import Aggregations
 from homeserver.views.client_events import ClientEvents
+from homeserver.views.erasure import Erasure
 from homeserver.views.ignored import IgnoredUsers
 from homeserver.views.tokens import Tokens
 from homeserver.views.unread import UnreadCounts
@@ -149,7 +150,8 @@ class Application:
         self._ignored = ignored = IgnoredUsers(account_data_store)
         visibility = HistoryVisibility(memberships, membership_store, state, events, numbers)
         aggregations = Aggregations(relation_store, events, numbers, visibility, ignored)
-        client_events = ClientEvents(clock, events, visibility, aggregations, budget // 8)
+        self._erasure = erasure = Erasure(accounts_store, visibility)
+        client_events = ClientEvents(clock, events, visibility, aggregations, erasure, budget // 8)
         unread = UnreadCounts(highlights, receipt_store, numbers, ignored)
 
         # Deeds.
@@ -330,6 +332,7 @@ class Application:
 
     async def start(self) -> None:
         """Take up what goes on in the background."""
+        await self._erasure.start()
         await self._typing.start()
         await self._presence.start()
         await self._deactivation.resume()
@@ -361,6 +364,8 @@ class Application:
                 self._published_rooms.redacted(key)
                 if not announcement.local:
                     self._events.forget(EventId(key))
+            elif topic is Topic.ERASED:
+                self._erasure.add(UserId(key), announcement.position)
             elif announcement.local:
                 continue
             elif topic is Topic.ROOM_EVENTS:

@@ -106,20 +106,25 @@ class AccountStore:
     ) -> None:
         """Close an account for good; `erase` is never taken back."""
         await transaction.execute(
-            "UPDATE accounts SET password_hash = NULL, deactivated_ts = coalesce(deactivated_ts, $2),"
-            " erased = CASE WHEN $3 = 1 THEN 1 ELSE erased END WHERE user_id = $1",
+            "UPDATE accounts SET password_hash = NULL, deactivated_ts = coalesce(deactivated_ts, $2)"
+            " WHERE user_id = $1",
             user_id,
             now_ms,
-            int(erase),
         )
         if erase:
-            await transaction.next_position()
+            await transaction.execute(
+                "UPDATE accounts SET erased_position = coalesce(erased_position, $2) WHERE user_id = $1",
+                user_id,
+                await transaction.next_position(),
+            )
             transaction.announce(Topic.ERASED, user_id)
 
-    async def load_erased(self) -> list[UserId]:
-        """Everybody who asked for their content to be erased."""
-        rows = await self._database.fetch_all("SELECT user_id FROM accounts WHERE erased = 1")
-        return [UserId(user_id) for (user_id,) in rows]
+    async def load_erased(self) -> dict[UserId, int]:
+        """Everybody who asked for their content to be erased, with the position at which they did."""
+        rows = await self._database.fetch_all(
+            "SELECT user_id, erased_position FROM accounts WHERE erased_position IS NOT NULL"
+        )
+        return {UserId(user_id): position for user_id, position in rows}
 
     async def load_deactivated_in_rooms(self) -> list[UserId]:
         """Those who are closed but still in a room, or invited to one."""

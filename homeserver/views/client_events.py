@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from homeserver.services.requester import Requester
     from homeserver.storage.events import EventStore, StoredEvent
     from homeserver.views.aggregations import Aggregations
+    from homeserver.views.erasure import Erasure
     from homeserver.views.visibility import HistoryVisibility
 
 _STRIPPED_TYPES = (
@@ -45,12 +46,14 @@ class ClientEvents:
         events: EventStore,
         visibility: HistoryVisibility,
         aggregations: Aggregations,
+        erasure: Erasure,
         cache_bytes: int,
     ) -> None:
         self._clock = clock
         self._events = events
         self._visibility = visibility
         self._aggregations = aggregations
+        self._erasure = erasure
         # Event number and whether the room id is in it -> (the event it was made of, the JSON without its end).
         self._cache: OrderedDict[tuple[int, bool], tuple[Event, bytes]] = OrderedDict()
         self._cached_bytes = 0
@@ -73,10 +76,11 @@ class ClientEvents:
         """
         if memberships is None:
             memberships = await self._visibility.memberships_at(reader.user_id, events)
+        events = await self._erasure.apply(events, reader.user_id)
         relations: Mapping[EventId, Any] = {}
         if aggregate:
             relations = await self._aggregations.of(events, reader, self, threads=threads)
-        others = await self._load_others(events)
+        others = await self._load_others(events, reader)
         now = self._clock.now_ms()
         rendered = []
         for index, (stored, membership) in enumerate(zip(events, memberships, strict=True)):
@@ -102,7 +106,9 @@ class ClientEvents:
             )
         return rendered
 
-    async def _load_others(self, events: Sequence[StoredEvent]) -> Mapping[EventId, StoredEvent]:
+    async def _load_others(
+        self, events: Sequence[StoredEvent], reader: Requester
+    ) -> Mapping[EventId, StoredEvent]:
         """The events that these tell of: what they replaced in the state, what redacted them."""
         wanted: list[EventId] = []
         for stored in events:
@@ -110,7 +116,10 @@ class ClientEvents:
                 wanted.append(stored.replaces_state)
             if stored.redacted_by is not None:
                 wanted.append(stored.redacted_by)
-        return await self._events.load(wanted) if wanted else {}
+        if not wanted:
+            return {}
+        others = await self._erasure.apply((await self._events.load(wanted)).values(), reader.user_id)
+        return {stored.event.event_id: stored for stored in others}
 
     def _static(self, stored: StoredEvent, room_id: bool) -> bytes:
         key = (stored.event_nid, room_id)

@@ -44,6 +44,11 @@ class MembershipHistory:
         index = bisect_right(self._positions, position)
         return "join" in self._memberships[index:]
 
+    def first_joined(self) -> int | None:
+        """The position at which the user first came into the room; None where they never did."""
+        index = self._memberships.index("join") if "join" in self._memberships else None
+        return None if index is None else self._positions[index]
+
     def last_left(self) -> int:
         """The position at which the user last went out of the room; 0 where they never were in it."""
         for index in range(len(self._memberships) - 1, 0, -1):
@@ -94,6 +99,11 @@ class HistoryVisibility:
         if len(self._histories) > _CACHED_HISTORIES:
             self._histories.popitem(last=False)
         return history
+
+    async def first_joined(self, user_id: UserId, room_id: RoomId) -> int | None:
+        """The position at which a user first came into a room; None where they never did."""
+        row = (await self._memberships.of_user(user_id)).get(room_id)
+        return (await self.history(row)).first_joined() if row is not None else None
 
     async def visible(self, user_id: UserId, events: Sequence[StoredEvent]) -> list[StoredEvent]:
         """Those of these events, all of one room, that the user may see."""

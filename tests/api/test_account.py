@@ -205,3 +205,66 @@ async def test_the_password_of_a_closed_account_cannot_be_reset(server: Server, 
 
 async def test_no_third_party_identifiers_are_kept(alice: Client) -> None:
     assert await alice.get("/account/3pid") == {"threepids": []}
+
+
+# -- erasure ----------------------------------------------------------------------------------------------
+
+
+async def texts_of(client: Client, room_id: str) -> list[Any]:
+    chunk = (await client.messages(room_id, dir="f"))["chunk"]
+    return [event["content"].get("body") for event in chunk if event["type"] == "m.room.message"]
+
+
+async def test_newcomers_see_the_events_of_an_erased_user_redacted(
+    server: Server, alice: Client, bob: Client
+) -> None:
+    room_id = await bob.create_room(preset="public_chat")
+    await alice.join(room_id)
+    edited = await alice.send(room_id, "one")
+    event_id = await bob.send(room_id, "two")
+    relation = {"rel_type": "m.replace", "event_id": edited}
+    await alice.send(room_id, {"body": "*", "m.new_content": {"body": "secret"}, "m.relates_to": relation})
+    await deactivate(alice, erase=True)
+    carol = await server.register("carol")
+    await carol.join(room_id)
+    assert await texts_of(carol, room_id) == [None, "two", None]
+    assert await texts_of(bob, room_id) == ["one", "two", "*"]
+    assert (await carol.event(room_id, edited))["content"] == {}
+    assert "secret" not in str(await carol.get(f"/rooms/{room_id}/context/{event_id}", limit=50))
+    assert "secret" not in str(await carol.sync(filter={"room": {"timeline": {"limit": 50}}}))
+    member = next(
+        event
+        for event in (await carol.get(f"/rooms/{room_id}/members"))["chunk"]
+        if event["state_key"] == alice.user_id
+    )
+    assert member["content"] == {"membership": "leave"}
+    assert "displayname" not in str(member)
+    await server.restart()
+    assert await texts_of(server.reconnect(carol), room_id) == [None, "two", None]
+    assert await texts_of(server.reconnect(bob), room_id) == ["one", "two", "*"]
+
+
+async def test_the_state_of_a_room_outlives_the_erasure_of_who_made_it(
+    server: Server, alice: Client, bob: Client
+) -> None:
+    room_id = await alice.create_room(preset="public_chat", name="Tea", room_version="10")
+    await bob.join(room_id)
+    await alice.set_state(room_id, "m.room.encryption", {"algorithm": "m.megolm.v1.aes-sha2"})
+    await deactivate(alice, erase=True)
+    carol = await server.register("carol")
+    await carol.join(room_id)
+    state = (await carol.sync())["rooms"]["join"][room_id]
+    events = [*state["state"]["events"], *state["timeline"]["events"]]
+    contents = {event["type"]: event["content"] for event in events}
+    assert contents["m.room.name"] == {"name": "Tea"}
+    assert contents["m.room.encryption"] == {"algorithm": "m.megolm.v1.aes-sha2"}
+
+
+async def test_without_erasure_newcomers_see_everything(server: Server, alice: Client, bob: Client) -> None:
+    room_id = await bob.create_room(preset="public_chat")
+    await alice.join(room_id)
+    await alice.send(room_id, "one")
+    await deactivate(alice)
+    carol = await server.register("carol")
+    await carol.join(room_id)
+    assert await texts_of(carol, room_id) == ["one"]

@@ -13,7 +13,7 @@ MIGRATION = Migration(
     number=6,
     description="erasure, and filters of any length",
     statements=(
-        "ALTER TABLE accounts ADD COLUMN erased SMALLINT NOT NULL DEFAULT 0",
+        "ALTER TABLE accounts ADD COLUMN erased_position BIGINT",
         "DROP INDEX filters_by_definition",
         # NULL in rows that are older: these are found by their id only.
         "ALTER TABLE filters ADD COLUMN definition_hash BYTEA",
