@@ -104,9 +104,10 @@ await run(async (url) => {
     await Promise.all([phone.start(), bob.start()]);
     const { room_id: roomId } = await phone.client.createRoom({ name: "History", preset: Preset.PublicChat });
     await bob.client.joinRoom(roomId);
-    await Promise.all([phone.room(roomId), bob.room(roomId)]);
-    const ids = await speak(roomId, [phone, bob], 0, BEFORE);
     const live = await phone.room(roomId);
+    await bob.room(roomId);
+    await until("both members", () => live.getJoinedMembers().length === 2);
+    const ids = await speak(roomId, [phone, bob], 0, BEFORE);
     await until("the last message", () => textsOf(live.getLiveTimeline().getEvents()).length === BEFORE);
     const known = idsOf(live.getLiveTimeline().getEvents());
     checkWhole(live.getLiveTimeline().getEvents(), BEFORE, "live");
