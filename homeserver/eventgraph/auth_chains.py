@@ -59,6 +59,8 @@ class _Walk:
                 self._states[number] = self._states.get(number, 0) | 1 << index
         self._queue = [-number for number in self._states]
         heapify(self._queue)
+        # Those of the queue that have not been asked for.
+        self._unasked = self._queue.copy()
         self.open = sum(states != self._everywhere for states in self._states.values())
         self.cited: dict[EventNumber, Sequence[EventNumber]] = {}
 
@@ -77,8 +79,8 @@ class _Walk:
         number = self.newest()
         if number in self._unconflicted:
             return self._newest_first[self._next_unconflicted : self._next_unconflicted + _BATCH]
-        # The front of a heap holds its least entries, roughly.
-        return [-entry for entry in self._queue[:_BATCH] if -entry not in self.cited]  # type: ignore[misc]
+        count = min(_BATCH, len(self._unasked))
+        return [-heappop(self._unasked) for _ in range(count)]  # type: ignore[misc]
 
     def pass_by(self, number: EventNumber) -> bool:
         """Go past the newest event, on to those that it cites; whether it belongs to the difference."""
@@ -101,6 +103,7 @@ class _Walk:
         known = self._states.get(number)
         if known is None:
             heappush(self._queue, -number)
+            heappush(self._unasked, -number)
             self.open += states != self._everywhere
             self._states[number] = states
         elif known != known | states:
@@ -119,7 +122,7 @@ def conflicted_subgraph(conflicted: Collection[EventNumber]) -> Resolution[set[E
         answer = yield from auth_events_of(ahead)
         # What is older than the oldest conflicted event leads to none.
         cited.update({number: [older for older in answer[number] if older >= oldest] for number in ahead})
-        ahead = {older for number in ahead for older in cited[number]} - cited.keys()
+        ahead = {older for number in ahead for older in cited[number] if older not in cited}
     between = set(conflicted)
     for number in sorted(cited):
         if any(older in between for older in cited[number]):

@@ -78,13 +78,17 @@ class _Graph:
         """Have these events, and those that they cite, at hand."""
         missing = [number for number in numbers if number not in self.cited]
         self.cited.update((yield from auth_events_of(missing)))
-        wanted = {*missing, *(older for number in missing for older in self.cited[number])}
-        self.events.update((yield from events_of(wanted - self.events.keys())))
+        cited = [older for number in missing for older in self.cited[number]]
+        yield from self._load_events([*missing, *cited])
+
+    def _load_events(self, numbers: Iterable[EventNumber]) -> Resolution[None]:
+        missing = {number for number in numbers if number not in self.events}
+        self.events.update((yield from events_of(missing)))
 
     def load_unconflicted(self, keys: Collection[StateKey]) -> Resolution[Mapping[StateKey, EventNumber]]:
         """Have these entries of the unconflicted state at hand."""
         state = yield from unconflicted_state_of(keys)
-        self.events.update((yield from events_of(set(state.values()) - self.events.keys())))
+        yield from self._load_events(state.values())
         if CREATE in state:
             self.create = self.events[state[CREATE]]
         return state

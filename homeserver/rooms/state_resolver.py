@@ -42,7 +42,7 @@ class StateResolver:
         """What the resolved state has otherwise than the first snapshot: the number of an event, or `GONE`.
 
         By key and not by the key's number, since an event may win that was in no snapshot before. Raises
-        `LookupError` where an event of the auth chains is not stored.
+        `LookupError` where an event of the auth chains is not stored, or was stored too late.
         """
         states = [
             cast("dict[int, EventNumber]", await self._state.load_numbers(snapshot)) for snapshot in snapshots
@@ -112,6 +112,10 @@ class StateResolver:
                 raise LookupError(message)
             for number, event in events.items():
                 found = tuple(EventNumber(stored[event_id]) for event_id in event.auth_event_ids)
+                if max(found, default=0) >= number:
+                    # The walks rest on that order; without it they would go wrong in silence.
+                    message = f"event number {number} was stored before what it cites"
+                    raise LookupError(message)
                 cited[number] = self._auth_events[number] = found
         while len(self._auth_events) > _REMEMBERED_AUTH_EVENTS:
             self._auth_events.popitem(last=False)

@@ -15,7 +15,7 @@ from homeserver.eventgraph.state_res import resolve, split
 from homeserver.ids import EventId, RoomId, ServerName, UserId, server_name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from homeserver.eventgraph.event import Event, StateKey
 
@@ -134,6 +134,8 @@ class Room:
         """The state that events with these `prev_events` have before them."""
         if not prev:
             return {}
+        if len(prev) == 1:
+            return dict(self.state_after[prev[0].event_id])
         return self.resolve([self.state_after[event.event_id] for event in prev])
 
     def events_of(self, state: Mapping[StateKey, EventId]) -> dict[StateKey, Event]:
@@ -160,6 +162,11 @@ class Room:
         except StopIteration as finished:
             resolved = {**unconflicted, **finished.value}
         return {key: self.by_number[number].event_id for key, number in resolved.items()}
+
+    def renumber(self, order: Iterable[EventId]) -> None:
+        """Number the events as a server does that stored them in another order."""
+        self.numbers = {event_id: EventNumber(index) for index, event_id in enumerate(order, 1)}
+        self.by_number = {number: self.events[event_id] for event_id, number in self.numbers.items()}
 
     def _answer(self, question: Any, unconflicted: Mapping[StateKey, EventNumber]) -> Mapping[Any, Any]:
         if isinstance(question, NeedEvents):
