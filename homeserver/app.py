@@ -185,6 +185,7 @@ class Application:
             reader,
         )
         profiles = Profiles(server_name, database, profile_store, accounts_store, reader, writer)
+        account_data = AccountData(database, account_data_store, reader)
         membership = Membership(
             server_name,
             database,
@@ -195,6 +196,7 @@ class Application:
             writer,
             profiles,
             directory,
+            account_data,
         )
         rate_limits = RateLimits(clock, self.metrics, enabled=settings.rate_limits.enabled)
         passwords = Passwords(settings.passwords.hash_cost)
@@ -261,7 +263,7 @@ class Application:
                 authenticator=Authenticator(access_tokens, rate_limits),
                 rate_limits=rate_limits,
                 access_tokens=access_tokens,
-                account_data=AccountData(database, account_data_store, reader),
+                account_data=account_data,
                 accounts=accounts,
                 client_events=client_events,
                 deactivation=deactivation,
@@ -300,7 +302,7 @@ class Application:
                 room_creation=creation,
                 room_state=RoomState(reader, access, history, client_events),
                 room_summaries=summaries,
-                room_upgrades=RoomUpgrades(database, reader, writer, creation, profiles, directory),
+                room_upgrades=RoomUpgrades(reader, writer, creation, profiles, directory, membership),
                 sync=sync,
                 typing=self._typing,
                 user_interactive=UserInteractive(

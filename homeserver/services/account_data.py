@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TAGS = "m.tag"
 FULLY_READ = "m.fully_read"
 PUSH_RULES = "m.push_rules"
+DIRECT = "m.direct"
 MAX_BYTES = 65_536
 _MAX_TYPE_BYTES = 255
 _SET_ELSEWHERE = (FULLY_READ, PUSH_RULES)
@@ -68,6 +69,28 @@ class AccountData:
     async def delete_tag(self, user_id: UserId, room_id: RoomId, tag: str) -> None:
         """Take a tag off a room."""
         await self._change_tags(user_id, room_id, tag, None)
+
+    async def carry_over(self, user_id: UserId, old: RoomId, new: RoomId) -> None:
+        """Give the successor of a room what the user set for the room: its tags, and its place in `m.direct`.
+
+        What the user has set for the successor already is kept.
+        """
+
+        async def work(transaction: Transaction) -> None:
+            tags = await self._store.get_in(transaction, user_id, old, TAGS)
+            if tags is not None and await self._store.get_in(transaction, user_id, new, TAGS) is None:
+                await self._store.set(transaction, user_id, new, TAGS, tags)
+            direct = await self._store.get_in(transaction, user_id, GLOBAL, DIRECT)
+            rooms = orjson.loads(direct) if direct is not None else {}
+            changed = False
+            for listed in rooms.values() if isinstance(rooms, dict) else ():
+                if isinstance(listed, list) and old in listed and new not in listed:
+                    listed.append(new)
+                    changed = True
+            if changed:
+                await self._store.set(transaction, user_id, GLOBAL, DIRECT, orjson.dumps(rooms))
+
+        await self._database.write(work)
 
     async def _change_tags(
         self, user_id: UserId, room_id: RoomId, tag: str, content: dict[str, Any] | None

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from homeserver.ids import EventId, ServerName
     from homeserver.rooms.memberships import Memberships
     from homeserver.rooms.reader import RoomReader
+    from homeserver.services.account_data import AccountData
     from homeserver.services.directory import Directory
     from homeserver.services.event_writer import EventWriter
     from homeserver.services.profiles import Profiles
@@ -40,6 +41,7 @@ class Membership:
         writer: EventWriter,
         profiles: Profiles,
         directory: Directory,
+        account_data: AccountData,
     ) -> None:
         self._server_name = server_name
         self._database = database
@@ -50,6 +52,7 @@ class Membership:
         self._writer = writer
         self._profiles = profiles
         self._directory = directory
+        self._account_data = account_data
 
     async def resolve(self, room_id_or_alias: str) -> RoomId:
         """The room that an id or alias stands for; `InvalidParam` or `NotFound`."""
@@ -70,6 +73,21 @@ class Membership:
         if row is None or row.membership != "invite":
             joined |= await self._authorisation(requester, room_id, state)
         await self._write(user_id, room_id, user_id, joined)
+        await self.carry_over(user_id, room_id)
+
+    async def carry_over(self, user_id: UserId, room_id: RoomId) -> None:
+        """Give a room that somebody came into their settings for the room that it replaces (CS "Room Upgrades").
+
+        The two must agree on that: no room takes the place of another by saying so.
+        """
+        create = await self._rooms.state_event(room_id, "m.room.create")
+        predecessor = create.content.get("predecessor") if create is not None else None
+        old = predecessor.get("room_id") if isinstance(predecessor, dict) else None
+        if not isinstance(old, str) or await self._rooms.membership(RoomId(old), user_id) is None:
+            return
+        tombstone = await self._rooms.state_event(RoomId(old), "m.room.tombstone")
+        if tombstone is not None and tombstone.content.get("replacement_room") == room_id:
+            await self._account_data.carry_over(user_id, RoomId(old), room_id)
 
     async def set(
         self, requester: Requester, room_id: RoomId, state_key: str, content: dict[str, Any]
@@ -92,6 +110,9 @@ class Membership:
                 state = await self._joinable_state(requester, room_id)
                 if before != "invite":
                     content |= await self._authorisation(requester, room_id, state)
+                event_id = await self._write(user_id, room_id, target, content)
+                await self.carry_over(user_id, room_id)
+                return event_id
         return await self._write(user_id, room_id, target, content)
 
     async def knock(self, requester: Requester, room_id: RoomId, reason: str | None) -> None:

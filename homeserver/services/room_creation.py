@@ -255,13 +255,13 @@ def _power_levels(
 
 
 def _with_tombstone_level(levels: dict[str, Any], override: dict[str, Any]) -> Any:
-    """The levels of events with that of tombstones above `state_default`, as version 12 wants it.
-
-    A level that the client names is kept.
-    """
+    """The levels of events with that of tombstones; a level that the client names is kept."""
     events, named = levels["events"], override.get("events")
     if not isinstance(events, dict) or (isinstance(named, dict) and "m.room.tombstone" in named):
         return events
-    default = levels["state_default"]
-    above = default + 1 if isinstance(default, int) else 0
-    return {**events, "m.room.tombstone": max(TOMBSTONE_LEVEL, above)}
+    return {**events, "m.room.tombstone": tombstone_level(levels["state_default"])}
+
+
+def tombstone_level(state_default: Any) -> int:
+    """The level that tombstones need from version 12 on: it "MUST explicitly be higher than `state_default`"."""
+    return max(TOMBSTONE_LEVEL, state_default + 1 if isinstance(state_default, int) else 0)
