@@ -6,6 +6,8 @@ from bisect import bisect_right
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from homeserver.eventgraph.visibility import HISTORY_VISIBILITY, history_visibility_of, may_see
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
@@ -16,9 +18,6 @@ if TYPE_CHECKING:
     from homeserver.storage.memberships import MembershipChange, MembershipRow, MembershipStore
     from homeserver.storage.state import StateStore
 
-_VISIBILITY = ("m.room.history_visibility", "")
-_SHARED = "shared"
-_VALUES = ("invited", "joined", "world_readable")
 _CACHED_HISTORIES = 5_000
 
 
@@ -128,7 +127,7 @@ class HistoryVisibility:
 
     async def _settings(self, snapshot_nids: Collection[int]) -> dict[int, str]:
         """The visibility of history in each of these snapshots."""
-        key_nid = await self._numbers.key_number(_VISIBILITY)
+        key_nid = await self._numbers.key_number(HISTORY_VISIBILITY)
         numbers: dict[int, int] = {}
         if key_nid is not None:
             numbers = await self._state.load_number_in_each(
@@ -138,8 +137,7 @@ class HistoryVisibility:
         settings = {}
         for snapshot_nid in snapshot_nids:
             stored = events.get(numbers.get(snapshot_nid, 0))
-            value = stored.event.content.get("history_visibility") if stored is not None else None
-            settings[snapshot_nid] = value if value in _VALUES else _SHARED
+            settings[snapshot_nid] = history_visibility_of(stored.event if stored is not None else None)
         return settings
 
 
@@ -153,11 +151,7 @@ def _was_there(user_id: UserId, stored: StoredEvent, history: MembershipHistory)
 
 def _is_shown(stored: StoredEvent, history: MembershipHistory, settings: Mapping[int, str]) -> bool:
     """Whether the setting at the event lets the user see it, though they were not there."""
-    # The two differ for a change of the setting only: "... if the history_visibility before or after the event
-    # would allow them to see it."
-    allowing = {settings[stored.state_after], settings[stored.state_before]}
-    if "world_readable" in allowing:
-        return True
-    if _SHARED in allowing and history.joined_after(stored.stream_id):
-        return True
-    return "invited" in allowing and history.at(stored.stream_id) == "invite"
+    # The two differ for a change of the setting only.
+    visibilities = {settings[stored.state_after], settings[stored.state_before]}
+    membership = history.at(stored.stream_id)
+    return may_see(visibilities, {membership}, joins_later=history.joined_after(stored.stream_id))
