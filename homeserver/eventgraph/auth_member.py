@@ -30,6 +30,9 @@ def check_member(event: Event, create: Event, state: Mapping[StateKey, Event], l
     membership = event.content.get("membership")
     if event.state_key is None or not isinstance(membership, str):
         raise AuthRuleViolated("5.1", "a member event has a state key and a membership")
+    if ":" not in event.state_key:
+        # Not among the rules, but no implementation takes one that names nobody's server.
+        raise AuthRuleViolated("5.1", "the state key of a member event is a user id")
     if membership == "join":
         _check_join(event, create, state, levels)
     elif membership == "invite":

@@ -29,6 +29,7 @@ def since(first: int) -> list[str]:
 def test_5_1_a_member_event_has_a_state_key_and_a_membership(version):
     room = public_room(version)
     assert rule_of(room, room.send("m.room.member", BOB, {"membership": "join"})) == "5.1"
+    assert rule_of(room, room.set_member(ALICE, "nobody", "ban")) == "5.1"
     for content in ({}, {"membership": None}, {"membership": 1}):
         assert rule_of(room, room.send("m.room.member", BOB, content, state_key=BOB)) == "5.1"
 
