@@ -165,6 +165,17 @@ class Membership:
                 except MatrixError:
                     continue
 
+    async def remove_guests(self, room_id: RoomId) -> None:
+        """Let the guests go where they may be no longer.
+
+        "If the m.room.guest_access event is changed to stop this from being the case, the server MUST set those
+        users' m.room.member state to leave."
+        """
+        if _guests_can_join(await self._rooms.state_entries(room_id, [_GUEST_ACCESS])):
+            return
+        for user_id in await self._store.load_guests(await self._rooms.room_nid(room_id)):
+            await self.leave(user_id, room_id)
+
     async def kick(self, requester: Requester, room_id: RoomId, user_id: str, reason: str | None) -> None:
         """Put somebody out of a room, or take back their invite."""
         row = await self._target(requester, room_id, user_id)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from homeserver.storage.transaction_ids import TransactionIdStore
 
 _REDACTION = "m.room.redaction"
+_GUEST_ACCESS = "m.room.guest_access"
 _CANONICAL_ALIAS = "m.room.canonical_alias"
 
 
@@ -91,7 +92,10 @@ class Messages:
             known = await self._rooms.state_event(room_id, _CANONICAL_ALIAS)
             await self._directory.check_canonical(room_id, content, known.content if known else {})
         new = NewEvent(event_type, content, requester.user_id, state_key=state_key)
-        return await self._writer.write(room_id, new)
+        event_id = await self._writer.write(room_id, new)
+        if event_type == _GUEST_ACCESS:
+            await self._membership.remove_guests(room_id)
+        return event_id
 
     async def _send(
         self, requester: Requester, room_id: RoomId, new: NewEvent, transaction: TransactionReference

@@ -140,6 +140,15 @@ class MembershipStore:
         )
         return [UserId(row[0]) for row in rows]
 
+    async def load_guests(self, room_nid: int) -> list[UserId]:
+        """The joined members of a room that are guests of this server."""
+        rows = await self._database.fetch_all(
+            "SELECT m.user_id FROM accounts a JOIN memberships m ON m.user_id = a.user_id"
+            " WHERE a.is_guest = 1 AND m.room_nid = $1 AND m.membership = 'join'",
+            room_nid,
+        )
+        return [UserId(row[0]) for row in rows]
+
     async def load_changes(self, user_id: UserId, *, after: int, upto: int) -> list[MembershipChange]:
         """The changes of a user's memberships with `after < stream_id <= upto`, oldest first."""
         rows = await self._database.fetch_all(

@@ -307,6 +307,53 @@ async def test_times_that_are_none(alice: Client, query: dict[str, Any], errcode
         await alice.get(f"{V1}/rooms/{room_id}/timestamp_to_event", **query)
 
 
+# -- what an event tells its reader --------------------------------------------------------------------
+
+
+async def test_every_endpoint_tells_the_sending_device_its_transaction_id(
+    server: Server, alice: Client, bob: Client
+) -> None:
+    room_id = await alice.create_room(preset="public_chat")
+    await bob.join(room_id)
+    root = await alice.send(room_id, "root", transaction_id="r")
+    relates_to = {"rel_type": "m.thread", "event_id": root}
+    reply = await alice.send(room_id, {"body": "b", "m.relates_to": relates_to}, transaction_id="t")
+    phone = await server.login(alice)
+
+    async def told(client: Client) -> list[str | None]:
+        context = await client.get(f"/rooms/{room_id}/context/{quote(root)}", limit=2)
+        thread = (await client.get(f"{V1}/rooms/{room_id}/threads"))["chunk"][0]
+        events = [
+            await client.event(room_id, reply),
+            (await client.messages(room_id))["chunk"][0],
+            context["events_after"][0],
+            (await client.get(f"{V1}/rooms/{room_id}/relations/{quote(root)}"))["chunk"][0],
+            thread["unsigned"]["m.relations"]["m.thread"]["latest_event"],
+        ]
+        assert [event["event_id"] for event in events] == [reply] * 5
+        assert thread["unsigned"].get("transaction_id") == context["event"]["unsigned"].get("transaction_id")
+        return [event["unsigned"].get("transaction_id") for event in events]
+
+    assert await told(alice) == ["t"] * 5
+    assert await told(phone) == [None] * 5
+    assert await told(bob) == [None] * 5
+    await server.restart()
+    assert await told(server.reconnect(alice)) == ["t"] * 5
+    assert await told(server.reconnect(phone)) == [None] * 5
+
+
+async def test_the_age_of_an_event_is_that_of_the_answer(server: Server, alice: Client) -> None:
+    room_id = await alice.create_room()
+    event_id = await alice.send(room_id, "hello")
+    assert (await alice.event(room_id, event_id))["unsigned"]["age"] < 60_000
+    server.clock.offset_ms += 3_600_000
+    ages = [
+        (await alice.event(room_id, event_id))["unsigned"]["age"],
+        (await alice.messages(room_id))["chunk"][0]["unsigned"]["age"],
+    ]
+    assert all(3_600_000 <= age < 3_660_000 for age in ages)
+
+
 # -- members -------------------------------------------------------------------------------------------
 
 
