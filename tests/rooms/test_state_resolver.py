@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -46,6 +47,26 @@ async def test_the_answer_is_what_differs_from_the_first_state(database: Databas
     changes = await stored.resolver.resolve(room.version, snapshots)
     assert changes.keys() == {member(BOB), TOPIC}
     assert changes[TOPIC] == GONE
+
+
+async def test_other_work_goes_on_while_a_conflict_is_resolved(database: Database) -> None:
+    made = RandomRoom("11", 7, 40)
+    stored = await store_room(database, made.room)
+    snapshots = await stored.store_states(made.resolutions[0])
+    await stored.resolver.resolve(made.room.version, snapshots)
+    turns = 0
+
+    async def other_work() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other_work())
+    # All that it needs is in memory by now.
+    await stored.resolver.resolve(made.room.version, snapshots)
+    task.cancel()
+    assert turns >= 5
 
 
 async def test_an_event_that_is_not_stored_is_an_error(database: Database) -> None:
