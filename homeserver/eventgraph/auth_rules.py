@@ -50,11 +50,16 @@ def auth_types_for(
     return frozenset(keys)
 
 
-def check_auth_events(event: Event, auth_events: Iterable[Event]) -> None:
-    """Rule 3: what an event cites; raises `AuthRuleViolated`."""
-    wanted = auth_types_for(
+def auth_types_of(event: Event) -> frozenset[StateKey]:
+    """The entries of the state that decide whether an event is allowed."""
+    return auth_types_for(
         event.version, type=event.type, state_key=event.state_key, sender=event.sender, content=event.content
     )
+
+
+def check_auth_events(event: Event, auth_events: Iterable[Event]) -> None:
+    """Rule 3: what an event cites; raises `AuthRuleViolated`."""
+    wanted = auth_types_of(event)
     seen: set[StateKey] = set()
     for cited in auth_events:
         if cited.state_key is None or cited.key not in wanted:

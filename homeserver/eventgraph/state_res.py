@@ -43,5 +43,5 @@ def resolve(
     if not any(conflicted):
         return {}
     if version.state_resolution == "v1":
-        return (yield from state_res_v1.resolve(version, conflicted))
+        return (yield from state_res_v1.resolve(conflicted))
     return (yield from state_res_v2.resolve(version, conflicted, unconflicted))

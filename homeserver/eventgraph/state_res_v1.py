@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from homeserver.eventgraph.auth_rules import POWER_LEVELS, auth_types_for, check_auth_rules
+from homeserver.eventgraph.auth_rules import POWER_LEVELS, auth_types_of, check_auth_rules
 from homeserver.eventgraph.errors import AuthRuleViolated
 from homeserver.eventgraph.questions import events_of, rest, unconflicted_state_of
 
@@ -14,25 +14,16 @@ if TYPE_CHECKING:
 
     from homeserver.eventgraph.event import Event, StateKey
     from homeserver.eventgraph.questions import EventNumber, Resolution
-    from homeserver.eventgraph.room_versions import RoomVersion
 
 
-def resolve(
-    version: RoomVersion, conflicted: Sequence[Mapping[StateKey, EventNumber]]
-) -> Resolution[dict[StateKey, EventNumber]]:
+def resolve(conflicted: Sequence[Mapping[StateKey, EventNumber]]) -> Resolution[dict[StateKey, EventNumber]]:
     """The entries of the resolved state beside those that all states have."""
     candidates: dict[StateKey, set[EventNumber]] = {}
     for state in conflicted:
         for key, number in state.items():
             candidates.setdefault(key, set()).add(number)
     events = yield from events_of({number for numbers in candidates.values() for number in numbers})
-    keys = {
-        key
-        for event in events.values()
-        for key in auth_types_for(
-            version, type=event.type, state_key=event.state_key, sender=event.sender, content=event.content
-        )
-    }
+    keys = {key for event in events.values() for key in auth_types_of(event)}
     # "Start by setting R to the union of the states to be resolved, excluding any conflicting events." An entry that
     # some states do not have is no conflict here.
     so_far = yield from _by_key((yield from unconflicted_state_of(keys)))

@@ -14,7 +14,7 @@ from homeserver.eventgraph.auth_rules import (
     CREATE,
     JOIN_RULES,
     POWER_LEVELS,
-    auth_types_for,
+    auth_types_of,
     check_auth_rules,
 )
 from homeserver.eventgraph.errors import AuthRuleViolated
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from homeserver.eventgraph.questions import EventNumber, Resolution
     from homeserver.eventgraph.room_versions import RoomVersion
 
-_CHECKS_AT_A_TIME = 100
+_EVENTS_AT_A_TIME = 100
 
 
 def resolve(
@@ -47,13 +47,14 @@ def resolve(
     graph = _Graph(version)
     yield from graph.load(full)
     # What the checks may ask of the unconflicted state; only the create event where they start with nothing.
-    keys = {CREATE, POWER_LEVELS}.union(*(graph.auth_types(number) for number in full))
+    keys = {CREATE, POWER_LEVELS}.union(*(auth_types_of(graph.events[number]) for number in full))
     base = yield from graph.load_unconflicted({CREATE} if starts_empty else keys)
     # 1. The power events, and of their auth chains what is in conflict as well.
     power_events = _power_events(graph, full)
     # 2. "Apply the iterative auth checks algorithm, starting from the unconflicted state map" (v2.1: an empty one).
     state = {} if starts_empty else dict(base)
-    yield from _apply(graph, _power_ordering(graph, power_events), state)
+    ordered = yield from _power_ordering(graph, power_events)
+    yield from _apply(graph, ordered, state)
     # 3. "Take all remaining events [...] and order them by the mainline ordering."
     others = full - power_events
     ordered = yield from _mainline_ordering(graph, others, state.get(POWER_LEVELS))
@@ -92,17 +93,6 @@ class _Graph:
         if CREATE in state:
             self.create = self.events[state[CREATE]]
         return state
-
-    def auth_types(self, number: EventNumber) -> frozenset[StateKey]:
-        """The entries of the state that decide whether an event is allowed."""
-        event = self.events[number]
-        return auth_types_for(
-            self.version,
-            type=event.type,
-            state_key=event.state_key,
-            sender=event.sender,
-            content=event.content,
-        )
 
     def citation(self, number: EventNumber, key: StateKey) -> EventNumber | None:
         """The auth event of an event that sets an entry of the state."""
@@ -153,7 +143,7 @@ def _is_power_event(event: Event) -> bool:
     )
 
 
-def _power_ordering(graph: _Graph, numbers: set[EventNumber]) -> list[EventNumber]:
+def _power_ordering(graph: _Graph, numbers: set[EventNumber]) -> Resolution[list[EventNumber]]:
     """The *reverse topological power ordering*, by Kahn's algorithm."""
 
     def order(number: EventNumber) -> tuple[int, int, str, EventNumber]:
@@ -173,6 +163,8 @@ def _power_ordering(graph: _Graph, numbers: set[EventNumber]) -> list[EventNumbe
     while ready:
         *_, number = heappop(ready)
         ordered.append(number)
+        if len(ordered) % _EVENTS_AT_A_TIME == 0:
+            yield from rest()
         for newer in cited_by[number]:
             waits_for[newer] -= 1
             if waits_for[newer] == 0:
@@ -195,7 +187,7 @@ def _apply(
         }
         if graph.version.room_id_is_create_hash and graph.create is not None:
             auth_state[CREATE] = graph.create
-        for key in graph.auth_types(number):
+        for key in auth_types_of(event):
             if key in state:
                 auth_state[key] = graph.events[state[key]]
         try:
@@ -204,7 +196,7 @@ def _apply(
             pass
         else:
             state[event.key] = number
-        if count % _CHECKS_AT_A_TIME == 0:
+        if count % _EVENTS_AT_A_TIME == 0:
             yield from rest()
 
 
@@ -218,7 +210,7 @@ def _mainline_ordering(
         event = graph.events[number]
         position = yield from mainline.position(graph.citation(number, POWER_LEVELS))
         order[number] = (-position, event.origin_server_ts, event.event_id)
-        if count % _CHECKS_AT_A_TIME == 0:
+        if count % _EVENTS_AT_A_TIME == 0:
             yield from rest()
     return sorted(numbers, key=order.__getitem__)
 
