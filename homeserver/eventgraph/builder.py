@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from crypto import base64
 from crypto.errors import CanonicalJsonError
 from crypto.signatures import signature_of
+from homeserver.eventgraph.checks import max_depth
 from homeserver.eventgraph.errors import EventRefused
 from homeserver.eventgraph.event import Event
 from homeserver.eventgraph.hashing import content_hash, encoder_of, event_id_of
@@ -52,7 +53,8 @@ def build(
     pdu: dict[str, Any] = {
         "auth_events": [_reference(version, reference) for reference in auth_events],
         "content": content,
-        "depth": depth,
+        # "If the room's depth is already at the limit, the depth must be set to the limit."
+        "depth": min(depth, max_depth(version)),
         "origin_server_ts": origin_server_ts,
         "prev_events": [_reference(version, reference) for reference in prev_events],
         "sender": sender,

@@ -18,6 +18,11 @@ MAX_AUTH_EVENTS = 10
 MAX_INTEGER = 2**63 - 1
 
 
+def max_depth(version: RoomVersion) -> int:
+    """The greatest depth of an event: that of an integer, which canonical JSON bounds from version 6 on."""
+    return canonical_json.MAX_INTEGER if version.strict_canonical_json else MAX_INTEGER
+
+
 def check_size(canonical: bytes) -> None:
     """Raise `EventRefused` for an event over 65,536 bytes in its canonical form, signatures included."""
     if len(canonical) > MAX_EVENT_BYTES:

@@ -281,6 +281,16 @@ def test_the_greatest_depth_is_smaller_from_version_6_on():
             check_format(rules, message(version, depth=limit + 1))
 
 
+def test_a_room_at_the_greatest_depth_stays_there():
+    for version, rules in ROOM_VERSIONS.items():
+        limit = 2**63 - 1 if int(version) <= 5 else 2**53 - 1
+        room = Room(version)
+        room.join(ALICE).depth = limit
+        event = room.send("m.room.message", ALICE, {})
+        assert event.depth == limit
+        check_format(rules, event.pdu)
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_clocks_that_stand_before_1970_are_no_reason_to_refuse(version):
     check_format(ROOM_VERSIONS[version], message(version, origin_server_ts=-1))
