@@ -48,7 +48,8 @@ def creators(create: Event) -> frozenset[str]:
     if not create.version.creators_are_privileged:
         return frozenset()
     additional = create.content.get("additional_creators")
-    return frozenset([create.sender, *(additional if isinstance(additional, list) else [])])
+    others = additional if isinstance(additional, list) else []
+    return frozenset([create.sender, *(user_id for user_id in others if isinstance(user_id, str))])
 
 
 def creator_of(create: Event) -> str | None:

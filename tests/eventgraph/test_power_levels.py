@@ -69,6 +69,15 @@ def test_additional_creators_stand_as_high_as_the_creator_in_version_12_only():
         assert (levels.user_level(BOB) == levels.user_level(ALICE)) == (version == "12")
 
 
+@pytest.mark.parametrize("additional", [None, BOB, {}, [[]], [{}], [None, BOB]])
+def test_a_create_event_that_nobody_has_judged_can_be_read(additional):
+    room = Room("12", content={"additional_creators": additional})
+    assert room.create.rejected
+    levels = PowerLevels(room.version, room.create, None)
+    assert levels.user_level(ALICE) == CREATOR_LEVEL
+    assert levels.user_level(CHARLIE) == 0
+
+
 @pytest.mark.parametrize(
     ("value", "level"),
     [
