@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_settings import (
@@ -41,9 +42,26 @@ def _server_name(text: str) -> str:
 
 
 def _base_url(text: str) -> str:
-    if not text.startswith(("https://", "http://")):
+    parts = _split(text)
+    if (
+        parts is None
+        or not parts.hostname
+        or parts.scheme not in ("https", "http")
+        or "?" in text
+        or "#" in text
+    ):
         raise ValueError("is not a URL: write it with its scheme, such as https://matrix.example.org")
     return text.rstrip("/")
+
+
+def _split(url: str) -> SplitResult | None:
+    """The parts of a URL; None where it is none."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    return None if " " in url else parts
 
 
 def _network(text: str) -> str:
@@ -56,12 +74,20 @@ def _network(text: str) -> str:
 
 
 def _database_url(text: str) -> str:
-    if not text.startswith(("sqlite:///", "postgresql://", "postgres://")):
+    scheme, _, rest = text.partition("://")
+    is_file = scheme == "sqlite" and rest.startswith("/") and rest != "/"
+    if not is_file and (scheme not in ("postgresql", "postgres") or not rest or _split(text) is None):
         raise ValueError(
             "is not the URL of a database: write sqlite:///relative/path, sqlite:////absolute/path or "
             "postgresql://user:password@host/name"
         )
     return text
+
+
+def _path(path: Path) -> Path:
+    if "\x00" in str(path):
+        raise ValueError("holds the character U+0000: write the name of a file")
+    return path
 
 
 def _not_a_truth(value: Any) -> Any:
@@ -70,6 +96,7 @@ def _not_a_truth(value: Any) -> Any:
     return value
 
 
+FileName = Annotated[Path, AfterValidator(_path)]
 ServerNameText = Annotated[str, AfterValidator(_server_name)]
 WholeNumber = Annotated[int, BeforeValidator(_not_a_truth)]
 Port = Annotated[WholeNumber, Field(ge=0, le=65535)]
@@ -90,8 +117,8 @@ class Section(BaseModel):
 class TlsSettings(Section):
     """A certificate for a listener, as PEM files."""
 
-    certificate: Path
-    private_key: Path
+    certificate: FileName
+    private_key: FileName
 
 
 class ListenerSettings(Section):
@@ -159,7 +186,7 @@ class FederationSettings(Section):
 
     enabled: bool = True
     verify_tls: bool = True
-    trusted_ca: tuple[Path, ...] = ()
+    trusted_ca: tuple[FileName, ...] = ()
     allow_private_addresses: bool = False
     key_servers: tuple[ServerNameText, ...] = ()
 
@@ -186,7 +213,7 @@ class UrlPreviewSettings(Section):
 class MediaSettings(Section):
     """Uploaded files."""
 
-    path: Path | None = None
+    path: FileName | None = None
     max_upload_bytes: WholeNumber = Field(default=50 * MEBIBYTE, ge=1)
     url_previews: UrlPreviewSettings = UrlPreviewSettings()
 
@@ -247,11 +274,11 @@ class Settings(BaseSettings):
 
     server_name: ServerNameText
     public_base_url: Annotated[str | None, AfterValidator(lambda url: url and _base_url(url))] = None
-    data_dir: Path = Path("data")
+    data_dir: FileName = Path("data")
     listeners: tuple[ListenerSettings, ...] = Field(default=(ListenerSettings(),), min_length=1)
     trusted_proxies: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
     database: DatabaseSettings = DatabaseSettings()
-    signing_key: Path | None = None
+    signing_key: FileName | None = None
     memory_budget_bytes: WholeNumber = Field(default=256 * MEBIBYTE, ge=MEBIBYTE)
     registration: RegistrationSettings = RegistrationSettings()
     passwords: PasswordSettings = PasswordSettings()
@@ -264,7 +291,7 @@ class Settings(BaseSettings):
     sync: SyncSettings = SyncSettings()
     delivery_status: DeliveryStatusSettings = DeliveryStatusSettings()
     email: EmailSettings = EmailSettings()
-    appservices: tuple[Path, ...] = ()
+    appservices: tuple[FileName, ...] = ()
     presence: PresenceSettings = PresenceSettings()
     logging: LoggingSettings = LoggingSettings()
 

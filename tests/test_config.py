@@ -11,8 +11,10 @@ import yaml
 from homeserver.config import (
     ConfigError,
     ListenerSettings,
+    Secret,
     Section,
     Settings,
+    TlsSettings,
     environment_name,
     keys_of,
     secret_keys,
@@ -20,6 +22,7 @@ from homeserver.config import (
 from homeserver.config_file import load
 from homeserver.eventgraph.room_versions import ROOM_VERSIONS
 
+LISTENS = "List of client, federation, admin, metrics"
 EXAMPLE = Path(__file__).parent.parent / "config.example.yaml"
 
 
@@ -112,7 +115,19 @@ def test_an_empty_section_is_all_defaults(config: Path) -> None:
         ("server_name: a\nmemory_budget_bytes: lots", "memory_budget_bytes", "a whole number"),
         ("server_name: a\ntrusted_proxies: [proxy]", "trusted_proxies[0]", "192.0.2.1"),
         ("server_name: a\npublic_base_url: a.org", "public_base_url", "https://"),
+        ("server_name: a\npublic_base_url: https://", "public_base_url", "https://matrix.example.org"),
+        ("server_name: a\npublic_base_url: https://a b.org", "public_base_url", "https://"),
+        ("server_name: a\npublic_base_url: https://a.org:port", "public_base_url", "https://"),
+        ("server_name: a\npublic_base_url: https://a.org/?x=1", "public_base_url", "https://"),
         ("server_name: a\ndatabase: {url: mysql://a}", "database.url", "postgresql://"),
+        ('server_name: a\ndatabase: {url: "sqlite:///"}', "database.url", "sqlite:///relative/path"),
+        ('server_name: a\ndatabase: {url: "postgresql://"}', "database.url", "postgresql://user"),
+        (
+            'server_name: a\ndatabase: {url: "postgresql://host:port/name"}',
+            "database.url",
+            "postgresql://user",
+        ),
+        ('server_name: a\ndata_dir: "a\\0b"', "data_dir", "U+0000"),
         ("server_name: a\nserver_name: b", "server_name", "keep one"),
         ("server_name: [", "line 1", "YAML"),
         ("- server_name: a", "a list", "server_name: example.org"),
@@ -257,6 +272,46 @@ def test_the_example_says_of_every_key_its_meaning_type_and_default() -> None:
         described += 1
     # `listeners` is described as a whole and by its keys.
     assert described == len(keys_of(Settings)) - 1 + len(ListenerSettings.model_fields)
+
+
+def type_in_words(model: type[Any], name: str) -> set[str]:
+    """What the example may call the type of a key."""
+    field = model.model_fields[name]
+    kinds = [
+        kind for kind in (typing.get_args(field.annotation) or (field.annotation,)) if kind is not type(None)
+    ]
+    kind = kinds[0]
+    secret = ", secret" if any(isinstance(mark, Secret) for mark in field.metadata) else ""
+    if typing.get_origin(field.annotation) is typing.Literal:
+        choices = [f'"{choice}"' if choice.isdigit() else choice for choice in kinds]
+        return {f"{', '.join(choices[:-1])} or {choices[-1]}", f"{choices[0]} to {choices[-1]}"}
+    if typing.get_origin(field.annotation) is tuple:
+        return {"List", "List of addresses", "List of paths", "List of server names", LISTENS}
+    if isinstance(kind, type) and issubclass(kind, Section):
+        return {"Section"}
+    named = typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind
+    return {
+        bool: {"true or false"},
+        int: {"Number", "Number of bytes"},
+        Path: {"Path"},
+        str: {f"Text{secret}", f"URL{secret}"},
+    }[named]
+
+
+def test_the_example_tells_the_type_of_every_key() -> None:
+    text = EXAMPLE.read_text()
+    told: dict[str, list[str]] = {}
+    for found in re.finditer(
+        r"# (?P<type>[^\n]+?)\. (?:No default\.|Default: [^\n]*)\n\s*(?:- )?(?P<key>[a-z_]+):", text
+    ):
+        told.setdefault(found["key"], []).append(found["type"])
+    places = [*keys_of(Settings).items(), *keys_of(ListenerSettings).items()]
+    for key, (model, name) in places:
+        if model is TlsSettings:
+            continue
+        leaf = key.rpartition(".")[2]
+        assert set(told[leaf]) & type_in_words(model, name), (key, told[leaf])
+        assert len(told[leaf]) == sum(other.rpartition(".")[2] == leaf for other, _ in places), key
 
 
 def test_no_section_takes_unknown_keys() -> None:

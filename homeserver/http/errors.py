@@ -15,6 +15,9 @@ from homeserver.storage.errors import DatabaseClosed, DatabaseUnavailable
 if TYPE_CHECKING:
     from starlette.responses import Response
 
+# The text of an error may repeat what the client sent.
+_MAX_TEXT = 500
+
 _log = structlog.get_logger(__name__)
 
 
@@ -23,7 +26,7 @@ def error_response(error: Exception, request_id: str) -> Response:
     if isinstance(error, MatrixError):
         # The answer of user-interactive authentication has no errcode on the first call.
         body = {
-            **({"errcode": error.errcode, "error": error.message} if error.errcode else {}),
+            **({"errcode": error.errcode, "error": error.message[:_MAX_TEXT]} if error.errcode else {}),
             **error.fields,
         }
         headers = None

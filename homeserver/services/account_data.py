@@ -60,8 +60,8 @@ class AccountData:
 
     async def set_tag(self, user_id: UserId, room_id: RoomId, tag: str, content: dict[str, Any]) -> None:
         """Put a tag on a room."""
-        order = content.get("order")
-        if order is not None and (isinstance(order, bool) or not isinstance(order, int | float)):
+        order = content.get("order", 0)
+        if isinstance(order, bool) or not isinstance(order, int | float):
             raise BadJson("`order` is not a number")
         _check_type(tag)
         await self._change_tags(user_id, room_id, tag, content)

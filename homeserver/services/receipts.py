@@ -13,6 +13,8 @@ from homeserver.storage.receipts import PRIVATE, PUBLIC, ReceiptRow
 from homeserver.views.unread import MAIN
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from homeserver.clock import Clock
     from homeserver.ids import EventId, RoomId, UserId
     from homeserver.rooms.reader import RoomReader
@@ -45,46 +47,54 @@ class Receipts:
         self._rooms = rooms
 
     async def send(
-        self, user_id: UserId, room_id: RoomId, receipt_type: str, event_id: str, thread_id: str | None
+        self, user_id: UserId, room_id: RoomId, receipts: Mapping[str, str], thread_id: str | None = None
     ) -> None:
-        """Note a receipt, or move the read marker; one that points back changes nothing."""
-        if receipt_type not in RECEIPT_TYPES:
-            raise InvalidParam(f"`receiptType` is none of {', '.join(RECEIPT_TYPES)}")
-        if thread_id is not None and receipt_type == FULLY_READ:
+        """Note receipts, and move the read marker: event ids by type, all or none; one that points back changes nothing."""
+        for receipt_type in receipts:
+            if receipt_type not in RECEIPT_TYPES:
+                raise InvalidParam(f"`receiptType` is none of {', '.join(RECEIPT_TYPES)}")
+        if thread_id is not None and FULLY_READ in receipts:
             raise InvalidParam("The read marker has no thread")
         if thread_id == "":
             raise InvalidParam("`thread_id` is empty")
         await self._check_in_room(user_id, room_id)
-        stored = await self._event(room_id, event_id)
-        if receipt_type == FULLY_READ:
-            await self._move_marker(user_id, room_id, stored)
-            return
-        if thread_id is not None and not _is_in_thread(stored, thread_id):
+        read = {
+            receipt_type: await self._event(room_id, event_id) for receipt_type, event_id in receipts.items()
+        }
+        if thread_id is not None and not all(_is_in_thread(stored, thread_id) for stored in read.values()):
             raise InvalidParam("The event is not in this thread")
-        receipt = ReceiptRow(
-            room_id=room_id,
-            user_id=user_id,
-            receipt_type=receipt_type,
-            thread_id=thread_id or "",
-            event_id=stored.event.event_id,
-            point=stored.point,
-            ts=self._clock.now_ms(),
-        )
+        marker = read.pop(FULLY_READ, None)
+        if marker is not None and not await self._is_after_marker(user_id, room_id, marker):
+            marker = None
+        ts = self._clock.now_ms()
 
         async def work(transaction: Transaction) -> None:
-            if await self._store.set(transaction, receipt) and thread_id is None:
-                await self._highlights.delete_read(transaction, user_id, stored.room_nid, stored.stream_id)
+            if marker is not None:
+                content = orjson.dumps({"event_id": marker.event.event_id})
+                await self._account_data.set(transaction, user_id, room_id, FULLY_READ, content)
+            for receipt_type, stored in read.items():
+                receipt = ReceiptRow(
+                    room_id=room_id,
+                    user_id=user_id,
+                    receipt_type=receipt_type,
+                    thread_id=thread_id or "",
+                    event_id=stored.event.event_id,
+                    point=stored.point,
+                    ts=ts,
+                )
+                if await self._store.set(transaction, receipt) and thread_id is None:
+                    await self._highlights.delete_read(
+                        transaction, user_id, stored.room_nid, stored.stream_id
+                    )
 
         await self._database.write(work)
 
-    async def _move_marker(self, user_id: UserId, room_id: RoomId, stored: StoredEvent) -> None:
+    async def _is_after_marker(self, user_id: UserId, room_id: RoomId, stored: StoredEvent) -> bool:
         known = await self._account_data.get(user_id, room_id, FULLY_READ)
-        if known is not None:
-            before = await self._point(orjson.loads(known).get("event_id"))
-            if before is not None and before >= stored.point:
-                return
-        content = orjson.dumps({"event_id": stored.event.event_id})
-        await self._database.write(lambda t: self._account_data.set(t, user_id, room_id, FULLY_READ, content))
+        if known is None:
+            return True
+        before = await self._point(orjson.loads(known).get("event_id"))
+        return before is None or before < stored.point
 
     async def _point(self, event_id: EventId) -> RoomPoint | None:
         stored = await self._rooms.event(event_id)

@@ -152,6 +152,13 @@ async def test_an_error_of_any_layer_becomes_a_matrix_error(
     assert "db.example.org" not in body["error"]
 
 
+async def test_an_error_does_not_repeat_all_that_was_sent(
+    client: httpx.AsyncClient, endpoints: Endpoints
+) -> None:
+    endpoints.raises = Forbidden("x" * 100_000)
+    assert len(assert_error(await client.get("/thing/a"), 403, "M_FORBIDDEN")["error"]) == 500
+
+
 async def test_an_unforeseen_error_tells_the_request_by_which_it_is_found_in_the_log(
     client: httpx.AsyncClient, endpoints: Endpoints
 ) -> None:

@@ -88,8 +88,7 @@ class EphemeralEndpoints:
         await self._context.receipts.send(
             requester.user_id,
             RoomId(parameters["roomId"]),
-            parameters["receiptType"],
-            parameters["eventId"],
+            {parameters["receiptType"]: parameters["eventId"]},
             body.thread_id,
         )
         self._context.presence.active(requester.user_id)
@@ -100,13 +99,9 @@ class EphemeralEndpoints:
         requester = await self._context.authenticator.requester(request)
         body = await request.parse(ReadMarkersBody)
         room_id = RoomId(request.path_parameters["roomId"])
-        for receipt_type, event_id in (
-            (FULLY_READ, body.fully_read),
-            (PUBLIC, body.read),
-            (PRIVATE, body.read_private),
-        ):
-            if event_id is not None:
-                await self._context.receipts.send(requester.user_id, room_id, receipt_type, event_id, None)
+        wanted = {FULLY_READ: body.fully_read, PUBLIC: body.read, PRIVATE: body.read_private}
+        receipts = {name: event_id for name, event_id in wanted.items() if event_id is not None}
+        await self._context.receipts.send(requester.user_id, room_id, receipts)
         return json_response({})
 
     async def presence(self, request: Request) -> Response:
