@@ -106,6 +106,7 @@ class EventRow:
 
 
 _STATUSES = tuple(Status)
+_READ_AT_ONCE = 500
 
 _COLUMNS = (
     "e.event_nid, e.stream_id, e.room_nid, r.room_id, r.room_version, e.event_id, e.status, e.state_after,"
@@ -281,7 +282,7 @@ class EventStore:
         return found
 
     async def load_numbered(self, event_nids: Iterable[int]) -> dict[int, StoredEvent]:
-        """Events by their numbers."""
+        """Events by their numbers. Of many that are not in memory a part is read at a time: others get their turn."""
         found: dict[int, StoredEvent] = {}
         missing: list[int] = []
         for event_nid in event_nids:
@@ -290,10 +291,11 @@ class EventStore:
                 missing.append(event_nid)
             else:
                 found[event_nid] = cached
-        if missing:
+        for start in range(0, len(missing), _READ_AT_ONCE):
             changes = self._changes
             rows = await self._database.fetch_all(
-                f"SELECT {_COLUMNS} {_FROM} WHERE e.event_nid = ANY($1::bigint[])", missing
+                f"SELECT {_COLUMNS} {_FROM} WHERE e.event_nid = ANY($1::bigint[])",
+                missing[start : start + _READ_AT_ONCE],
             )
             for row in rows:
                 stored = self._keep(row, changes)
@@ -350,9 +352,7 @@ class EventStore:
             f" ORDER BY e.depth {order}, e.stream_id {order} LIMIT ${len(arguments)}",
             *arguments,
         )
-        event_nids = [row[0] for row in rows]
-        found = await self.load_numbered(event_nids)
-        return [found[event_nid] for event_nid in event_nids]
+        return await self._load_rows(rows)
 
     async def get_snapshot_at(self, room_nid: int, position: int) -> int:
         """The state snapshot of a room as it was at a position of the log; 0 before its first event."""
@@ -386,24 +386,21 @@ class EventStore:
     ) -> list[StoredEvent]:
         """The events of the current state of a room: all, or those of some keys."""
         if keys is None:
-            changes = self._changes
             rows = await self._database.fetch_all(
-                f"SELECT {_COLUMNS} FROM current_state c JOIN events e ON e.event_nid = c.event_nid"
-                " JOIN rooms r ON r.room_nid = e.room_nid WHERE c.room_nid = $1",
-                room_nid,
+                "SELECT event_nid FROM current_state WHERE room_nid = $1", room_nid
             )
-        else:
-            wanted = list(keys)
-            changes = self._changes
-            rows = await self._database.fetch_all(
-                f"SELECT {_COLUMNS} FROM state_keys k"
-                " JOIN current_state c ON c.room_nid = $1 AND c.key_nid = k.key_nid"
-                " JOIN events e ON e.event_nid = c.event_nid JOIN rooms r ON r.room_nid = e.room_nid"
-                " WHERE k.type = ANY($2::text[]) AND k.state_key = ANY($3::text[])",
-                room_nid,
-                list({event_type for event_type, _ in wanted}),
-                list({state_key for _, state_key in wanted}),
-            )
+            return await self._load_rows(rows)
+        wanted = list(keys)
+        changes = self._changes
+        rows = await self._database.fetch_all(
+            f"SELECT {_COLUMNS} FROM state_keys k"
+            " JOIN current_state c ON c.room_nid = $1 AND c.key_nid = k.key_nid"
+            " JOIN events e ON e.event_nid = c.event_nid JOIN rooms r ON r.room_nid = e.room_nid"
+            " WHERE k.type = ANY($2::text[]) AND k.state_key = ANY($3::text[])",
+            room_nid,
+            list({event_type for event_type, _ in wanted}),
+            list({state_key for _, state_key in wanted}),
+        )
         return [self._keep(row, changes) for row in rows]
 
     async def load_current_state_of_rooms(
@@ -424,16 +421,19 @@ class EventStore:
 
     async def load_current_state_of_type(self, room_nid: int, event_type: str) -> list[StoredEvent]:
         """The events of one type in the current state of a room."""
-        changes = self._changes
         rows = await self._database.fetch_all(
-            f"SELECT {_COLUMNS} FROM state_keys k"
-            " JOIN current_state c ON c.room_nid = $1 AND c.key_nid = k.key_nid"
-            " JOIN events e ON e.event_nid = c.event_nid JOIN rooms r ON r.room_nid = e.room_nid"
-            " WHERE k.type = $2",
+            "SELECT c.event_nid FROM current_state c JOIN state_keys k ON k.key_nid = c.key_nid"
+            " WHERE c.room_nid = $1 AND k.type = $2",
             room_nid,
             event_type,
         )
-        return [self._keep(row, changes) for row in rows]
+        return await self._load_rows(rows)
+
+    async def _load_rows(self, rows: Sequence[tuple]) -> list[StoredEvent]:  # type: ignore[type-arg]
+        """The events of rows that hold their numbers, in that order."""
+        event_nids = [row[0] for row in rows]
+        found = await self.load_numbered(event_nids)
+        return [found[event_nid] for event_nid in event_nids]
 
     def _keep(self, row: tuple, changes: int) -> StoredEvent:  # type: ignore[type-arg]
         """The event of a row; kept in memory unless some row has changed since `changes`, when it was asked for."""
