@@ -18,6 +18,7 @@ from homeserver.eventgraph.hashing import has_right_content_hash
 from homeserver.eventgraph.redaction import redact
 from homeserver.eventgraph.room_versions import ROOM_VERSIONS
 from tests.clients.environment import synapse_python
+from tests.eventgraph.msc4297 import problem_a, problem_b
 from tests.eventgraph.random_rooms import RandomRoom
 from tests.eventgraph.rooms import ALICE, BOB, Room
 from tests.eventgraph.stored_rooms import store_room
@@ -172,6 +173,24 @@ def test_synapse_names_redacts_and_hashes_odd_events_alike(version: str, judge: 
     for event, theirs in zip(events, answer["redacted"], strict=True):
         theirs.pop("unsigned", None)
         assert redact(room.version, event.pdu) == theirs
+
+
+@pytest.mark.parametrize("version", _VERSIONS[1:])
+@pytest.mark.parametrize("problem", [problem_a, problem_b])
+def test_synapse_resolves_the_problems_of_msc4297_alike(problem: Any, version: str, judge: Judge) -> None:
+    room, states, _ = problem(version)
+    events = list(room.events)
+    answer = judge.ask(
+        {
+            "version": version,
+            "events": [event.pdu for event in room.events.values()],
+            "rejected": [],
+            "checks": [],
+            "resolutions": [[[events.index(event_id) for event_id in state.values()] for state in states]],
+        }
+    )
+    (theirs,) = answer["resolved"]
+    assert {events[index] for index in theirs} == set(room.resolve(states).values())
 
 
 async def _compare(made: RandomRoom, judge: Judge, database: Database) -> None:

@@ -8,13 +8,13 @@ import pytest
 
 from homeserver.eventgraph.auth_rules import CREATE
 from homeserver.eventgraph.room_versions import ROOM_VERSIONS
+from tests.eventgraph.msc4297 import problem_a, problem_b
 from tests.eventgraph.rooms import (
     ALICE,
     BOB,
     CHARLIE,
     JOIN_RULES,
     POWER_LEVELS,
-    Room,
     member,
     public_room,
 )
@@ -92,50 +92,23 @@ def test_topics_on_newer_power_levels_come_later_and_then_the_later_topic(versio
     assert room.state_before([on_old_levels, later])[TOPIC] == later.event_id
 
 
-def _problem_a(version: str) -> tuple[Room, list, str]:
-    """Alice sets two join rules and leaves; one state, got from another server, has the older join rules."""
-    room = public_room(version, BOB, users={BOB: 100})
-    old = room.state_after[room.newest().event_id][JOIN_RULES]
-    new = room.set_join_rule(ALICE, "invite")
-    room.set_member(ALICE, ALICE, "leave")
-    fork = room.newest()
-    state = room.state_after[fork.event_id]
-    outdated = {**state, JOIN_RULES: old}
-    return room, [state, outdated], new.event_id
-
-
 def test_msc4297_problem_a_loses_the_join_rules_before_version_12():
-    room, states, _ = _problem_a("11")
+    room, states, _ = problem_a("11")
     assert JOIN_RULES not in room.resolve(states)
 
 
 def test_msc4297_problem_a_keeps_the_join_rules_in_version_12():
-    room, states, newest = _problem_a("12")
+    room, states, newest = problem_a("12")
     assert room.resolve(states)[JOIN_RULES] == newest
 
 
-def _problem_b(version: str) -> tuple[Room, list, str]:
-    """Alice promotes Bob, Bob promotes Charlie; one state, got from another server, has the first power levels."""
-    room = public_room(version, BOB, CHARLIE)
-    old = room.state_after[room.newest().event_id][POWER_LEVELS]
-    users = dict(room.events[old].content["users"])
-    room.set_levels(ALICE, {"users": {**users, BOB: 50}})
-    newest = room.set_levels(BOB, {"users": {**users, BOB: 50, CHARLIE: 50}})
-    # On both sides something cites the newest levels, so that these are in both auth chains.
-    one = room.set_member(BOB, BOB, "join")
-    other = room.set_member(CHARLIE, CHARLIE, "join", prev=[newest])
-    states = [room.state_after[one.event_id], {**room.state_after[other.event_id], POWER_LEVELS: old}]
-    assert not room.why_rejected
-    return room, states, newest.event_id
-
-
 def test_msc4297_problem_b_loses_charlies_promotion_before_version_12():
-    room, states, newest = _problem_b("11")
+    room, states, newest = problem_b("11")
     assert room.resolve(states)[POWER_LEVELS] != newest
 
 
 def test_msc4297_problem_b_keeps_charlies_promotion_in_version_12():
-    room, states, newest = _problem_b("12")
+    room, states, newest = problem_b("12")
     assert room.resolve(states)[POWER_LEVELS] == newest
 
 
