@@ -1,0 +1,1 @@
+"""How fast homeservers are: a load generator, and the servers that it is pointed at."""

@@ -1,0 +1,52 @@
+"""What was measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmarks.client import Accounts, Device
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number of a server."""
+
+    name: str
+    value: float
+    unit: str
+    more_is_better: bool = False
+
+    def ratio(self, other: Figure) -> float:
+        """How many times better this is than another."""
+        return self.value / other.value if self.more_is_better else other.value / self.value
+
+    def __str__(self) -> str:
+        digits = 0 if self.value >= 100 else 1 if self.value >= 10 else 2
+        return f"{self.value:,.{digits}f} {self.unit}"
+
+
+@dataclass(frozen=True)
+class Load:
+    """How much is done."""
+
+    seconds: float = 5
+    """How long a scenario goes on that counts how often something can be done."""
+    receivers: int = 100
+    rooms: int = 200
+    missed: int = 5_000
+    missed_rooms: int = 20
+
+
+SMALL = Load(seconds=0.2, receivers=5, rooms=4, missed=250, missed_rooms=2)
+"""Enough to see that everything works, too little to measure anything."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Who acts in the scenarios."""
+
+    accounts: Accounts
+    load: Load
+    speakers: list[Device]

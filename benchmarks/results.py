@@ -1,0 +1,53 @@
+"""The table of what was measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks.figures import Figure
+
+_PATH = Path(__file__).resolve().parent / "RESULTS.md"
+
+_HEAD = """\
+# How fast it is
+
+`make bench` wrote this page. Each server ran alone on one core with SQLite and without rate limits; the load came
+from another core, by the client-server API. Every answer was checked: a message that is lost, or told twice, ends
+the run. A ratio says how many times better this server does.
+"""
+
+
+def table(columns: Sequence[tuple[str, Sequence[Figure]]]) -> str:
+    """A table with a column for each server, and the ratio of the first to the second."""
+    names = [name for name, _ in columns]
+    lines = [[""] + names + (["Ratio"] if len(columns) == 2 else [])]
+    lines.append(["---"] + ["---:"] * (len(lines[0]) - 1))
+    for figures in zip(*(figures for _, figures in columns), strict=True):
+        line = [figures[0].name, *map(str, figures)]
+        if len(figures) == 2:
+            line.append(f"{figures[0].ratio(figures[1]):,.1f}")
+        lines.append(line)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def write(columns: Sequence[tuple[str, Sequence[Figure]]], versions: Sequence[str], limit: float) -> None:
+    """Write the page."""
+    facts = [
+        f"- Machine: {os.cpu_count()} cores, {_processor()}, {platform.system()} {platform.release()}",
+        *(f"- {name}: {version}" for (name, _), version in zip(columns, versions, strict=True)),
+        f"- The generator got {limit:,.0f} answers per second, 16 at a time, from a bare Starlette route",
+    ]
+    _PATH.write_text("\n".join([_HEAD, *facts, "", table(columns), ""]))
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

@@ -1,0 +1,121 @@
+"""A server in a process of its own, on one core, whose memory and database can be measured."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_START_SECONDS = 120
+_STOP_SECONDS = 60
+_LOOK_SECONDS = 0.01
+
+
+class Memory(NamedTuple):
+    """What a process holds in RAM, in bytes; in `proportional` what it shares counts in parts."""
+
+    resident: int
+    proportional: int
+
+
+class Process:
+    """A program that serves on `url` once it was started; its data are in a directory that is empty at first."""
+
+    name: str
+    versions: str
+
+    def __init__(self, directory: Path, core: int) -> None:
+        self.directory = directory
+        self.shared_secret: str | None = "a secret of the benchmark"
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._core = core
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def command(self) -> list[str | Path]:
+        """What is run in the directory."""
+        raise NotImplementedError
+
+    def databases(self) -> list[Path]:
+        """The files of the database."""
+        raise NotImplementedError
+
+    def start(self) -> float:
+        """Start it; how many seconds it took until it answered."""
+        started = time.perf_counter()
+        with (self.directory / "output").open("ab") as output:
+            self._process = subprocess.Popen(
+                self.command(),
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        # Whatever it starts in turn stays on the core, too.
+        os.sched_setaffinity(self._process.pid, {self._core})
+        while not self._answers():
+            if self._process.poll() is not None or time.perf_counter() > started + _START_SECONDS:
+                self.stop()
+                raise RuntimeError(f"{self.name} did not start:\n{(self.directory / 'output').read_text()}")
+            time.sleep(_LOOK_SECONDS)
+        return time.perf_counter() - started
+
+    def stop(self) -> None:
+        """Stop it as a system does; in the end by force."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def memory(self) -> Memory:
+        """How much memory the process holds."""
+        assert self._process is not None
+        sizes = {}
+        with open(f"/proc/{self._process.pid}/smaps_rollup") as lines:  # noqa: PTH123 - no file
+            for line in lines:
+                name, _, value = line.partition(":")
+                if value.endswith(" kB\n"):
+                    sizes[name] = 1024 * int(value.split()[0])
+        return Memory(sizes["Rss"], sizes["Pss"])
+
+    def database_bytes(self) -> int:
+        """How much the database takes on the disk, with what is not yet moved into its main file."""
+        return sum(file.stat().st_size for file in self.databases() if file.exists())
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/_matrix/client/versions", timeout=10) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return False
+
+
+def sqlite_files(database: Path) -> list[Path]:
+    """The files that SQLite keeps for a database."""
+    return [database, database.with_name(f"{database.name}-wal")]
+
+
+def _free_port() -> int:
+    while True:
+        # Below those that the system gives to outgoing connections.
+        port = random.SystemRandom().randrange(15_000, 30_000)
+        with socket.socket() as attempt:
+            try:
+                attempt.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port

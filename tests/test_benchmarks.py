@@ -1,0 +1,45 @@
+"""The benchmarks run, so that they can be trusted to on the day when they are needed; no figure is looked at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks.__main__ import measure
+from benchmarks.client import Device, Refused
+from benchmarks.connection import Address
+from benchmarks.figures import SMALL, Figure
+from benchmarks.results import table
+from tests.server_process import ServerProcess
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize("shared_secret", [None, "a secret"])
+async def test_every_scenario_runs(shared_secret: str | None, tmp_path: Path) -> None:
+    registration = {"mode": "open"} if shared_secret is None else {"shared_secret": shared_secret}
+    with ServerProcess(tmp_path, registration=registration) as server:
+        figures = await measure(server.url, shared_secret, SMALL)
+    assert all(figure.value > 0 for figure in figures)
+    assert len({figure.name for figure in figures}) == len(figures) == 9
+
+
+async def test_a_refusal_is_not_counted(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path) as server:
+        device = Device(Address.of(server.url), access_token="nobody's")
+        with pytest.raises(Refused, match="401"):
+            await device.sync()
+        device.close()
+
+
+def test_a_ratio_says_how_many_times_better() -> None:
+    ours = [Figure("Sent", 200, "/s", more_is_better=True), Figure("Time", 10, "ms")]
+    theirs = [Figure("Sent", 50, "/s", more_is_better=True), Figure("Time", 25, "ms")]
+    assert table([("We", ours), ("They", theirs)]).splitlines() == [
+        "|  | We | They | Ratio |",
+        "| --- | ---: | ---: | ---: |",
+        "| Sent | 200 /s | 50.0 /s | 4.0 |",
+        "| Time | 10.0 ms | 25.0 ms | 2.5 |",
+    ]
