@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from homeserver import logs
 from homeserver.api.context import ApiContext
 from homeserver.api.control import Control
 from homeserver.api.health import HealthEndpoint, MetricsEndpoint
@@ -414,6 +415,7 @@ async def _run(application: Application, servers: Sequence[HttpServer]) -> None:
             server.stop()
 
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(logs.unhandled)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     _log.info("serving", server_name=application.settings.server_name)

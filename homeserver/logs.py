@@ -1,16 +1,29 @@
-"""Structured logs on standard error, as text or JSON, each line with what `structlog.contextvars` holds (the id of the request)."""
+"""Structured logs on standard error, as text or JSON, each line with what `structlog.contextvars` holds (the id of the request).
+
+Nothing that people write is logged. A traceback shows where an error was raised and of which kind it is, and neither
+the values of variables nor what the error says, unless the system says it.
+"""
 
 from __future__ import annotations
 
 import logging
+import sqlite3
 import sys
-from typing import TYPE_CHECKING, Literal
+import traceback
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 import structlog
 
 if TYPE_CHECKING:
-    from structlog.typing import Processor
+    import asyncio
+    from collections.abc import Iterator
+    from typing import TextIO
+
+    from structlog.typing import ExcInfo, Processor
+
+# What these say is the system's.
+_TELLING = (OSError, sqlite3.Error)
 
 _LEVELS = logging.getLevelNamesMapping()
 
@@ -51,12 +64,38 @@ def configure(
 def _renderers(output_format: Literal["text", "json"]) -> list[Processor]:
     if output_format == "json":
         return [
-            structlog.processors.format_exc_info,
+            structlog.processors.ExceptionRenderer(_format),
             structlog.processors.JSONRenderer(serializer=_json),
         ]
-    # No local variables in tracebacks: they may hold what people wrote.
-    plain = structlog.dev.plain_traceback
-    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_write)]
+
+
+def unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:  # noqa: ARG001
+    """Log an error that nobody caught; to be the exception handler of the event loop."""
+    structlog.get_logger(__name__).error("unhandled_error", exc_info=context.get("exception") or False)
+
+
+def _write(stream: TextIO, exc_info: ExcInfo) -> None:
+    stream.write("\n" + _format(exc_info))
+
+
+def _format(exc_info: ExcInfo) -> str:
+    return "\n\nfrom which came:\n".join(reversed([*_chain(exc_info[1])]))
+
+
+def _chain(error: BaseException | None) -> Iterator[str]:
+    """An error, then what it came from, and so on."""
+    while error is not None:
+        inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+        parts = [*traceback.format_tb(error.__traceback__), _name(error)]
+        parts += [f"\n  in this group: {part}" for one in inner for part in _chain(one)]
+        yield "".join(parts)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _name(error: BaseException) -> str:
+    kind = type(error)
+    return f"{kind.__module__}.{kind.__qualname__}" + (f": {error}" if isinstance(error, _TELLING) else "")
 
 
 def _json(event: object, **_: object) -> str:

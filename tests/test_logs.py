@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import sqlite3
 from typing import TYPE_CHECKING
 
+import asyncpg
 import pytest
 import structlog
 
@@ -69,3 +72,64 @@ def test_a_traceback_shows_no_values_of_variables(
     written = capsys.readouterr().err
     assert "IndexError" in written
     assert "people wrote" not in written.replace('"what " + "people wrote"', "")
+
+
+def fail(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("output_format", ["text", "json"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("what people wrote"),
+        ValueError("what people wrote"),
+        ExceptionGroup("what people wrote", [ValueError("what people wrote")]),
+        asyncpg.UniqueViolationError("what people wrote"),
+    ],
+)
+def test_what_an_error_says_is_not_logged_since_it_may_hold_what_people_wrote(
+    capsys: pytest.CaptureFixture[str], output_format: str, error: Exception
+) -> None:
+    logs.configure("info", output_format)
+    private = "what " + "people wrote"
+    try:
+        try:
+            fail(error)
+        except type(error) as first:
+            raise RuntimeError(private) from first
+    except RuntimeError:
+        structlog.get_logger("some.module").exception("failed")
+        logging.getLogger("library").exception("failed there, too")
+    written = capsys.readouterr().err
+    assert written.count("builtins.RuntimeError") == 2
+    assert written.count(f".{type(error).__name__}") == 2
+    assert "in fail" in written
+    assert private not in written
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), sqlite3.OperationalError("disk is full")]
+)
+def test_what_the_system_says_is_logged(capsys: pytest.CaptureFixture[str], error: Exception) -> None:
+    logs.configure("info", "text")
+    try:
+        fail(error)
+    except type(error):
+        structlog.get_logger("some.module").exception("failed")
+    assert str(error) in capsys.readouterr().err
+
+
+async def test_an_error_that_nobody_caught_is_logged_like_all_others(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure("info", "json")
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(logs.unhandled)
+    loop.call_soon(fail, ValueError("what people wrote"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    entry = json.loads(capsys.readouterr().err)
+    assert entry["event"] == "unhandled_error"
+    assert "ValueError" in entry["exception"]
+    assert "what people wrote" not in str(entry)
