@@ -68,8 +68,6 @@ class RoomEventFilter(EventFilter):
     lazy_load_members: bool = False
     include_redundant_members: bool = False
     unread_thread_notifications: bool = False
-    related_by_senders: _Names | None = pydantic.Field(default=None, max_length=_MAX_ENTRIES)
-    related_by_rel_types: _Names | None = pydantic.Field(default=None, max_length=_MAX_ENTRIES)
 
     def model_post_init(self, context: Any) -> None:
         """Compile the patterns once."""
