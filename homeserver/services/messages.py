@@ -102,6 +102,8 @@ class Messages:
     ) -> EventId:
         try:
             await self._check_in_room(requester, room_id)
+            if "m.relates_to" not in new.content:
+                return await self._writer.write(room_id, new, transaction=transaction)
             async with self._relation_rules.checked(room_id, new.sender, new.type, new.content):
                 return await self._writer.write(room_id, new, transaction=transaction)
         except MatrixError:

@@ -134,11 +134,12 @@ class RelationStore:
     ) -> dict[EventId, ThreadSummary]:
         """The threads of these events, without the replies of ignored users; those without replies are left out."""
         rows = await self._database.fetch_all(
-            "SELECT relates_to, event_nid, replies, own FROM (SELECT relates_to, event_nid, row_number() OVER"
-            " (PARTITION BY relates_to ORDER BY depth DESC, stream_id DESC) AS place, count(*) OVER"
-            " (PARTITION BY relates_to) AS replies, max(CASE WHEN sender_nid = $3 THEN 1 ELSE 0 END) OVER"
-            f" (PARTITION BY relates_to) AS own FROM relations WHERE {_TO} AND relation_type = 'm.thread'"
-            " AND sender_nid <> ALL($4::bigint[])) r WHERE place = 1",
+            "SELECT t.relates_to, (SELECT l.event_nid FROM relations l WHERE +l.room_nid = $1"
+            " AND l.relates_to = t.relates_to AND l.relation_type = 'm.thread'"
+            " AND l.sender_nid <> ALL($4::bigint[]) ORDER BY l.depth DESC, l.stream_id DESC LIMIT 1),"
+            " count(*), max(CASE WHEN t.sender_nid = $3 THEN 1 ELSE 0 END) FROM relations t"
+            " WHERE +t.room_nid = $1 AND t.relates_to = ANY($2::text[]) AND t.relation_type = 'm.thread'"
+            " AND t.sender_nid <> ALL($4::bigint[]) GROUP BY t.relates_to",
             room_nid,
             list(roots),
             own_nid,
