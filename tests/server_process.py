@@ -19,6 +19,7 @@ import httpx
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_RESOURCES = ("client", "federation", "admin", "metrics")
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _START_SECONDS = 60
 _STOP_SECONDS = 30
@@ -60,7 +61,7 @@ class ServerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         values: dict[str, Any] = {
             "server_name": "localhost",
-            "listeners": [{"host": "127.0.0.1", "port": self.port}],
+            "listeners": [{"host": "127.0.0.1", "port": self.port, "resources": list(_RESOURCES)}],
             "data_dir": "data",
             "registration": {"mode": "open"},
             "rate_limits": {"enabled": False},

@@ -74,7 +74,8 @@ class HttpApplication:
         except ClientDisconnect:
             return
         except asyncio.CancelledError:
-            raise
+            # The server stops, and has waited for long enough.
+            response = error_response(MatrixError("The server is stopping", status=503), request_id)
         except Exception as error:  # noqa: BLE001 - the one place that answers for every error
             response = error_response(error, request_id)
         # Clients may make up methods: what is counted must stay bounded.

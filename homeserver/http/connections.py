@@ -92,6 +92,16 @@ class Connection(HttpToolsProtocol):
             cycle.message_event.set()
         self.transport.close()
 
+    # -- the end -----------------------------------------------------------------------------------------
+
+    def shutdown(self) -> None:
+        """The server stops: a request that is whole is answered, one whose body is still on its way is refused."""
+        waits_for, _ = self._state()
+        if waits_for is not None and waits_for[0] == "body":
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "M_UNKNOWN", "The server is stopping")
+        else:
+            super().shutdown()
+
     # -- what does not move ------------------------------------------------------------------------------
 
     def look(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -31,7 +32,7 @@ class Endpoints:
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
-        self.raises: Exception | None = None
+        self.raises: BaseException | None = None
 
     def routes(self) -> list[Route]:
         return [
@@ -167,6 +168,13 @@ async def test_an_unforeseen_error_tells_the_request_by_which_it_is_found_in_the
     assert endpoints.requests[0].request_id in body["error"]
     await client.get("/thing/a")
     assert endpoints.requests[0].request_id != endpoints.requests[1].request_id
+
+
+async def test_a_request_that_is_cut_short_because_the_server_stops_can_be_made_again(
+    client: httpx.AsyncClient, endpoints: Endpoints
+) -> None:
+    endpoints.raises = asyncio.CancelledError()
+    assert_error(await client.get("/thing/a"), 503, "M_UNKNOWN")
 
 
 async def test_who_is_too_fast_learns_when_to_come_back_and_which_limit_it_was(

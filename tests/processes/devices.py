@@ -25,7 +25,8 @@ async def connected(server: ServerProcess, *accounts: Account) -> AsyncIterator[
     async with AsyncExitStack() as stack:
         clients = []
         for account in accounts:
-            http = httpx.AsyncClient(base_url=server.url, timeout=_PATIENCE_SECONDS)
+            limits = httpx.Limits(max_connections=None)
+            http = httpx.AsyncClient(base_url=server.url, timeout=_PATIENCE_SECONDS, limits=limits)
             await stack.enter_async_context(http)
             clients.append(Client(http, account.user_id, account.device_id, account.access_token))
         yield clients
