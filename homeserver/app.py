@@ -91,7 +91,9 @@ from homeserver.views.aggregations import Aggregations
 from homeserver.views.client_events import ClientEvents
 from homeserver.views.erasure import Erasure
 from homeserver.views.ignored import IgnoredUsers
+from homeserver.views.presence import PresenceNow
 from homeserver.views.tokens import Tokens
+from homeserver.views.typing import TypingNow
 from homeserver.views.unread import UnreadCounts
 from homeserver.views.visibility import HistoryVisibility
 
@@ -151,6 +153,8 @@ class Application:
         self._ignored = ignored = IgnoredUsers(account_data_store)
         visibility = HistoryVisibility(memberships, membership_store, state, events, numbers)
         aggregations = Aggregations(relation_store, events, numbers, visibility, ignored)
+        self._typing_now = TypingNow(clock, typing_store)
+        self._presence_now = PresenceNow(database.position, presence_store, memberships)
         self._erasure = erasure = Erasure(accounts_store, visibility)
         client_events = ClientEvents(clock, events, visibility, aggregations, erasure, budget // 8)
         unread = UnreadCounts(highlights, receipt_store, numbers, ignored)
@@ -184,6 +188,9 @@ class Application:
             clock,
             directory_store,
             reader,
+        )
+        self.presence = presence = Presence(
+            database, clock, presence_store, reader, enabled=settings.presence.enabled
         )
         profiles = Profiles(server_name, database, profile_store, accounts_store, reader, writer)
         account_data = AccountData(database, account_data_store, reader)
@@ -220,7 +227,7 @@ class Application:
             token_store,
             devices,
             membership,
-            (profile_store, account_data_store, filter_store, presence_store),
+            (profile_store, account_data_store, filter_store, presence),
         )
         self._access_tokens = access_tokens = AccessTokens(database, clock, token_store, device_store)
         logins = Logins(
@@ -233,8 +240,7 @@ class Application:
         access = RoomAccessRules(reader, visibility)
         history = History(database, reader, access, visibility, client_events, ignored, tokens)
         self._typing = Typing(database, clock, typing_store, reader)
-        self._presence = Presence(database, clock, presence_store, reader, enabled=settings.presence.enabled)
-        self._upkeep = Upkeep(database, clock, transaction_ids, access_tokens, self._presence)
+        self._upkeep = Upkeep(database, clock, transaction_ids, access_tokens, self.presence)
         sync = ClassicSync(
             database,
             self.notifier,
@@ -249,7 +255,7 @@ class Application:
                 client_events,
                 tokens,
             ),
-            Extras(clock, account_data_store, receipt_store, typing_store, presence_store, ignored),
+            Extras(clock, account_data_store, receipt_store, self._typing_now, self._presence_now, ignored),
             unread,
             ignored,
         )
@@ -282,7 +288,7 @@ class Application:
                     RelationRules(events, relation_store, numbers),
                     transaction_ids,
                 ),
-                presence=self._presence,
+                presence=self.presence,
                 profiles=profiles,
                 published_rooms=self._published_rooms,
                 receipts=Receipts(database, clock, receipt_store, account_data_store, highlights, reader),
@@ -337,7 +343,7 @@ class Application:
         """Take up what goes on in the background."""
         await self._erasure.start()
         await self._typing.start()
-        await self._presence.start()
+        await self.presence.start()
         await self._deactivation.resume()
         self._upkeep.start()
 
@@ -367,6 +373,10 @@ class Application:
                 self._published_rooms.redacted(key)
                 if not announcement.local:
                     self._events.forget(EventId(key))
+            elif topic is Topic.TYPING:
+                self._typing_now.invalidate(RoomId(key))
+            elif topic is Topic.PRESENCE:
+                self._presence_now.hear(announcement.position, UserId(key))
             elif topic is Topic.ERASED:
                 self._erasure.add(UserId(key), announcement.position)
             elif announcement.local:

@@ -69,6 +69,7 @@ def is_event_id(identifier: str) -> bool:
     return (
         len(identifier) > 1
         and identifier[0] == "$"
+        and "\x00" not in identifier
         and len(identifier.encode("utf-8", "surrogatepass")) <= MAX_ID_BYTES
     )
 

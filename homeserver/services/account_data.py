@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from homeserver.errors import BadJson, InvalidParam, MatrixError, NotFound
+from homeserver.ids import is_room_id
 from homeserver.storage.account_data import GLOBAL
 from homeserver.views.push_rules import default_rules
 
@@ -35,6 +36,7 @@ class AccountData:
 
     async def get(self, user_id: UserId, room_id: RoomId, type_: str) -> Any:
         """A piece of account data, ready to be sent; `NotFound` where it was never set."""
+        _check_room_id(room_id)
         if room_id == GLOBAL and type_ == PUSH_RULES:
             return {"global": default_rules(user_id)}
         content = await self._store.get(user_id, room_id, type_)
@@ -47,6 +49,7 @@ class AccountData:
         if type_ in _SET_ELSEWHERE:
             raise MatrixError(f"{type_} is not set by this endpoint", errcode="M_BAD_JSON", status=405)
         _check_type(type_)
+        _check_room_id(room_id)
         if room_id != GLOBAL and not await self._rooms.exists(room_id):
             raise NotFound("Unknown room")
         encoded = orjson.dumps(content)
@@ -56,6 +59,7 @@ class AccountData:
 
     async def tags(self, user_id: UserId, room_id: RoomId) -> dict[str, Any]:
         """The tags of a room."""
+        _check_room_id(room_id)
         return _tags(await self._store.get(user_id, room_id, TAGS))
 
     async def set_tag(self, user_id: UserId, room_id: RoomId, tag: str, content: dict[str, Any]) -> None:
@@ -95,13 +99,16 @@ class AccountData:
     async def _change_tags(
         self, user_id: UserId, room_id: RoomId, tag: str, content: dict[str, Any] | None
     ) -> None:
+        _check_room_id(room_id)
         if not await self._rooms.exists(room_id):
             raise NotFound("Unknown room")
 
         async def work(transaction: Transaction) -> None:
             tags = _tags(await self._store.get_in(transaction, user_id, room_id, TAGS))
+            if tags.get(tag) == content:
+                return
             if content is None:
-                tags.pop(tag, None)
+                del tags[tag]
             else:
                 tags[tag] = content
             encoded = orjson.dumps({"tags": tags})
@@ -115,6 +122,11 @@ class AccountData:
 def _tags(content: bytes | None) -> dict[str, Any]:
     tags = orjson.loads(content).get("tags") if content is not None else None
     return tags if isinstance(tags, dict) else {}
+
+
+def _check_room_id(room_id: RoomId) -> None:
+    if room_id != GLOBAL and not is_room_id(room_id):
+        raise InvalidParam("This is not a room id")
 
 
 def _check_type(type_: str) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from homeserver.clock import Clock
     from homeserver.ids import UserId
     from homeserver.rooms.reader import RoomReader
-    from homeserver.storage.database import Database
+    from homeserver.storage.database import Database, Transaction
     from homeserver.storage.presence import PresenceStore
 
 STATES = ("online", "offline", "unavailable")
@@ -57,11 +57,11 @@ class Presence:
         """Set one's own presence and status message."""
         if state not in STATES:
             raise InvalidParam(f"`presence` is none of {', '.join(STATES)}")
-        if (
-            status_message is not None
-            and len(status_message.encode("utf-8", "surrogatepass")) > _MAX_STATUS_BYTES
+        if status_message is not None and (
+            len(status_message.encode("utf-8", "surrogatepass")) > _MAX_STATUS_BYTES
+            or "\x00" in status_message
         ):
-            raise InvalidParam(f"`status_msg` has more than {_MAX_STATUS_BYTES} bytes")
+            raise InvalidParam(f"`status_msg` is text of at most {_MAX_STATUS_BYTES} bytes")
         if not self._enabled:
             return
         known = await self._load(user_id)
@@ -95,6 +95,9 @@ class Presence:
         if known.state == state:
             return
         if state == "online":
+            if known.state == "unavailable" and known.last_heard_ts - known.last_active_ts > IDLE_AFTER_MS:
+                # A client that does nothing but sync does not make its user active.
+                return
             known.last_active_ts = known.last_heard_ts
         elif known.state == "online" and known.syncing > 1:
             # Another device of theirs is online.
@@ -109,11 +112,24 @@ class Presence:
             known.syncing = max(0, known.syncing - 1)
             known.last_heard_ts = self._clock.now_ms()
 
-    def active(self, user_id: UserId) -> None:
-        """The user did something: sent a message, read one, typed."""
+    async def active(self, user_id: UserId) -> None:
+        """The user did something: sent a message, read one, typed. Who was idle is online again."""
         known = self._known.get(user_id)
-        if known is not None:
-            known.last_active_ts = self._clock.now_ms()
+        if known is None:
+            return
+        known.last_active_ts = self._clock.now_ms()
+        if known.state == "unavailable":
+            known.state = "online"
+            await self._write(user_id, known)
+
+    async def delete_of_user(self, transaction: Transaction, user_id: UserId) -> None:
+        """Forget a user whose account is closed."""
+
+        def forget() -> None:
+            self._known.pop(user_id, None)
+
+        await self._store.delete_of_user(transaction, user_id)
+        transaction.after_commit(forget)
 
     async def sweep(self) -> None:
         """Let those go offline who have not been heard of; called every now and then."""

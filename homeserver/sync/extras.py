@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from homeserver.clock import Clock
     from homeserver.ids import RoomId, UserId
     from homeserver.storage.account_data import AccountDataRow, AccountDataStore
-    from homeserver.storage.presence import PresenceStore
     from homeserver.storage.receipts import ReceiptRow, ReceiptStore
-    from homeserver.storage.typing import TypingStore
     from homeserver.sync.rooms import Interval
     from homeserver.views.filters import SyncFilter
     from homeserver.views.ignored import IgnoredUsers
+    from homeserver.views.presence import PresenceNow
+    from homeserver.views.typing import TypingNow
 
 PUSH_RULES = "m.push_rules"
 
@@ -34,8 +34,8 @@ class Extras:
         clock: Clock,
         account_data: AccountDataStore,
         receipts: ReceiptStore,
-        typing: TypingStore,
-        presence: PresenceStore,
+        typing: TypingNow,
+        presence: PresenceNow,
         ignored: IgnoredUsers,
     ) -> None:
         self._clock = clock
@@ -128,7 +128,7 @@ class Extras:
         looked_at = rooms if changed is None else changed & rooms
         if not looked_at and not fresh:
             return {}
-        typing = await self._typing.load_in_rooms(looked_at | fresh, self._clock.now_ms())
+        typing = await self._typing.in_rooms(looked_at | fresh)
         # An end of typing is told where it was announced; a room that is new to the client needs none.
         told = set(typing) if changed is None else (changed & rooms) | set(typing)
         return {
@@ -138,7 +138,7 @@ class Extras:
 
     async def presence(self, user_id: UserId, interval: Interval, sync_filter: SyncFilter) -> list[Any]:
         """The presence of those who share a room with the user."""
-        rows = await self._presence.load_seen_by(user_id, after=interval.since or 0, upto=interval.upto)
+        rows = await self._presence.seen_by(user_id, after=interval.since or 0, upto=interval.upto)
         now = self._clock.now_ms()
         return [
             {"type": "m.presence", "sender": row.user_id, "content": presence_content(row, now)}

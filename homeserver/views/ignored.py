@@ -35,7 +35,8 @@ class IgnoredUsers:
             content = await self._account_data.get(user_id, GLOBAL, IGNORED_USER_LIST)
             if changes == self._changes:
                 break
-        ignored = _read(content)
+        # Nobody can ignore themselves: their own events would vanish.
+        ignored = _read(content) - {user_id}
         self._ignored[user_id] = ignored
         if len(self._ignored) > _CACHED_USERS:
             self._ignored.popitem(last=False)

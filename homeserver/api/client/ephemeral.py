@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 
@@ -28,12 +28,6 @@ class TypingBody(Body):
 
     typing: bool
     timeout: int = pydantic.Field(default=DEFAULT_TIMEOUT_MS, ge=0)
-
-
-class ReceiptBody(Body):
-    """The body of `POST /rooms/{roomId}/receipt/{receiptType}/{eventId}`."""
-
-    thread_id: str | None = None
 
 
 class ReadMarkersBody(Body):
@@ -77,21 +71,21 @@ class EphemeralEndpoints:
         await self._context.typing.set(
             requester.user_id, RoomId(parameters["roomId"]), typing=body.typing, timeout_ms=body.timeout
         )
-        self._context.presence.active(requester.user_id)
+        await self._context.presence.active(requester.user_id)
         return json_response({})
 
     async def receipt(self, request: Request) -> Response:
         """`POST /rooms/{roomId}/receipt/{receiptType}/{eventId}`."""
         requester = await self._context.authenticator.requester(request)
-        body = await request.parse(ReceiptBody, allow_empty=True)
+        thread_id = _thread_id(await request.json(allow_empty=True))
         parameters = request.path_parameters
         await self._context.receipts.send(
             requester.user_id,
             RoomId(parameters["roomId"]),
             {parameters["receiptType"]: parameters["eventId"]},
-            body.thread_id,
+            thread_id,
         )
-        self._context.presence.active(requester.user_id)
+        await self._context.presence.active(requester.user_id)
         return json_response({})
 
     async def read_markers(self, request: Request) -> Response:
@@ -102,6 +96,7 @@ class EphemeralEndpoints:
         wanted = {FULLY_READ: body.fully_read, PUBLIC: body.read, PRIVATE: body.read_private}
         receipts = {name: event_id for name, event_id in wanted.items() if event_id is not None}
         await self._context.receipts.send(requester.user_id, room_id, receipts)
+        await self._context.presence.active(requester.user_id)
         return json_response({})
 
     async def presence(self, request: Request) -> Response:
@@ -121,3 +116,13 @@ class EphemeralEndpoints:
         body = await request.parse(PresenceBody)
         await self._context.presence.set(requester.user_id, body.presence, body.status_msg)
         return json_response({})
+
+
+def _thread_id(body: dict[str, Any]) -> str | None:
+    """The thread of a receipt; `InvalidParam` for what is not a non-empty string."""
+    if "thread_id" not in body:
+        return None
+    thread_id = body["thread_id"]
+    if not isinstance(thread_id, str) or not thread_id:
+        raise InvalidParam("`thread_id` is not a non-empty string")
+    return thread_id

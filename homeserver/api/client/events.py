@@ -52,7 +52,7 @@ class EventEndpoints:
         event_id = await context.messages.send(
             requester, RoomId(parameters["roomId"]), parameters["eventType"], content, parameters["txnId"]
         )
-        context.presence.active(requester.user_id)
+        await context.presence.active(requester.user_id)
         return json_response({"event_id": event_id})
 
     async def redact(self, request: Request) -> Response:
