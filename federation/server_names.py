@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ _DNS_NAME = re.compile(r"[A-Za-z0-9.-]{1,255}")
 _PORT = re.compile(r"[0-9]{1,5}")
 _MAX_LENGTH = 230
 _MAX_PORT = 65535
+_CACHED = 4_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +25,12 @@ class ParsedServerName:
 
 def parse_server_name(text: str) -> ParsedServerName | None:
     """The parts of a server name, or None where it is none."""
-    if not 0 < len(text) <= _MAX_LENGTH:
-        return None
+    return _parse(text) if 0 < len(text) <= _MAX_LENGTH else None
+
+
+# Every id of a user, and of most rooms, has one, and they are few.
+@functools.lru_cache(_CACHED)
+def _parse(text: str) -> ParsedServerName | None:
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         if not bracket or not _is_ip(host, ipaddress.IPv6Address) or (rest and not rest.startswith(":")):

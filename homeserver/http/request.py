@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_to_bytes
 
 import orjson
 import pydantic
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
 from homeserver.errors import BadJson, InvalidParam, MissingParam, NotJson, TooLarge
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from starlette.types import Receive, Scope
 
     from homeserver.http.routing import Route
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 
 _MAX_DEPTH = 200
+_MAX_FIELDS = 200
+_CACHED_TEXTS = 2_000
+_MAX_CACHED_BYTES = 1_000
 _TRUE = {"true", "1"}
 _FALSE = {"false", "0"}
 
@@ -33,14 +38,14 @@ class Query:
         self._values: dict[str, list[str]] = {}
         if not raw:
             return
-        try:
-            pairs = parse_qsl(
-                raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=200
-            )
-        except ValueError as error:
-            message = "The query is not valid"
-            raise InvalidParam(message) from error
-        for name, value in pairs:
+        fields = raw.split(b"&", _MAX_FIELDS)
+        if len(fields) > _MAX_FIELDS:
+            raise InvalidParam("The query has too many parameters")
+        for field in fields:
+            if not field:
+                continue
+            raw_name, _, raw_value = field.partition(b"=")
+            name, value = _decode(raw_name), _decode(raw_value)
             if "\x00" in value:
                 message = f"`{name}` holds the character U+0000"
                 raise InvalidParam(message)
@@ -97,6 +102,23 @@ class Query:
         return value
 
 
+def _decode(raw: bytes) -> str:
+    """A name or a value of a query."""
+    try:
+        if b"%" not in raw and b"+" not in raw:
+            return raw.decode("ascii")
+        # Clients send the same filter again and again.
+        return _decode_escaped(raw) if len(raw) <= _MAX_CACHED_BYTES else _decode_escaped.__wrapped__(raw)
+    except UnicodeDecodeError as error:
+        raise InvalidParam("The query is not valid") from error
+
+
+@functools.lru_cache(_CACHED_TEXTS)
+def _decode_escaped(raw: bytes) -> str:
+    raw.decode("ascii")
+    return unquote_to_bytes(raw.replace(b"+", b" ")).decode()
+
+
 class Request:
     """One request."""
 
@@ -128,7 +150,7 @@ class Request:
         self.client_address = client_address
         self.request_id = request_id
         self._query: Query | None = None
-        self._headers: Headers | None = None
+        self._headers: Mapping[str, str] | None = None
         self._body: bytes | None = None
 
     @property
@@ -142,10 +164,13 @@ class Request:
         return str(self.scope["path"])
 
     @property
-    def headers(self) -> Headers:
-        """The headers."""
+    def headers(self) -> Mapping[str, str]:
+        """The headers by their names in small letters; the first of each name."""
         if self._headers is None:
-            self._headers = Headers(scope=self.scope)
+            self._headers = {
+                name.decode("latin-1"): value.decode("latin-1")
+                for name, value in reversed(self.scope["headers"])
+            }
         return self._headers
 
     @property
