@@ -24,7 +24,7 @@ from homeserver.eventgraph.errors import AuthRuleViolated, EventRefused
 from homeserver.eventgraph.event import Event
 from homeserver.eventgraph.hashing import reference_hash
 from homeserver.eventgraph.redaction import redact
-from homeserver.ids import EventId, RoomId, random_string
+from homeserver.ids import MAX_ID_BYTES, EventId, RoomId, is_event_id, random_string
 from homeserver.rooms.live_rooms import CREATE, POWER_LEVELS, Head, LiveRoom, LiveRooms, SnapshotReference
 from homeserver.services.event_persistence import EventPersistence, PreparedEvent, RoomWrite, Verdict
 from homeserver.storage.errors import DatabaseUnavailable
@@ -459,5 +459,7 @@ def _relation(event: Event) -> tuple[EventId, str] | None:
         return None
     event_id, relation_type = relates_to.get("event_id"), relates_to.get("rel_type")
     if not isinstance(event_id, str) or not isinstance(relation_type, str):
+        return None
+    if not is_event_id(event_id) or len(relation_type.encode()) > MAX_ID_BYTES:
         return None
     return EventId(event_id), relation_type

@@ -282,7 +282,8 @@ class Membership:
         for condition in allow if isinstance(allow, list) else []:
             if not isinstance(condition, dict) or condition.get("type") != "m.room_membership":
                 continue
-            row = rooms.get(condition.get("room_id", ""))
+            allowed = condition.get("room_id")
+            row = rooms.get(RoomId(allowed)) if isinstance(allowed, str) else None
             if row is not None and row.membership == "join":
                 return True
         return False

@@ -146,6 +146,27 @@ async def test_members_of_another_room_may_join_a_restricted_one(
     assert "join_authorised_via_users_server" not in await membership(carol, room_id, carol.user_id)
 
 
+@pytest.mark.parametrize(
+    "allow",
+    [
+        None,
+        1,
+        {},
+        [1],
+        [{}],
+        [{"type": "m.room_membership"}],
+        [{"type": "m.room_membership", "room_id": [1]}],
+    ],
+)
+async def test_conditions_of_wrong_form_let_nobody_in(alice: Client, bob: Client, allow: Any) -> None:
+    rules = {"type": "m.room.join_rules", "content": {"join_rule": "restricted", "allow": allow}}
+    room_id = await alice.create_room(initial_state=[rules])
+    with refused(403, "M_FORBIDDEN"):
+        await bob.join(room_id)
+    with refused(404, "M_NOT_FOUND"):
+        await bob.get(f"/_matrix/client/v1/room_summary/{room_id}")
+
+
 async def test_nobody_writes_their_own_authorisation(alice: Client, bob: Client) -> None:
     room_id = await restricted_room(alice, "!elsewhere:example.org")
     content = {"membership": "join", "join_authorised_via_users_server": alice.user_id}

@@ -149,6 +149,20 @@ async def test_nobody_relates_to_an_event_from_another_room(alice: Client, bob: 
     assert ids(await bob.get(f"{V1}/rooms/{other}/threads")) == []
 
 
+@pytest.mark.parametrize(
+    ("event_id", "relation"), [("unknown", "m.reference"), ("$" + "a" * 300, "m.reference"), ("", "r" * 300)]
+)
+async def test_what_is_no_event_id_or_no_type_is_no_relation(
+    alice: Client, event_id: str, relation: str
+) -> None:
+    room_id = await room_of(alice)
+    root = await alice.send(room_id, "root")
+    await alice.send(room_id, related(event_id or root, relation))
+    assert ids(await alice.get(path_of(room_id, root))) == []
+    await alice.send(room_id, related(root, "r" * 255))
+    assert len(ids(await alice.get(path_of(room_id, root)))) == 1
+
+
 # -- threads -------------------------------------------------------------------------------------------
 
 
