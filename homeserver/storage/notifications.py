@@ -22,11 +22,13 @@ class HighlightStore:
     async def insert(self, transaction: Transaction, rows: Sequence[HighlightRow]) -> None:
         """Store rows of (user, or `EVERYBODY`; room number, position, sender number, thread root, counted).
 
-        `counted` is 1 where the event notifies everybody anyway.
+        `counted` is 1 where the event notifies everybody anyway. Who is not in the room gets none.
         """
         await transaction.execute_many(
             "INSERT INTO highlights (user_id, room_nid, stream_id, sender_nid, thread_root, counted)"
-            " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+            " SELECT $1::text, $2::bigint, $3::bigint, $4::bigint, $5::text, $6::smallint WHERE $1::text = ''"
+            " OR EXISTS (SELECT 1 FROM memberships"
+            " WHERE user_id = $1::text AND room_nid = $2::bigint AND membership = 'join') ON CONFLICT DO NOTHING",
             rows,
         )
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
+
+from homeserver.ids import is_user_id
 
 if TYPE_CHECKING:
     from homeserver.eventgraph.event import Event
@@ -13,7 +16,7 @@ EVERYBODY = ""
 """Stands for every member of the room among those whom an event highlights."""
 
 _NOTIFYING_TYPES = frozenset({"m.room.message", "m.room.encrypted", "m.call.invite"})
-_MAX_MENTIONED = 100
+MAX_MENTIONED = 100
 _SOUND = {"set_tweak": "sound", "value": "default"}
 _RING = {"set_tweak": "sound", "value": "ring"}
 _HIGHLIGHT = {"set_tweak": "highlight"}
@@ -38,28 +41,38 @@ def evaluate_defaults(event: Event, levels: PowerLevels) -> DefaultVerdict:
     the room yet and counts nothing.
     """
     content = event.content
-    if content.get("msgtype") == "m.notice" or event.type == "m.room.member":
+    # "The match is performed case-insensitively."
+    event_type = event.type.lower()
+    message_type = content.get("msgtype")
+    if isinstance(message_type, str) and message_type.lower() == "m.notice":
+        return _SILENT
+    if event_type == "m.room.member":
         return _SILENT
     mentions = content.get("m.mentions")
     mentioned: frozenset[str] = frozenset()
     if isinstance(mentions, dict):
-        user_ids = mentions.get("user_ids")
-        if isinstance(user_ids, list):
-            mentioned = frozenset(
-                user_id for user_id in user_ids[:_MAX_MENTIONED] if isinstance(user_id, str)
-            )
+        mentioned = _mentioned(mentions)
         if mentions.get("room") is True and levels.user_level(event.sender) >= levels.notification_level(
             "room"
         ):
             return DefaultVerdict(notifies=True, highlights=frozenset({EVERYBODY}))
-    if event.type == "m.room.tombstone" and event.state_key == "":
+    if event_type == "m.room.tombstone" and event.state_key == "":
         return DefaultVerdict(notifies=True, highlights=frozenset({EVERYBODY}))
     relates_to = content.get("m.relates_to")
     is_edit = isinstance(relates_to, dict) and relates_to.get("rel_type") == "m.replace"
-    notifies = event.type in _NOTIFYING_TYPES and not is_edit
+    notifies = event_type in _NOTIFYING_TYPES and not is_edit
     if not mentioned:
         return _NOTIFIES if notifies else _SILENT
-    return DefaultVerdict(notifies=notifies, highlights=mentioned - {event.sender, EVERYBODY})
+    return DefaultVerdict(notifies=notifies, highlights=mentioned - {event.sender})
+
+
+def _mentioned(mentions: dict[str, Any]) -> frozenset[str]:
+    """The first so many users that an event mentions: each costs a row."""
+    user_ids = mentions.get("user_ids")
+    if not isinstance(user_ids, list):
+        return frozenset()
+    found = (user_id for user_id in user_ids if isinstance(user_id, str) and is_user_id(user_id))
+    return frozenset(islice(found, MAX_MENTIONED))
 
 
 def _match(key: str, pattern: str) -> dict[str, Any]:

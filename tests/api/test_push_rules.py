@@ -1,0 +1,86 @@
+"""The predefined push rules, as clients read them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.client import Client, refused
+
+if TYPE_CHECKING:
+    from tests.server import Server
+
+OVERRIDE = [
+    ".m.rule.master",
+    ".m.rule.suppress_notices",
+    ".m.rule.invite_for_me",
+    ".m.rule.member_event",
+    ".m.rule.is_user_mention",
+    ".m.rule.is_room_mention",
+    ".m.rule.tombstone",
+    ".m.rule.reaction",
+    ".m.rule.room.server_acl",
+    ".m.rule.suppress_edits",
+]
+UNDERRIDE = [
+    ".m.rule.call",
+    ".m.rule.encrypted_room_one_to_one",
+    ".m.rule.room_one_to_one",
+    ".m.rule.message",
+    ".m.rule.encrypted",
+]
+
+
+async def test_the_rules_are_those_of_the_specification_in_their_order(alice: Client) -> None:
+    answer = await alice.get("/pushrules/")
+    assert answer.keys() == {"global"}
+    rules = answer["global"]
+    assert {kind: [rule["rule_id"] for rule in rules[kind]] for kind in rules} == {
+        "override": OVERRIDE,
+        "content": [],
+        "room": [],
+        "sender": [],
+        "underride": UNDERRIDE,
+    }
+    every = [*rules["override"], *rules["underride"]]
+    assert all(rule["default"] is True for rule in every)
+    assert [rule["rule_id"] for rule in every if not rule["enabled"]] == [".m.rule.master"]
+    assert await alice.get("/pushrules/global/") == rules
+
+
+async def test_rules_name_their_user(alice: Client, bob: Client) -> None:
+    for client in (alice, bob):
+        mention = await client.get("/pushrules/global/override/.m.rule.is_user_mention")
+        assert mention["conditions"] == [
+            {
+                "kind": "event_property_contains",
+                "key": r"content.m\.mentions.user_ids",
+                "value": client.user_id,
+            }
+        ]
+        invite = await client.get("/pushrules/global/override/.m.rule.invite_for_me")
+        assert invite["conditions"][2]["pattern"] == client.user_id
+
+
+async def test_parts_of_a_rule_can_be_read(alice: Client) -> None:
+    path = "/pushrules/global/underride/.m.rule.call"
+    rule = await alice.get(path)
+    assert rule["actions"] == ["notify", {"set_tweak": "sound", "value": "ring"}]
+    assert await alice.get(f"{path}/actions") == {"actions": rule["actions"]}
+    assert await alice.get(f"{path}/enabled") == {"enabled": True}
+    assert await alice.get("/pushrules/global/override/.m.rule.master/enabled") == {"enabled": False}
+
+
+@pytest.mark.parametrize(
+    "path", ["override/.m.rule.unknown", "underride/.m.rule.master", "content/a", "unknown/.m.rule.master"]
+)
+async def test_an_unknown_rule_is_not_found(alice: Client, path: str) -> None:
+    for part in ("", "/enabled", "/actions"):
+        with refused(404, "M_NOT_FOUND"):
+            await alice.get(f"/pushrules/global/{path}{part}")
+
+
+async def test_rules_need_a_login(server: Server) -> None:
+    with refused(401, "M_MISSING_TOKEN"):
+        await server.nobody().get("/pushrules/")
