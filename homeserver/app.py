@@ -98,7 +98,7 @@ from homeserver.views.unread import UnreadCounts
 from homeserver.views.visibility import HistoryVisibility
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from crypto.keys import SigningKey
     from homeserver.config import Settings
@@ -393,31 +393,39 @@ class Application:
         self.metrics.position.set(self.notifier.position)
 
 
-async def serve(settings: Settings) -> None:
-    """Run a server until SIGTERM or SIGINT; raises `StartupError`."""
-    sockets = [listen(number, listener) for number, listener in enumerate(settings.listeners)]
-    certificates = [load_certificate(number, listener) for number, listener in enumerate(settings.listeners)]
-    application = await Application.open(settings)
-    try:
-        await application.start()
-        servers = [
-            HttpServer(application.http(listener.resources), bound, certificate)
-            for listener, bound, certificate in zip(settings.listeners, sockets, certificates, strict=True)
+async def serve(settings: Settings, greet: Callable[[], None]) -> None:
+    """Run a server until SIGTERM or SIGINT, and `greet` once it serves; raises `StartupError`."""
+    with contextlib.ExitStack() as stack:
+        sockets = [
+            stack.enter_context(listen(number, listener))
+            for number, listener in enumerate(settings.listeners)
         ]
-        control_socket = unix_socket.listen(settings.control_socket_path)
-        if control_socket is not None:
-            control = HttpApplication(Router(application.control.routes()), application.metrics)
-            servers.append(HttpServer(control, control_socket, None))
-        await _run(application, servers)
-        if control_socket is not None:
-            with contextlib.suppress(FileNotFoundError):
-                settings.control_socket_path.unlink()
-    finally:
-        await application.close()
+        certificates = [
+            load_certificate(number, listener) for number, listener in enumerate(settings.listeners)
+        ]
+        application = await Application.open(settings)
+        try:
+            await application.start()
+            servers = [
+                HttpServer(application.http(listener.resources), bound, certificate)
+                for listener, bound, certificate in zip(
+                    settings.listeners, sockets, certificates, strict=True
+                )
+            ]
+            control_socket = unix_socket.listen(settings.control_socket_path)
+            if control_socket is not None:
+                control = HttpApplication(Router(application.control.routes()), application.metrics)
+                servers.append(HttpServer(control, control_socket, None))
+            await _run(application, servers, greet)
+            if control_socket is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    settings.control_socket_path.unlink()
+        finally:
+            await application.close()
     _log.info("stopped")
 
 
-async def _run(application: Application, servers: Sequence[HttpServer]) -> None:
+async def _run(application: Application, servers: Sequence[HttpServer], greet: Callable[[], None]) -> None:
     def stop() -> None:
         _log.info("stopping")
         application.notifier.stop()
@@ -428,5 +436,6 @@ async def _run(application: Application, servers: Sequence[HttpServer]) -> None:
     loop.set_exception_handler(logs.unhandled)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    greet()
     _log.info("serving", server_name=application.settings.server_name)
     await asyncio.gather(*(server.run_until_stopped() for server in servers))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 import uvloop
 
@@ -18,11 +20,14 @@ def run(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Start the server, and serve until SIGTERM or Ctrl-C."""
     settings = load(config)
     logs.configure(settings.logging.level, settings.logging.format)
+    uvloop.run(serve(settings, lambda: _greet(config, settings)))
+
+
+def _greet(config: Path, settings: Settings) -> None:
     typer.echo(f"Restante {__version__}, server {settings.server_name}")
     typer.echo(f"  The address to give the client:  {client_address(settings)}")
     at = "" if config == DEFAULT_CONFIG else f" --config {config}"
     typer.echo(f"  To make an account, meanwhile:   {command_line()} user create{at} NAME")
-    uvloop.run(serve(settings))
 
 
 def client_address(settings: Settings) -> str:
