@@ -53,6 +53,7 @@ class AccessTokens:
         self._devices = devices
         # Hash of the token -> whose it is. Never the token itself.
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._keys_of: dict[UserId, set[bytes]] = {}
         self._changes = 0
         self._seen: dict[tuple[UserId, DeviceId], tuple[int, str, str | None]] = {}
         self._seen_written: OrderedDict[tuple[UserId, DeviceId], int] = OrderedDict()
@@ -64,7 +65,7 @@ class AccessTokens:
         if known is None:
             known = await self._load(token, key)
         if known.is_locked and not allow_locked:
-            raise MatrixError("This account is locked", errcode="M_USER_LOCKED", status=401, soft_logout=True)
+            raise locked()
         if known.expires_ts is not None and known.expires_ts <= self._clock.now_ms():
             raise UnknownToken("The access token has expired", soft_logout=True)
         return known.requester
@@ -89,9 +90,16 @@ class AccessTokens:
         )
         if changes == self._changes:
             self._known[key] = known
+            self._keys_of.setdefault(row.user_id, set()).add(key)
             while len(self._known) > _CACHED_TOKENS:
-                self._known.popitem(last=False)
+                self._forget(next(iter(self._known)))
         return known
+
+    def _forget(self, key: bytes) -> None:
+        user_id = self._known.pop(key).requester.user_id
+        self._keys_of[user_id].discard(key)
+        if not self._keys_of[user_id]:
+            del self._keys_of[user_id]
 
     async def _settle(self, row: AccessTokenRow) -> None:
         """The first use of a new pair ends the one before."""
@@ -102,9 +110,8 @@ class AccessTokens:
     def invalidate(self, user_id: UserId) -> None:
         """Something about the tokens, devices or account of a user has changed."""
         self._changes += 1
-        stale = [key for key, known in self._known.items() if known.requester.user_id == user_id]
-        for key in stale:
-            del self._known[key]
+        for key in list(self._keys_of.get(user_id, ())):
+            self._forget(key)
 
     async def issue(
         self, transaction: Transaction, user_id: UserId, device_id: DeviceId, *, refreshable: bool
@@ -126,6 +133,8 @@ class AccessTokens:
             row = await self._store.get_refresh(transaction, refresh_token)
             if row is None:
                 return None
+            if row.is_locked:
+                raise locked()
             await self._store.settle_refresh(transaction, row.user_id, row.refresh_nid)
             new_token, access_token = _new_token("rsr"), _new_token("rsa")
             new_nid = await self._store.insert_refresh(transaction, new_token, row.user_id, row.device_id)
@@ -153,8 +162,10 @@ class AccessTokens:
     async def issue_login_token(self, user_id: UserId) -> tuple[str, int]:
         """A token by which another device logs in once, and for how many milliseconds it is good."""
         token = _new_token("rsl")
-        expires_ts = self._clock.now_ms() + _LOGIN_TOKEN_MS
-        await self._database.write(lambda t: self._store.insert_login(t, token, user_id, expires_ts))
+        now = self._clock.now_ms()
+        await self._database.write(
+            lambda t: self._store.insert_login(t, token, user_id, now + _LOGIN_TOKEN_MS, now)
+        )
         return token, _LOGIN_TOKEN_MS
 
     # -- where devices were seen -----------------------------------------------------------------------
@@ -179,6 +190,11 @@ class AccessTokens:
         seen, self._seen = self._seen, {}
         rows = [(user_id, device_id, *where) for (user_id, device_id), where in seen.items()]
         await self._database.write(lambda t: self._devices.set_last_seen(t, rows))
+
+
+def locked() -> MatrixError:
+    """The error for an account that an administrator has locked (CS "Account locking")."""
+    return MatrixError("This account is locked", errcode="M_USER_LOCKED", status=401, soft_logout=True)
 
 
 def _new_token(kind: str) -> str:

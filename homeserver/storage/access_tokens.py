@@ -42,7 +42,7 @@ class RefreshTokenRow:
     refresh_nid: int
     user_id: UserId
     device_id: DeviceId
-    next_nid: int | None
+    is_locked: bool
 
 
 class AccessTokenStore:
@@ -114,10 +114,14 @@ class AccessTokenStore:
     async def get_refresh(self, transaction: Transaction, token: str) -> RefreshTokenRow | None:
         """Who holds a refresh token."""
         row = await transaction.fetch_one(
-            "SELECT refresh_nid, user_id, device_id, next_nid FROM refresh_tokens WHERE token_hash = $1",
+            "SELECT t.refresh_nid, t.user_id, t.device_id, a.is_locked FROM refresh_tokens t"
+            " JOIN accounts a ON a.user_id = t.user_id WHERE t.token_hash = $1",
             token_hash(token),
         )
-        return RefreshTokenRow(*row) if row else None
+        if row is None:
+            return None
+        refresh_nid, user_id, device_id, is_locked = row
+        return RefreshTokenRow(refresh_nid, user_id, device_id, bool(is_locked))
 
     async def set_next(self, transaction: Transaction, refresh_nid: int, next_nid: int) -> None:
         """Note which refresh token takes the place of another; the one noted before, never used, is dropped."""
@@ -173,9 +177,10 @@ class AccessTokenStore:
         transaction.announce(Topic.CREDENTIALS, user_id)
 
     async def insert_login(
-        self, transaction: Transaction, token: str, user_id: UserId, expires_ts: int
+        self, transaction: Transaction, token: str, user_id: UserId, expires_ts: int, now_ms: int
     ) -> None:
-        """Store a login token."""
+        """Store a login token, and drop those that have run out."""
+        await transaction.execute("DELETE FROM login_tokens WHERE expires_ts <= $1", now_ms)
         await transaction.execute(
             "INSERT INTO login_tokens (token_hash, user_id, expires_ts) VALUES ($1, $2, $3)",
             token_hash(token),
@@ -192,5 +197,4 @@ class AccessTokenStore:
         row = await transaction.fetch_one(
             "DELETE FROM login_tokens WHERE token_hash = $1 RETURNING user_id, expires_ts", token_hash(token)
         )
-        await transaction.execute("DELETE FROM login_tokens WHERE expires_ts <= $1", now_ms)
         return UserId(row[0]) if row is not None and row[1] > now_ms else None

@@ -380,10 +380,13 @@ async def test_a_locked_account_can_only_log_out(server: Server, alice: Client) 
         await transaction.execute("UPDATE accounts SET is_locked = 1 WHERE user_id = $1", alice.user_id)
 
     phone = await server.login(alice)
+    refresh_token = (await refreshable(server))["refresh_token"]
     await server.application.database.write(lock)
     await server.restart()
     alice, phone = server.reconnect(alice), server.reconnect(phone)
     error = await error_of(alice.sync())
+    assert (error.status, error.errcode, error.body["soft_logout"]) == (401, "M_USER_LOCKED", True)
+    error = await error_of(refresh(server, refresh_token))
     assert (error.status, error.errcode, error.body["soft_logout"]) == (401, "M_USER_LOCKED", True)
     await alice.post("/logout")
     await phone.post("/logout/all")

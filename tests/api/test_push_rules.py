@@ -84,3 +84,40 @@ async def test_an_unknown_rule_is_not_found(alice: Client, path: str) -> None:
 async def test_rules_need_a_login(server: Server) -> None:
     with refused(401, "M_MISSING_TOKEN"):
         await server.nobody().get("/pushrules/")
+
+
+async def test_mentions_of_those_who_are_not_there_cost_nothing(
+    server: Server, alice: Client, bob: Client
+) -> None:
+    room_id = await alice.create_room(preset="public_chat")
+    await bob.join(room_id)
+    carol = await server.register("carol")
+    mentioned = [bob.user_id, carol.user_id, "@nobody:example.org", "@somebody:elsewhere.org"]
+    await alice.send(room_id, {"body": "hello", "m.mentions": {"user_ids": mentioned}})
+    rows = await server.application.database.fetch_all("SELECT user_id FROM highlights")
+    assert rows == [(bob.user_id,)]
+
+
+async def test_the_counts_follow_the_rules(alice: Client, bob: Client) -> None:
+    room_id = await alice.create_room(preset="public_chat")
+    await bob.join(room_id)
+    mention = {"m.mentions": {"user_ids": [bob.user_id]}}
+    first = await alice.send(room_id, "counts")
+    await alice.send(room_id, {"body": "counts and highlights", **mention})
+    await alice.send(room_id, {"msgtype": "m.notice", "body": "silent", **mention})
+    await alice.send(room_id, {"body": "everybody", "m.mentions": {"room": True}})
+    # He may not call everybody.
+    await bob.send(room_id, {"body": "counts", "m.mentions": {"room": True}})
+    edit = {"rel_type": "m.replace", "event_id": first}
+    await alice.send(room_id, {"body": "silent", "m.relates_to": edit})
+    reaction = {"rel_type": "m.annotation", "event_id": first, "key": "+"}
+    await alice.send(room_id, {"m.relates_to": reaction}, "m.reaction")
+    await alice.set_state(room_id, "m.room.topic", {"topic": "silent"})
+    assert await counts(bob, room_id) == (3, 2)
+    assert await counts(alice, room_id) == (1, 0)
+
+
+async def counts(client: Client, room_id: str) -> tuple[int, int]:
+    answer = await client.sync()
+    unread = answer["rooms"]["join"][room_id]["unread_notifications"]
+    return unread["notification_count"], unread["highlight_count"]
