@@ -47,9 +47,9 @@ Flow = tuple[str, ...]
 
 
 class Proof:
-    """A finished authentication: the body of the first request, and what each stage proved."""
+    """A finished authentication: the body of the first request, what each stage proved, the session, if any."""
 
-    def __init__(self, body: dict[str, Any], completed: dict[str, Any], session_id: str) -> None:
+    def __init__(self, body: dict[str, Any], completed: dict[str, Any], session_id: str | None) -> None:
         self.body = body
         self.completed = completed
         self.session_id = session_id
@@ -93,9 +93,8 @@ class UserInteractive:
         if auth is not None and not isinstance(auth, dict):
             raise BadJson("`auth` is not an object")
         purpose = _purpose(operation, user_id)
-        session = await self._session(auth, purpose)
-        if session is None:
-            session = await self._begin(purpose, request)
+        known = await self._session(auth, purpose)
+        session = self._new_session(purpose, request) if known is None else known
         first = orjson.loads(session.body)
         merged = {**first, **request}
         if merged != first:
@@ -103,27 +102,46 @@ class UserInteractive:
                 raise Forbidden("This session is for another operation")
             changed = session = replace(session, body=orjson.dumps(merged))
             await self._database.write(lambda t: self._store.set_body(t, changed))
-        if auth and auth.get("type"):
-            session = await self._take_stage(auth, session, user_id, flows)
-        if not any(all(stage in session.completed for stage in flow) for flow in flows):
-            raise self._challenge(session, flows)
-        return Proof(merged, session.completed, session.session_id)
+        proved: dict[str, Any] = {}
+        error = None
+        try:
+            proved = await self._prove_stage(auth or {}, session.completed, flows, user_id)
+        except (LimitExceeded, UnknownIdentifier):
+            raise
+        except MatrixError as failure:
+            error = failure
+        if known is None:
+            session = replace(session, completed=proved)
+        elif proved:
+            session = await self._complete(session, proved)
+        if any(all(stage in session.completed for stage in flow) for flow in flows):
+            return Proof(merged, session.completed, None if known is None else session.session_id)
+        if known is None:
+            # Who shows everything at once needs no session.
+            new = session
+            await self._database.write(lambda t: self._store.insert(t, new, self._clock.now_ms()))
+        raise self._challenge(session, flows, error)
 
     async def claim(self, proof: Proof) -> None:
         """The operation begins, and the session can begin no other; `InvalidParam` where it was claimed before."""
-        if not await self._database.write(lambda t: self._store.delete(t, proof.session_id)):
+        session_id = proof.session_id
+        if session_id is not None and not await self._database.write(
+            lambda t: self._store.delete(t, session_id)
+        ):
             raise InvalidParam("Unknown session")
 
     async def finish(self, proof: Proof) -> None:
         """The operation was done: the session can do no other."""
-        await self._database.write(lambda t: self._store.delete(t, proof.session_id))
+        session_id = proof.session_id
+        if session_id is not None:
+            await self._database.write(lambda t: self._store.delete(t, session_id))
 
     async def accept_terms(self, session_id: str) -> None:
         """The user has accepted the terms on the fallback page; `InvalidParam` for an unknown session."""
         session = await self._store.get(session_id, self._clock.now_ms())
         if session is None:
             raise InvalidParam("Unknown session")
-        await self._complete(session, TERMS, True)
+        await self._complete(session, {TERMS: True})
 
     async def exists(self, session_id: str) -> bool:
         """Whether there is such a session."""
@@ -144,23 +162,20 @@ class UserInteractive:
             raise Forbidden("This session is for another operation")
         return session
 
-    async def _begin(self, purpose: bytes, request: dict[str, Any]) -> UserInteractiveSession:
-        now = self._clock.now_ms()
-        session = UserInteractiveSession(
+    def _new_session(self, purpose: bytes, request: dict[str, Any]) -> UserInteractiveSession:
+        return UserInteractiveSession(
             session_id=random_string(24),
             purpose=purpose,
             body=orjson.dumps(request),
             completed={},
-            expires_ts=now + _LIFETIME_MS,
+            expires_ts=self._clock.now_ms() + _LIFETIME_MS,
         )
-        await self._database.write(lambda t: self._store.insert(t, session, now))
-        return session
 
     async def _complete(
-        self, session: UserInteractiveSession, stage: str, proved: Any
+        self, session: UserInteractiveSession, proved: dict[str, Any]
     ) -> UserInteractiveSession:
         completed = await self._database.write(
-            lambda t: self._store.add_completed(t, session.session_id, stage, proved)
+            lambda t: self._store.add_completed(t, session.session_id, proved)
         )
         if completed is None:
             raise InvalidParam("Unknown session")
@@ -185,30 +200,28 @@ class UserInteractive:
 
     # -- stages ----------------------------------------------------------------------------------------
 
-    async def _take_stage(
+    async def _prove_stage(
         self,
         auth: dict[str, Any],
-        session: UserInteractiveSession,
-        user_id: UserId | None,
+        completed: Mapping[str, Any],
         flows: Sequence[Flow],
-    ) -> UserInteractiveSession:
-        stage = auth["type"]
+        user_id: UserId | None,
+    ) -> dict[str, Any]:
+        """The stage that a request shows, with what it proves; empty where it shows none that is new.
+
+        Raises `MatrixError` where it proves nothing.
+        """
+        stage = auth.get("type")
+        if not stage:
+            return {}
         if not isinstance(stage, str) or not any(stage in flow for flow in flows):
-            raise self._challenge(
-                session, flows, MatrixError("This stage is in none of the flows", errcode="M_UNRECOGNIZED")
-            )
-        if stage in session.completed:
-            return session
-        if not any(_is_next(stage, flow, session.completed) for flow in flows):
+            raise MatrixError("This stage is in none of the flows", errcode="M_UNRECOGNIZED")
+        if stage in completed:
+            return {}
+        if not any(_is_next(stage, flow, completed) for flow in flows):
             # "the flow's stages must be completed in order"
-            raise self._challenge(session, flows, Forbidden("Another stage comes before this one"))
-        try:
-            proved = await self._prove(stage, auth, user_id)
-        except (LimitExceeded, UnknownIdentifier):
-            raise
-        except MatrixError as error:
-            raise self._challenge(session, flows, error) from error
-        return await self._complete(session, stage, proved)
+            raise Forbidden("Another stage comes before this one")
+        return {stage: await self._prove(stage, auth, user_id)}
 
     async def _prove(self, stage: str, auth: dict[str, Any], user_id: UserId | None) -> Any:
         if stage == PASSWORD:

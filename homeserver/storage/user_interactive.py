@@ -71,15 +71,15 @@ class UserInteractiveStore:
         )
 
     async def add_completed(
-        self, transaction: Transaction, session_id: str, stage: str, proved: Any
+        self, transaction: Transaction, session_id: str, proved: dict[str, Any]
     ) -> dict[str, Any] | None:
-        """Note what a stage proved; the answer is what all stages did, None where the session has ended."""
+        """Note what stages proved; the answer is what all of them did, None where the session has ended."""
         text = await transaction.fetch_value(
             "SELECT completed FROM user_interactive_sessions WHERE session_id = $1", _key(session_id)
         )
         if text is None:
             return None
-        completed: dict[str, Any] = {**orjson.loads(text), stage: proved}
+        completed: dict[str, Any] = {**orjson.loads(text), **proved}
         await transaction.execute(
             "UPDATE user_interactive_sessions SET completed = $2 WHERE session_id = $1",
             _key(session_id),

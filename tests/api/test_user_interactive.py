@@ -53,6 +53,8 @@ async def test_the_proof_may_come_at_once(server: Server, alice: Client) -> None
     await phone_of(server, alice)
     await alice.delete("/devices/PHONE", {"auth": {"type": PASSWORD, "user": "alice", "password": "secret"}})
     assert await devices_of(alice) == {alice.device_id}
+    # Then there is no session to be kept.
+    assert await server.application.database.fetch_all("SELECT 1 FROM user_interactive_sessions") == []
 
 
 @pytest.mark.parametrize(
