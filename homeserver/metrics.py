@@ -56,10 +56,18 @@ class Metrics:
             "restante_log_position", "The last position of the log that was told of", registry=self.registry
         )
 
+        # The library looks for the same labels anew each time, which costs more than to count.
+        self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request; `route` is the path of its route, with the names of the parameters, not their values."""
-        self.requests.labels(method, route, status).inc()
-        self.request_seconds.labels(route).observe(seconds)
+        counted = self._counted.get((method, route, status))
+        if counted is None:
+            counted = self.requests.labels(method, route, status), self.request_seconds.labels(route)
+            self._counted[method, route, status] = counted
+        requests, request_seconds = counted
+        requests.inc()
+        request_seconds.observe(seconds)
 
     def render(self) -> bytes:
         """All of it, in the text format of Prometheus."""

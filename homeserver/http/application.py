@@ -54,7 +54,6 @@ class HttpApplication:
             return
         started = time.monotonic()
         request_id = f"{self._prefix}-{next(self._numbers):x}"
-        structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         method = scope["method"]
         name = _UNRECOGNIZED

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hashlib
 import hmac
 import struct
@@ -23,6 +24,7 @@ _SYNC = struct.Struct(f">BHQQ{_OWNER_BYTES}s")
 _PAGE = struct.Struct(">BHQqq")
 _OFFSET = struct.Struct(">BQ8s")
 _SYNC_PREFIX, _PAGE_PREFIX, _OFFSET_PREFIX = "s", "p", "o"
+_CACHED_OWNERS = 10_000
 _MAX_LENGTH = 100
 
 
@@ -125,6 +127,7 @@ class Tokens:
         return packed
 
 
+@functools.lru_cache(_CACHED_OWNERS)
 def _owner(user_id: str, device_id: str | None) -> bytes:
     return hashlib.blake2b(f"{user_id}\x00{device_id or ''}".encode(), digest_size=_OWNER_BYTES).digest()
 
