@@ -125,6 +125,13 @@ class Accounts:
         await self._profiles.set_text(transaction, user_id, "displayname", name)
         return True
 
+    async def promote_guest_in(self, transaction: Transaction, user_id: UserId, password_hash: str) -> bool:
+        """Make a guest a user inside a larger write, and end their session; False where there is no such guest."""
+        if not await self._store.promote_guest(transaction, user_id, password_hash):
+            return False
+        await self._devices.delete_all_in(transaction, user_id)
+        return True
+
     async def get(self, user_id: UserId) -> Account:
         """An account; `NotFound` where there is none."""
         account = await self._store.get(user_id)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from homeserver.services.accounts import Accounts
     from homeserver.services.logins import Logins, OpenedSession
     from homeserver.services.passwords import Passwords
+    from homeserver.services.requester import Requester
     from homeserver.services.user_interactive import Flow, Proof
     from homeserver.storage.database import Database, Transaction
     from homeserver.storage.registration_tokens import RegistrationTokenStore
@@ -58,13 +59,22 @@ class Registration:
             stages.append(TERMS)
         return [tuple(stages or [DUMMY])]
 
-    async def check(self, username: str | None, password: str | None, wanted: NewSession) -> None:
+    async def check(
+        self,
+        username: str | None,
+        password: str | None,
+        wanted: NewSession,
+        guest: Requester | None = None,
+    ) -> None:
         """Refuse what would fail in the end, before the user goes through any stage.
 
         "Homeservers MUST perform the relevant checks and return these codes before performing User-Interactive
         Authentication."
         """
-        if username is not None:
+        if guest is not None:
+            if not guest.is_guest or username is None or self._accounts.user_id(username) != guest.user_id:
+                raise Forbidden("A guest registers by their own name and access token")
+        elif username is not None:
             await self._accounts.check_available(username.lower())
         if password is not None:
             check_new_password(password)
@@ -78,11 +88,19 @@ class Registration:
         proof: Proof,
         *,
         log_in: bool,
+        guest: Requester | None = None,
     ) -> tuple[UserId, OpenedSession | None]:
-        """Make an account, use up the registration token, and log in."""
-        wanted.check()
-        localpart = username.lower() if username is not None else await self._free_localpart()
-        user_id = await self._accounts.check_available(localpart)
+        """Make an account, or a user of a guest; use up the registration token, and log in.
+
+        Raises what `check` does.
+        """
+        await self.check(username, password, wanted, guest)
+        if guest is not None:
+            user_id = guest.user_id
+        elif username is not None:
+            user_id = self._accounts.user_id(username.lower())
+        else:
+            user_id = self._accounts.user_id(await self._free_localpart())
         password_hash = await self._passwords.hash(password)
         token = proof.completed.get(REGISTRATION_TOKEN)
 
@@ -91,7 +109,11 @@ class Registration:
                 transaction, token, self._clock.now_ms()
             ):
                 raise Forbidden("This registration token is no longer good")
-            if not await self._accounts.create_in(transaction, user_id, password_hash):
+            if guest is not None:
+                made = await self._accounts.promote_guest_in(transaction, user_id, password_hash)
+            else:
+                made = await self._accounts.create_in(transaction, user_id, password_hash)
+            if not made:
                 raise name_taken()
             return await self._logins.open_in(transaction, user_id, wanted) if log_in else None
 

@@ -85,6 +85,17 @@ class AccountStore:
         """How many accounts there are."""
         return await self._database.fetch_value("SELECT count(*) FROM accounts") or 0
 
+    async def promote_guest(self, transaction: Transaction, user_id: UserId, password_hash: str) -> bool:
+        """Make a guest a user with a password; False where there is no such guest (any more)."""
+        return bool(
+            await transaction.execute(
+                "UPDATE accounts SET is_guest = 0, password_hash = $2"
+                " WHERE user_id = $1 AND is_guest = 1 AND deactivated_ts IS NULL",
+                user_id,
+                password_hash,
+            )
+        )
+
     async def set_password(
         self, transaction: Transaction, user_id: UserId, password_hash: str | None
     ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.client import V1, Client, Refused, error_of
+from tests.client import V1, Client, Refused, error_of, refused
 
 if TYPE_CHECKING:
     from tests.conftest import StartServer
@@ -367,3 +367,43 @@ async def test_a_server_without_guests_says_so(server: Server) -> None:
     assert (error.status, error.errcode) == (403, "M_GUEST_ACCESS_FORBIDDEN")
     error = await error_of(server.nobody().post("/register", {}, kind="robot"))
     assert (error.status, error.errcode) == (400, "M_INVALID_PARAM")
+
+
+async def test_a_guest_becomes_a_user_with_the_same_name_and_rooms(start_server: StartServer) -> None:
+    server = await start_server(registration={"mode": "open", "allow_guests": True})
+    guest = await guest_of(server)
+    alice = await server.register("alice")
+    room_id = await alice.create_room(
+        preset="public_chat",
+        initial_state=[{"type": "m.room.guest_access", "content": {"guest_access": "can_join"}}],
+    )
+    await guest.join(room_id)
+    localpart = guest.user_id[1:].partition(":")[0]
+    answer = await register(server, localpart, guest_access_token=guest.access_token)
+    assert answer["user_id"] == guest.user_id
+    user = Client(server.http, answer["user_id"], answer["device_id"], answer["access_token"])
+    assert (await user.get("/account/whoami"))["is_guest"] is False
+    assert (await user.get("/joined_rooms"))["joined_rooms"] == [room_id]
+    assert len((await user.get("/devices"))["devices"]) == 1
+    with refused(401, "M_UNKNOWN_TOKEN"):
+        await guest.sync()
+    assert await server.login(user)
+
+
+async def test_only_a_guest_becomes_a_user(start_server: StartServer) -> None:
+    server = await start_server(registration={"mode": "open", "allow_guests": True})
+    guest, other, alice = await guest_of(server), await guest_of(server), await server.register("alice")
+    localpart = guest.user_id[1:].partition(":")[0]
+    for name, token in (
+        (None, guest.access_token),
+        ("bob", guest.access_token),
+        (localpart, other.access_token),
+        ("alice", alice.access_token),
+    ):
+        with refused(403, "M_FORBIDDEN"):
+            await register(server, name, guest_access_token=token)
+    with refused(401, "M_UNKNOWN_TOKEN"):
+        await register(server, localpart, guest_access_token="unknown")
+    with refused(400, "M_USER_IN_USE"):
+        await register(server, localpart)
+    await guest.sync()

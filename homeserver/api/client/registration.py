@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from homeserver.config import Settings
     from homeserver.http.request import Request
     from homeserver.services.logins import OpenedSession
+    from homeserver.services.requester import Requester
 
 
 _MAX_BODY_BYTES = 65_536
@@ -31,6 +32,7 @@ class RegisterBody(Body):
     initial_device_display_name: str | None = None
     inhibit_login: bool = False
     refresh_token: bool = False
+    guest_access_token: str | None = None
 
 
 class GuestBody(Body):
@@ -59,12 +61,13 @@ class RegistrationEndpoints:
         body = await request.json(allow_empty=True)
         context.rate_limits.check_address("registration", request.client_address)
         if request.query.get_choice("kind", ("user", "guest"), "user") == "guest":
-            guest = parse(GuestBody, body)
-            visit = await context.registration.register_guest(guest.initial_device_display_name)
+            visitor = parse(GuestBody, body)
+            visit = await context.registration.register_guest(visitor.initial_device_display_name)
             return json_response(session(visit, context.settings))
         fields = parse(RegisterBody, body)
         flows = context.registration.flows
-        await context.registration.check(fields.username, fields.password, _wanted(fields))
+        guest = await self._guest(fields)
+        await context.registration.check(fields.username, fields.password, _wanted(fields), guest)
         proof = await context.user_interactive.require(
             operation="POST /register", user_id=None, body=body, flows=flows, body_may_change=True
         )
@@ -72,12 +75,23 @@ class RegistrationEndpoints:
         if fields.password is None:
             raise MissingParam("`password` is missing")
         user_id, opened = await context.registration.register(
-            fields.username, fields.password, _wanted(fields), proof, log_in=not fields.inhibit_login
+            fields.username,
+            fields.password,
+            _wanted(fields),
+            proof,
+            log_in=not fields.inhibit_login,
+            guest=await self._guest(fields),
         )
         await context.user_interactive.finish(proof)
         if opened is None:
             return json_response({"user_id": user_id, "home_server": context.settings.server_name})
         return json_response(session(opened, context.settings))
+
+    async def _guest(self, fields: RegisterBody) -> Requester | None:
+        """The guest who wants to become a user (CS "Guest Access")."""
+        if fields.guest_access_token is None:
+            return None
+        return await self._context.access_tokens.lookup(fields.guest_access_token)
 
     async def available(self, request: Request) -> Response:
         """`GET /register/available`."""
