@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from homeserver.errors import NotFound
+from homeserver.errors import Forbidden, NotFound
 from homeserver.storage.events import RoomPoint, Status
 from homeserver.views.aggregations import without_ignored
 
@@ -60,19 +60,27 @@ class History:
         self._ignored = ignored
         self._tokens = tokens
 
-    async def visible_event(self, requester: Requester, room_id: RoomId, event_id: str) -> StoredEvent:
-        """An event that the requester may see; `NotFound` otherwise."""
+    async def visible_event(
+        self, requester: Requester, room_id: RoomId, event_id: str
+    ) -> tuple[RoomAccess, StoredEvent]:
+        """An event that the requester may see, and how they may read its room.
+
+        `NotFound` where "the event was not found or you do not have permission to read this event".
+        """
+        try:
+            access = await self._access.check(requester.user_id, room_id)
+        except Forbidden as error:
+            raise NotFound("Unknown event") from error
         stored = await self._rooms.event(event_id)  # type: ignore[arg-type]
         if stored is None or stored.room_id != room_id or stored.status is not Status.TIMELINE:
             raise NotFound("Unknown event")
         if not await self._visibility.visible(requester.user_id, [stored]):
             raise NotFound("Unknown event")
-        return stored
+        return access, stored
 
     async def event(self, requester: Requester, room_id: RoomId, event_id: str) -> orjson.Fragment:
-        """One event in its client form; `Forbidden` for a room that the requester may not read."""
-        await self._access.check(requester.user_id, room_id)
-        stored = await self.visible_event(requester, room_id, event_id)
+        """One event in its client form; `NotFound` for one that the requester may not see."""
+        _, stored = await self.visible_event(requester, room_id, event_id)
         (rendered,) = await self._client_events.render([stored], requester)
         return rendered
 
@@ -167,8 +175,7 @@ class History:
         self, requester: Requester, room_id: RoomId, event_id: str, limit: int, filter_: RoomEventFilter
     ) -> dict[str, Any]:
         """An event with what stands before and after it, in the form of `/context`."""
-        access = await self._access.check(requester.user_id, room_id)
-        stored = await self.visible_event(requester, room_id, event_id)
+        access, stored = await self.visible_event(requester, room_id, event_id)
         here = access.bound(self._database.position)
         before_limit = min(limit, MAX_PAGE) // 2
         after_limit = min(limit, MAX_PAGE) - before_limit

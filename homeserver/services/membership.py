@@ -195,7 +195,7 @@ class Membership:
     async def unban(self, requester: Requester, room_id: RoomId, user_id: str, reason: str | None) -> None:
         """Take a ban back."""
         if await self._target(requester, room_id, user_id) != "ban":
-            raise Forbidden("This user is not banned from the room")
+            raise Forbidden("This user is not banned from the room", errcode="M_BAD_STATE")
         await self._write(
             requester.user_id, room_id, UserId(user_id), _with_reason({"membership": "leave"}, reason)
         )

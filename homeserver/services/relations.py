@@ -76,8 +76,7 @@ class Relations:
         self, requester: Requester, room_id: RoomId, event_id: str, request: RelationsRequest
     ) -> dict[str, Any]:
         """A page of the events that relate to an event, in the form of `/relations`."""
-        access = await self._access.check(requester.user_id, room_id)
-        parent = await self._history.visible_event(requester, room_id, event_id)
+        access, parent = await self._history.visible_event(requester, room_id, event_id)
         here = self._database.position
         start = await self._point(room_id, request.start, here)
         stop = await self._point(room_id, request.stop, here)

@@ -103,7 +103,7 @@ class RoomCreation:
         """Make a room; the answer is its id."""
         version = room_version(options.version or self._settings.default_version)
         if options.preset is not None and options.preset not in PRESETS:
-            raise InvalidParam(f"`preset` is none of {', '.join(PRESETS)}")
+            raise BadJson(f"`preset` is none of {', '.join(PRESETS)}")
         preset = PRESETS[options.preset or ("public_chat" if options.public else "private_chat")]
         if len(options.initial_state) > MAX_INITIAL_STATE or len(options.invite) > MAX_INVITES:
             raise InvalidParam(

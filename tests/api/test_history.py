@@ -160,10 +160,13 @@ async def test_pages_that_cannot_be_asked_for(alice: Client, query: dict[str, An
 
 @pytest.mark.parametrize("room", ["!unknown:example.org", "nonsense"])
 async def test_there_is_nothing_to_read_in_an_unknown_room(alice: Client, room: str) -> None:
-    for path in ("messages?dir=b", "state", "members", "joined_members", "event/$a", "context/$a"):
+    for path in (f"/rooms/{room}/event/$a", f"/rooms/{room}/context/$a", f"{V1}/rooms/{room}/relations/$a"):
+        with refused(404, "M_NOT_FOUND"):
+            await alice.get(path)
+    for path in ("messages?dir=b", "state", "members", "joined_members"):
         with refused(403, "M_FORBIDDEN"):
             await alice.get(f"/rooms/{room}/{path}")
-    for path in ("timestamp_to_event?ts=0&dir=f", "threads", "relations/$a"):
+    for path in ("timestamp_to_event?ts=0&dir=f", "threads"):
         with refused(403, "M_FORBIDDEN"):
             await alice.get(f"{V1}/rooms/{room}/{path}")
 

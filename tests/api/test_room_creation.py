@@ -263,7 +263,7 @@ async def test_one_of_several_rooms_made_at_once_gets_the_alias(alice: Client, b
     [
         ({"room_version": "13"}, 400, "M_UNSUPPORTED_ROOM_VERSION"),
         ({"room_version": 12}, 400, "M_BAD_JSON"),
-        ({"preset": "loud_chat"}, 400, "M_INVALID_PARAM"),
+        ({"preset": "loud_chat"}, 400, "M_BAD_JSON"),
         ({"visibility": "secret"}, 400, "M_BAD_JSON"),
         ({"room_alias_name": "a:b"}, 400, "M_INVALID_PARAM"),
         ({"room_alias_name": ""}, 400, "M_INVALID_PARAM"),
