@@ -174,6 +174,7 @@ class Application:
                 relations=relation_store,
                 highlights=highlights,
                 transaction_ids=transaction_ids,
+                typing=typing_store,
             ),
             live_rooms,
             memberships,

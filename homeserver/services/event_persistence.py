@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from homeserver.storage.rooms import RoomStore
     from homeserver.storage.state import StateStore
     from homeserver.storage.transaction_ids import TransactionIdStore
+    from homeserver.storage.typing import TypingStore
 
 
 @dataclass(slots=True, eq=False)
@@ -275,6 +276,9 @@ class EventPersistence:
         if run.memberships:
             latest = {(row.user_id, row.room_nid): row for row in run.memberships}
             await stores.memberships.set_latest(transaction, run.memberships, list(latest.values()))
+            for change in latest.values():
+                if change.membership in ("leave", "ban"):
+                    await stores.typing.delete(transaction, change.room_id, change.user_id)
         await self._set_heads(transaction, run)
         for room_id in {write.room.room_id for write in run.written}:
             transaction.announce(Topic.ROOM_EVENTS, room_id)
@@ -357,6 +361,7 @@ class EventStores:
     relations: RelationStore
     highlights: HighlightStore
     transaction_ids: TransactionIdStore
+    typing: TypingStore
 
 
 def _room_row(write: RoomWrite, run: _Commit) -> RoomRow:

@@ -80,6 +80,20 @@ async def test_typing_does_not_last_for_ever(server: Server, alice: Client, bob:
     assert typing(await server.reconnect(bob).sync(), room_id) is None
 
 
+@pytest.mark.parametrize("deed", ["leave", "kick", "ban"])
+async def test_who_is_out_of_the_room_types_no_more(alice: Client, bob: Client, deed: str) -> None:
+    room_id = await room_of(alice, bob)
+    await type_in(bob, room_id)
+    since = (await alice.sync())["next_batch"]
+    if deed == "leave":
+        await bob.leave(room_id)
+    elif deed == "kick":
+        await alice.kick(room_id, bob.user_id)
+    else:
+        await alice.ban(room_id, bob.user_id)
+    assert typing(await alice.sync(since), room_id) == []
+
+
 async def test_nobody_types_for_somebody_else(alice: Client, bob: Client) -> None:
     room_id = await room_of(alice, bob)
     with refused(403, "M_FORBIDDEN"):
