@@ -183,15 +183,24 @@ class RoomReader:
         room_id: RoomId,
         *,
         ceiling: int,
+        floor: int | None = None,
         start: RoomPoint | None,
         stop: RoomPoint | None = None,
         backwards: bool,
         limit: int,
     ) -> list[StoredEvent]:
-        """Events in the order of the room that arrived up to `ceiling`, from `start` towards `stop`, both exclusive."""
+        """Events in the order of the room that arrived after `floor` and up to `ceiling`, from `start` towards `stop`,
+        both exclusive.
+        """
         room = await self._live_rooms.get(room_id)
         return await self._events.load_timeline(
-            room.room_nid, ceiling=ceiling, start=start, stop=stop, backwards=backwards, limit=limit
+            room.room_nid,
+            floor=floor,
+            ceiling=ceiling,
+            start=start,
+            stop=stop,
+            backwards=backwards,
+            limit=limit,
         )
 
     async def nearest(

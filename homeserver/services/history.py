@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from homeserver.errors import Forbidden, NotFound
@@ -37,6 +37,17 @@ class PageRequest:
     backwards: bool
     limit: int
     filter: RoomEventFilter
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """Where a page leads: from one gap to another, through what arrived after `floor` and up to `ceiling`."""
+
+    page: PageRequest
+    ceiling: int
+    floor: int | None = None
+    at: RoomPoint | None = None
+    until: RoomPoint | None = None
 
 
 class History:
@@ -93,8 +104,18 @@ class History:
         stop = self._read_token(page.stop) if page.stop is not None else None
         here = access.bound(self._database.position)
         ceiling = min(start.ceiling, here) if start is not None and page.backwards else here
-        at = await self.gap(room_id, start) if start is not None else None
-        until = await self.gap(room_id, stop) if stop is not None else None
+        walk = _Walk(page, ceiling)
+        if page.backwards:
+            # A token without a point is a time: what arrived up to it lies before it, wherever it stands.
+            walk = replace(walk, at=start.point if start is not None else None)
+            if stop is not None:
+                walk = replace(walk, until=stop.point, floor=stop.ceiling if stop.point is None else None)
+        else:
+            walk = replace(
+                walk,
+                at=await self.gap(room_id, start) if start is not None else None,
+                until=await self.gap(room_id, stop) if stop is not None else None,
+            )
         if start is None:
             origin = self._tokens.page_token(here, None if page.backwards else RoomPoint(0, -(2**62)))
         else:
@@ -102,7 +123,7 @@ class History:
         answer: dict[str, Any] = {"start": origin, "chunk": []}
         if page.limit == 0:
             return {**answer, "end": origin}
-        events, last = await self._walk(requester, room_id, page, ceiling, at, until)
+        events, last = await self._walk(requester, room_id, walk)
         answer["chunk"] = await self._client_events.render(events, requester)
         if last is not None:
             point = last.point if page.backwards else last.point.after
@@ -115,18 +136,14 @@ class History:
         return answer
 
     async def _walk(
-        self,
-        requester: Requester,
-        room_id: RoomId,
-        page: PageRequest,
-        ceiling: int,
-        at: RoomPoint | None,
-        until: RoomPoint | None,
+        self, requester: Requester, room_id: RoomId, walk: _Walk
     ) -> tuple[list[StoredEvent], StoredEvent | None]:
         """The events of a page, and the last one looked at; None for the latter where there is nothing beyond it.
 
-        At `until` there is more, but not in this walk: the last one is told, and the next walk finds nothing.
+        At the end of the walk there may be more, but not in this walk: the last one is told, and the next walk finds
+        nothing.
         """
+        page, at, until = walk.page, walk.at, walk.until
         ignored = await self._ignored.of(requester.user_id)
         kept: list[StoredEvent] = []
         looked_at, at_once = 0, 1
@@ -139,7 +156,8 @@ class History:
             at_once = min(max(page.limit - len(kept), 2 * at_once), MAX_PAGE)
             read = await self._rooms.timeline(
                 room_id,
-                ceiling=ceiling,
+                floor=walk.floor,
+                ceiling=walk.ceiling,
                 start=last.point if last is not None else start,
                 stop=stop,
                 backwards=page.backwards,
@@ -159,7 +177,7 @@ class History:
             if read:
                 last = read[-1]
             if not more:
-                return kept, last if until is not None else None
+                return kept, last if until is not None or walk.floor is not None else None
         return kept, last
 
     async def gap(self, room_id: RoomId, token: PageToken) -> RoomPoint:
@@ -182,18 +200,20 @@ class History:
         before, _ = await self._walk(
             requester,
             room_id,
-            PageRequest(None, None, backwards=True, limit=before_limit, filter=filter_),
-            here,
-            stored.point,
-            None,
+            _Walk(
+                PageRequest(None, None, backwards=True, limit=before_limit, filter=filter_),
+                here,
+                at=stored.point,
+            ),
         )
         after, _ = await self._walk(
             requester,
             room_id,
-            PageRequest(None, None, backwards=False, limit=after_limit, filter=filter_),
-            here,
-            stored.point.after,
-            None,
+            _Walk(
+                PageRequest(None, None, backwards=False, limit=after_limit, filter=filter_),
+                here,
+                at=stored.point.after,
+            ),
         )
         first, last = (before or [stored])[-1], (after or [stored])[-1]
         if filter_.lazy_load_members:

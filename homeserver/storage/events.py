@@ -327,12 +327,13 @@ class EventStore:
         room_nid: int,
         *,
         ceiling: int,
+        floor: int | None = None,
         start: RoomPoint | None,
         stop: RoomPoint | None,
         backwards: bool,
         limit: int,
     ) -> list[StoredEvent]:
-        """Events in the order of the room that arrived up to `ceiling`, walking from `start` towards `stop`.
+        """Events in the order of the room that arrived after `floor` and up to `ceiling`, from `start` towards `stop`.
 
         Both ends are exclusive; `None` is the end of the room in that direction. The answer is in walking order.
         What is in memory is not read again.
@@ -341,6 +342,9 @@ class EventStore:
         order = "DESC" if backwards else "ASC"
         conditions = ["e.room_nid = $1", "e.stream_id <= $2", "e.status = 0"]
         arguments: list[int] = [room_nid, ceiling]
+        if floor is not None:
+            arguments.append(floor)
+            conditions.append("e.stream_id > $3")
         for point, sign in ((lower, ">"), (upper, "<")):
             if point is not None:
                 arguments += [point.depth, point.stream_id]

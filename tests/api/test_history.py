@@ -10,9 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from homeserver.eventgraph.event import Event
+from homeserver.ids import EventId
+from homeserver.storage.events import EventRow
 from tests.client import Client, bodies, refused
 
 if TYPE_CHECKING:
+    from homeserver.storage.database import Transaction
     from tests.server import Server
 
 V1 = "/_matrix/client/v1"
@@ -118,6 +122,56 @@ async def test_a_page_ends_where_the_room_begins_and_where_it_ends(alice: Client
     page = await alice.messages(room_id, limit=0)
     assert page["chunk"] == []
     assert (await alice.messages(room_id, **{"from": page["end"]}))["chunk"]
+
+
+async def arrive_late(server: Server, event_id: str, depth: int) -> str:
+    """A message like another one, from an older part of the room, as another server may send it at any time."""
+    events = server.application._events
+    stored = await events.get(event_id)  # type: ignore[arg-type]
+    assert stored is not None
+    event = stored.event
+    late = Event.from_json(
+        event.version, {**event.pdu, "depth": depth}, event_id=EventId(f"$late{depth}{event_id[1:]}")
+    )
+
+    async def work(transaction: Transaction) -> None:
+        event_nid = await transaction.next_position()
+        row = EventRow(
+            event=late,
+            event_nid=event_nid,
+            room_nid=stored.room_nid,
+            sender_nid=1,
+            notifies=False,
+            thread_root=None,
+            state_after=stored.state_after,
+            state_before=stored.state_before,
+            replaces_state=None,
+            device_id=None,
+            transaction_id=None,
+        )
+        await events.insert(transaction, [row])
+
+    await server.application.database.write(work)
+    return late.event_id
+
+
+async def test_what_arrives_late_is_paged_in_its_place_and_closes_gaps(server: Server, alice: Client) -> None:
+    room_id = await alice.create_room()
+    sent = [await alice.send(room_id, f"{number}") for number in range(6)]
+    depth = (await server.application._events.get(sent[-1])).event.depth  # type: ignore[union-attr]
+    since = (await alice.sync())["next_batch"]
+    late = await arrive_late(server, sent[0], depth - 3)
+    middle = (await alice.sync())["next_batch"]
+    sent.append(await alice.send(room_id, "6"))
+    # It arrived last before `middle`, and stands behind others that came before it.
+    expected = [*sent[:3], late, *sent[3:6]]
+    before, _ = await walk(alice, room_id, "b", 3, middle, None)
+    assert before[: len(expected)] == expected[::-1]
+    everything, _ = await walk(alice, room_id, "b", 3, None, None)
+    assert everything[: len(expected) + 1] == [*expected, sent[6]][::-1]
+    for limit in (1, 2, 10):
+        between, _ = await walk(alice, room_id, "b", limit, None, since)
+        assert between == [sent[6], late]
 
 
 async def test_ten_events_are_a_page_where_no_limit_is_given(alice: Client) -> None:
