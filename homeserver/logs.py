@@ -1,4 +1,4 @@
-"""Structured logs on standard error, as text or JSON, each line with what `structlog.contextvars` holds (the id of the request).
+"""Structured logs on standard error, as text or JSON, each line with the id of the request that it came from.
 
 Nothing that people write is logged. A traceback shows where an error was raised and of which kind it is, and neither
 the values of variables nor what the error says, unless the system says it.
@@ -10,6 +10,7 @@ import logging
 import sqlite3
 import sys
 import traceback
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TextIO
 
-    from structlog.typing import ExcInfo, Processor
+    from structlog.typing import EventDict, ExcInfo, Processor
 
 # What these say is the system's.
 _TELLING = (OSError, sqlite3.Error)
+
+request_id: ContextVar[str] = ContextVar("request_id")
+"""The id of the request that is being answered, where one is."""
 
 _LEVELS = logging.getLevelNamesMapping()
 
@@ -37,6 +41,7 @@ def configure(
     """Set up logging for the whole program; what libraries log takes the same way."""
     threshold = _LEVELS[level.upper()]
     shared: list[Processor] = [
+        _add_request_id,
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
@@ -59,6 +64,13 @@ def configure(
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         cache_logger_on_first_use=True,
     )
+
+
+def _add_request_id(_: object, __: str, event: EventDict) -> EventDict:
+    number = request_id.get("")
+    if number:
+        event["request_id"] = number
+    return event
 
 
 def _renderers(output_format: Literal["text", "json"]) -> list[Processor]:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import sqlite3
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -26,11 +27,18 @@ def _leaves_logging_as_it_was() -> Iterator[None]:
     structlog.configure(**settings)
 
 
+@contextmanager
+def request(number: str) -> Iterator[None]:
+    token = logs.request_id.set(number)
+    yield
+    logs.request_id.reset(token)
+
+
 def test_a_line_of_json_holds_the_fields_the_level_and_the_id_of_the_request(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     logs.configure("info", "json")
-    with structlog.contextvars.bound_contextvars(request_id="r1"):
+    with request("r1"):
         structlog.get_logger("some.module").info("something_happened", room_id="!r", data=b"x")
     (line,) = capsys.readouterr().err.splitlines()
     entry = json.loads(line)
@@ -47,7 +55,7 @@ def test_a_line_of_json_holds_the_fields_the_level_and_the_id_of_the_request(
 
 def test_what_libraries_log_takes_the_same_way(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("info", "json")
-    with structlog.contextvars.bound_contextvars(request_id="r1"):
+    with request("r1"):
         logging.getLogger("library").warning("full: %d", 3)
     entry = json.loads(capsys.readouterr().err)
     assert (entry["event"], entry["request_id"], entry["level"]) == ("full: 3", "r1", "warning")

@@ -1,4 +1,4 @@
-"""The ASGI application: request ids, CORS, HEAD and OPTIONS, dispatch, errors, metrics; in one callable."""
+"""The application: request ids, HEAD and OPTIONS, dispatch, errors, metrics. `homeserver.http.connections` asks it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import itertools
 import time
 from typing import TYPE_CHECKING
 
-import structlog
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 
+from homeserver import logs
 from homeserver.errors import MatrixError, MethodNotAllowed, Unrecognized
 from homeserver.http.errors import error_response
 from homeserver.http.request import Request
@@ -19,10 +20,9 @@ from homeserver.http.response import CORS
 from homeserver.http.routing import Match
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    from starlette.responses import Response
-    from starlette.types import Message, Receive, Scope, Send
+    from starlette.types import Receive, Scope, Send
 
     from homeserver.http.routing import Router
     from homeserver.metrics import Metrics
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # Browsers need not ask again for a day.
-_PREFLIGHT = [(b"content-length", b"0"), (b"access-control-max-age", b"86400")]
+_PREFLIGHT = Response(status_code=204, headers={"Access-Control-Max-Age": "86400"})
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}
 _UNRECOGNIZED = "unrecognized"
 
@@ -45,33 +45,28 @@ class HttpApplication:
         self._numbers = itertools.count(1)
         self._prefix = f"{time.time_ns() // 1_000_000:x}"
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-        if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
-            return
-        if scope["type"] != "http":
-            return
+    async def answer(self, scope: Scope, receive: Receive) -> Response | None:
+        """The answer to a request (as in ASGI), without CORS; None where the client has gone away."""
+        method: str = scope["method"]
+        if method == "OPTIONS":
+            return _PREFLIGHT
         started = time.monotonic()
         request_id = f"{self._prefix}-{next(self._numbers):x}"
-        structlog.contextvars.bind_contextvars(request_id=request_id)
-        method = scope["method"]
+        logs.request_id.set(request_id)
         name = _UNRECOGNIZED
         response: Response
-        if method == "OPTIONS":
-            await _send(send, 204, _PREFLIGHT, b"", with_body=False)
-            return
         try:
             match = self._router.find(method, scope.get("raw_path") or scope["path"].encode())
             if not isinstance(match, Match):
                 raise _unrecognized(match)
-            name = match.route.path
-            request = Request(
-                scope, receive, match.route, match.parameters, self._client_address(scope), request_id
+            route = match.route
+            name = route.path
+            address = self._client_address(scope)
+            response = await route.handler(
+                Request(scope, receive, route, match.parameters, address, request_id)
             )
-            response = await match.route.handler(request)
         except ClientDisconnect:
-            return
+            return None
         except asyncio.CancelledError:
             # The server stops, and has waited for long enough.
             response = error_response(MatrixError("The server is stopping", status=503), request_id)
@@ -80,9 +75,19 @@ class HttpApplication:
         # Clients may make up methods: what is counted must stay bounded.
         counted = method if method in _METHODS else "other"
         self._metrics.answered(counted, name, response.status_code, time.monotonic() - started)
-        await _send(
-            send, response.status_code, response.raw_headers, bytes(response.body), with_body=method != "HEAD"
-        )
+        return response
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI, for servers other than ours."""
+        if scope["type"] != "http":
+            return
+        response = await self.answer(scope, receive)
+        if response is None:
+            return
+        headers = [*response.raw_headers, *CORS]
+        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        body = b"" if scope["method"] == "HEAD" else bytes(response.body)
+        await send({"type": "http.response.body", "body": body})
 
     def _client_address(self, scope: Scope) -> str:
         """The address of the client: what the trusted proxies say, from the last one backwards."""
@@ -117,14 +122,6 @@ def _address(text: str) -> _Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-async def _send(
-    send: Send, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes, *, with_body: bool
-) -> None:
-    start: Message = {"type": "http.response.start", "status": status, "headers": [*headers, *CORS]}
-    await send(start)
-    await send({"type": "http.response.body", "body": body if with_body else b""})
-
-
 def _unrecognized(methods: set[str] | None) -> MatrixError:
     if methods is None:
         return Unrecognized("Unrecognized request")
@@ -132,13 +129,3 @@ def _unrecognized(methods: set[str] | None) -> MatrixError:
         methods = methods | {"HEAD"}
     allowed = ", ".join(sorted(methods | {"OPTIONS"}))
     return MethodNotAllowed("This endpoint does not take this method", allowed)
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        if message["type"] == "lifespan.startup":
-            await send({"type": "lifespan.startup.complete"})
-        elif message["type"] == "lifespan.shutdown":
-            await send({"type": "lifespan.shutdown.complete"})
-            return

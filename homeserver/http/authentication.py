@@ -52,12 +52,12 @@ class Authenticator:
         if requester.is_guest and not allow_guest:
             message = "Guests may not do this"
             raise Forbidden(message, errcode="M_GUEST_ACCESS_FORBIDDEN")
-        self._tokens.seen(requester, request.client_address, request.headers.get("user-agent"))
+        self._tokens.seen(requester, request.client_address, request.header(b"user-agent"))
         return requester
 
     async def optional_requester(self, request: Request) -> Requester | None:
         """The sender of a request that may come without a token."""
-        if request.headers.get("authorization") is None and request.query.get("access_token") is None:
+        if request.header(b"authorization") is None and request.query.get("access_token") is None:
             self.anyone(request)
             return None
         return await self.requester(request, allow_guest=True)
@@ -65,7 +65,7 @@ class Authenticator:
 
 def access_token(request: Request) -> str:
     """The token in the header, or, for older clients, in the query."""
-    header = request.headers.get("authorization")
+    header = request.header(b"authorization")
     if header is not None:
         scheme, _, token = header.partition(" ")
         if scheme.lower() == "bearer" and token:

@@ -13,8 +13,6 @@ from starlette.requests import ClientDisconnect
 from homeserver.errors import BadJson, InvalidParam, MissingParam, NotJson, TooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from starlette.types import Receive, Scope
 
     from homeserver.http.routing import Route
@@ -150,7 +148,7 @@ class Request:
         self.client_address = client_address
         self.request_id = request_id
         self._query: Query | None = None
-        self._headers: Mapping[str, str] | None = None
+        self._headers: dict[bytes, bytes] | None = None
         self._body: bytes | None = None
 
     @property
@@ -163,15 +161,12 @@ class Request:
         """The path as it was decoded by the server."""
         return str(self.scope["path"])
 
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The headers by their names in small letters; the first of each name."""
+    def header(self, name: bytes) -> str | None:
+        """A header by its name in small letters, the first where there are several."""
         if self._headers is None:
-            self._headers = {
-                name.decode("latin-1"): value.decode("latin-1")
-                for name, value in reversed(self.scope["headers"])
-            }
-        return self._headers
+            self._headers = dict(reversed(self.scope["headers"]))
+        value = self._headers.get(name)
+        return None if value is None else value.decode("latin-1")
 
     @property
     def query(self) -> Query:
@@ -191,12 +186,12 @@ class Request:
 
     async def _read_body(self) -> bytes:
         most = self.route.max_body_bytes
-        for header, value in self.scope["headers"]:
-            if header == b"content-length" and value.isdigit() and int(value[:20]) > most:
-                raise _too_large(most)
-            if header == b"content-encoding" and value.lower() != b"identity":
-                message = "The body is compressed, which this server does not take"
-                raise NotJson(message, status=415)
+        length, encoding = self.header(b"content-length"), self.header(b"content-encoding")
+        if length is not None and length.isdigit() and int(length[:20]) > most:
+            raise _too_large(most)
+        if encoding is not None and encoding.lower() != "identity":
+            message = "The body is compressed, which this server does not take"
+            raise NotJson(message, status=415)
         part = await self._receive()
         body: bytes = part.get("body", b"")
         if part.get("more_body"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from homeserver.errors import InvalidParam
@@ -53,8 +53,7 @@ class _Node:
     routes: dict[str, tuple[Route, tuple[str, ...]]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """A route with the values of its path's parameters."""
 
     route: Route
@@ -90,29 +89,44 @@ class Router:
         Raises `InvalidParam` for a path that is not UTF-8 or holds U+0000.
         """
         segments = raw_path.decode("latin-1").strip("/").split("/")
-        found = _walk(self._root, segments, 0, [])
+        found = _walk(self._root, segments)
         if found is None:
             return None
-        node, raw_values = found
+        node, values = found
         entry = node.routes.get(method) or (node.routes.get("GET") if method == "HEAD" else None)
         if entry is None:
             return set(node.routes)
         route, names = entry
-        return Match(route, {name: _decode(value) for name, value in zip(names, raw_values, strict=True)})
+        if b"%" in raw_path or not raw_path.isascii():
+            values = [_decode(value) for value in values]
+        return Match(route, dict(zip(names, values, strict=True)))
 
 
-def _walk(node: _Node, segments: list[str], index: int, values: list[str]) -> tuple[_Node, list[str]] | None:
-    if index == len(segments):
-        return (node, values) if node.routes else None
-    segment = segments[index]
-    child = node.children.get(segment)
-    if child is not None:
-        found = _walk(child, segments, index + 1, values)
-        if found is not None:
-            return found
-    if node.parameter is not None and (segment or index < len(segments)):
-        return _walk(node.parameter, segments, index + 1, [*values, segment])
-    return None
+def _walk(root: _Node, segments: list[str]) -> tuple[_Node, list[str]] | None:
+    """The node at the end of a path and the values on the way to it; a fixed segment goes before a parameter."""
+    node, values, index = root, [], 0
+    # Where there was a choice: what to go on with if the fixed segment leads nowhere.
+    choices: list[tuple[_Node, list[str], int]] = []
+    while True:
+        following: _Node | None = None
+        if index < len(segments):
+            segment = segments[index]
+            following = node.children.get(segment)
+            if following is None:
+                following = node.parameter
+                if following is not None:
+                    values.append(segment)
+            elif node.parameter is not None:
+                choices.append((node.parameter, [*values, segment], index + 1))
+        elif node.routes:
+            return node, values
+        if following is not None:
+            node = following
+            index += 1
+        elif choices:
+            node, values, index = choices.pop()
+        else:
+            return None
 
 
 def _decode(raw: str) -> str:
