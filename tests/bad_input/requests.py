@@ -166,6 +166,14 @@ WORDS = {
     "number": ("0", "1", "10", "1700000000000", "-1", "99999999999999999999", "1.5", "\u0661"),
     "people": ("alice", "@alice:example.org", "carol"),
     "alias": ("#new:example.org", "#other:example.org", "#new:example.org"),
+    "account_data": (
+        "m.direct",
+        "m.ignored_user_list",
+        "m.push_rules",
+        "m.fully_read",
+        "m.tag",
+        "org.example.own",
+    ),
     "account_kind": ("user", "user", "guest"),
     "deed": ("invite", "public", "private", "online"),
     "word": ("u.work", "name", "displayname", "x"),
@@ -410,6 +418,10 @@ def plan(chance: random.Random, method: str, path: str) -> Plan:
         body = made_up(chance, method, path, spoilt)
     if sensible and method != "GET" and chance.random() < 0.4:
         body = filled(chance, "", chance.choice(sensible), path, spoilt)
+    if "stateKey" in parameters and method == "GET" and chance.random() < 0.5:
+        parameters |= {"eventType": "m.room.member", "stateKey": Ref("me", 0)}
+    if "ruleId" in parameters and chance.random() < 0.5:
+        parameters |= {"kind": "override", "ruleId": ".m.rule.master"}
     if "keyName" in parameters and isinstance(body, Pairs) and chance.random() < 0.7:
         body.append((parameters["keyName"], of_type(chance, "string", spoilt)))
     headers = {}
@@ -468,7 +480,12 @@ def filled(chance: random.Random, name: str, value: Any, path: str, spoilt: floa
         return Pairs((key, filled(chance, key, item, path, spoilt)) for key, item in value.items())
     if isinstance(value, list):
         return [filled(chance, name, item, path, spoilt) for item in value]
-    if isinstance(value, str | int) and kind_of(name, path) is not None and chance.random() < 0.95:
+    if (
+        isinstance(value, str | int)
+        and value is not True
+        and kind_of(name, path) is not None
+        and chance.random() < 0.95
+    ):
         return value_for(chance, name, path, 0)
     return value
 
@@ -498,6 +515,8 @@ def kind_of(name: str, path: str) -> str | None:
         return "me"
     if name == "type" and path.endswith("/login"):
         return "login"
+    if name == "type" and "/account_data/" in path:
+        return "account_data"
     if name == "kind" and "/pushrules/" not in path:
         return "account_kind"
     return _KIND_OF.get(name)

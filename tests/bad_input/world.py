@@ -133,7 +133,9 @@ class World:
     async def _make_room(self, version: str) -> None:
         alice, bob, mallory = (self._people[name] for name in ("alice", "bob", "mallory"))
         number = next(self._numbers)
-        hers = await mallory.create_room(room_version=version, preset="public_chat", name="hers")
+        hers = await mallory.create_room(
+            room_version=version, preset="public_chat", name="hers", room_alias_name=f"hers{number}"
+        )
         room = await alice.create_room(
             room_version=version,
             preset="public_chat",
@@ -155,7 +157,7 @@ class World:
         await bob.join(hers)
         # Rather those where she can do something.
         self._know("room", hers, room, secret, hers, room)
-        self._know("alias", f"#room{number}:example.org")
+        self._know("alias", *[f"#hers{number}:example.org"] * 2, f"#room{number}:example.org")
         for where, client in ((hers, mallory), (room, alice), (room, mallory), (secret, alice)):
             root = await client.send(where, "root", transaction_id=f"t{number}")
             reply = {
