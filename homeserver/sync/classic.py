@@ -260,7 +260,9 @@ class ClassicSync:
         receipts, read_by_user = await self._extras.receipts(
             requester.user_id, joined, interval, sync_filter, changes.rooms_with_receipts, fresh
         )
-        typing = await self._extras.typing(joined, sync_filter, changes.rooms_with_typing, fresh)
+        typing = await self._extras.typing(
+            requester.user_id, joined, sync_filter, changes.rooms_with_typing, fresh
+        )
         for room_id in receipts.keys() | typing.keys():
             events = [event for event in (receipts.get(room_id), typing.get(room_id)) if event is not None]
             join.setdefault(room_id, {})["ephemeral"] = {"events": events}

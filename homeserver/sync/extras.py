@@ -75,7 +75,8 @@ class Extras:
             rows += await self._account_data.load_of_rooms(user_id, list(fresh), interval.upto)
         events: dict[RoomId, list[Any]] = {}
         for row in rows:
-            if sync_filter.room.account_data.allows_type(row.type):
+            wanted = sync_filter.room.account_data
+            if wanted.allows_type(row.type) and wanted.allows_room(row.room_id):
                 events.setdefault(row.room_id, []).append(_account_data_event(row))
         return events
 
@@ -104,7 +105,7 @@ class Extras:
             return {}, own
         contents: dict[RoomId, dict[str, Any]] = {}
         for row in rows:
-            if row.user_id in ignored:
+            if row.user_id in ignored or not sync_filter.room.ephemeral.allows_room(row.room_id):
                 continue
             by_type = contents.setdefault(row.room_id, {}).setdefault(row.event_id, {})
             receipt: dict[str, Any] = {"ts": row.ts}
@@ -116,6 +117,7 @@ class Extras:
 
     async def typing(
         self,
+        user_id: UserId,
         joined: Iterable[RoomId],
         sync_filter: SyncFilter,
         changed: set[RoomId] | None,
@@ -131,9 +133,14 @@ class Extras:
         typing = await self._typing.in_rooms(looked_at | fresh)
         # An end of typing is told where it was announced; a room that is new to the client needs none.
         told = set(typing) if changed is None else (changed & rooms) | set(typing)
+        ignored = await self._ignored.of(user_id)
         return {
-            room_id: {"type": "m.typing", "content": {"user_ids": typing.get(room_id, [])}}
+            room_id: {
+                "type": "m.typing",
+                "content": {"user_ids": [one for one in typing.get(room_id, ()) if one not in ignored]},
+            }
             for room_id in told
+            if sync_filter.room.ephemeral.allows_room(room_id)
         }
 
     async def presence(self, user_id: UserId, interval: Interval, sync_filter: SyncFilter) -> list[Any]:

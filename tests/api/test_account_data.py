@@ -218,6 +218,7 @@ async def test_an_ignored_user_is_not_heard(alice: Client, bob: Client) -> None:
     since = (await alice.sync())["next_batch"]
     await bob.send(room_id, "hello")
     await bob.post(f"/rooms/{room_id}/receipt/m.read/{quote(event_id, safe='')}")
+    await bob.put(f"/rooms/{room_id}/typing/{bob.user_id}", {"typing": True})
     await bob.create_room(invite=[alice.user_id])
     await bob.put(f"/profile/{bob.user_id}/displayname", {"displayname": "Bob"})
     answer = await alice.sync(since)

@@ -126,3 +126,18 @@ async def test_a_sync_takes_a_filter_by_id_or_as_it_is(alice: Client, bob: Clien
             await bob.sync(filter=wrong)
     with refused(400, "M_INVALID_PARAM"):
         await bob.sync(filter="{")
+
+
+@pytest.mark.parametrize("part", ["ephemeral", "account_data"])
+async def test_rooms_can_be_left_out_of_a_part(alice: Client, bob: Client, part: str) -> None:
+    rooms = [await alice.create_room(preset="public_chat") for _ in range(2)]
+    for room_id in rooms:
+        await bob.join(room_id)
+        event_id = await alice.send(room_id, "hello")
+        await bob.post(f"/rooms/{room_id}/receipt/m.read/{event_id}")
+        await bob.put(f"/rooms/{room_id}/typing/{bob.user_id}", {"typing": True})
+        await alice.put(f"/user/{alice.user_id}/rooms/{room_id}/account_data/org.example", {})
+    for unwanted in ({"not_rooms": [rooms[0]]}, {"rooms": [rooms[1]]}):
+        joined = (await alice.sync(filter={"room": {part: unwanted}}))["rooms"]["join"]
+        assert joined[rooms[0]][part]["events"] == []
+        assert len(joined[rooms[1]][part]["events"]) == (2 if part == "ephemeral" else 1)
