@@ -56,6 +56,7 @@ from homeserver.services.room_creation import RoomCreation
 from homeserver.services.room_state import RoomState
 from homeserver.services.room_summaries import RoomSummaries
 from homeserver.services.room_upgrades import RoomUpgrades
+from homeserver.services.spaces import Spaces
 from homeserver.services.typing import Typing
 from homeserver.services.upkeep import Upkeep
 from homeserver.services.user_interactive import UserInteractive
@@ -182,7 +183,7 @@ class Application:
             self.metrics,
         )
         self.writer = writer = EventWriter(server_name, key, clock, live_rooms, events, persistence)
-        summaries = RoomSummaries(reader, tokens)
+        summaries = RoomSummaries(reader)
         directory_store = DirectoryStore(database)
         self._published_rooms = PublishedRooms(directory_store, summaries, tokens)
         directory = Directory(
@@ -314,6 +315,7 @@ class Application:
                 room_state=RoomState(reader, access, history, client_events),
                 room_summaries=summaries,
                 room_upgrades=RoomUpgrades(reader, writer, creation, profiles, directory, membership),
+                spaces=Spaces(reader, summaries, tokens),
                 sync=sync,
                 typing=self._typing,
                 user_interactive=UserInteractive(

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from homeserver.services.room_state import RoomState
     from homeserver.services.room_summaries import RoomSummaries
     from homeserver.services.room_upgrades import RoomUpgrades
+    from homeserver.services.spaces import Spaces
     from homeserver.services.typing import Typing
     from homeserver.services.user_interactive import UserInteractive
     from homeserver.sync.classic import ClassicSync
@@ -69,6 +70,7 @@ class ApiContext:
     room_state: RoomState
     room_summaries: RoomSummaries
     room_upgrades: RoomUpgrades
+    spaces: Spaces
     sync: ClassicSync
     typing: Typing
     user_interactive: UserInteractive

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from homeserver.eventgraph.room_versions import RoomVersion
     from homeserver.ids import RoomId
     from homeserver.storage.events import EventStore
-    from homeserver.storage.rooms import Extremity, RoomStore
+    from homeserver.storage.rooms import Extremity, RoomRow, RoomStore
 
 _CACHED_ROOMS = 5_000
 CREATE = ("m.room.create", "")
@@ -117,6 +117,10 @@ class LiveRooms:
                 break
             del self._live[room_id]
         return room
+
+    async def load_rows(self, room_ids: Iterable[RoomId]) -> list[RoomRow]:
+        """Those of these rooms that this server knows, as they are stored."""
+        return await self._rooms.load_by_id(room_ids)
 
     def invalidate(self, room_id: RoomId) -> None:
         """Another process wrote into the room."""

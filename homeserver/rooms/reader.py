@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from homeserver.errors import NotFound
 from homeserver.rooms.live_rooms import CREATE, POWER_LEVELS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from homeserver.eventgraph.event import Event, StateKey
     from homeserver.eventgraph.power_levels import PowerLevels
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
     from homeserver.storage.interning import NumberStore
     from homeserver.storage.memberships import MembershipRow, MembershipStore
     from homeserver.storage.state import StateStore
+
+
+@dataclass(frozen=True, slots=True)
+class RoomOutline:
+    """What is told of a room to those who are not in it."""
+
+    room_id: RoomId
+    version: RoomVersion
+    joined_members: int
+    state: Mapping[StateKey, Event]
 
 
 class RoomReader:
@@ -61,6 +72,17 @@ class RoomReader:
     async def state_entries(self, room_id: RoomId, keys: Iterable[StateKey]) -> dict[StateKey, Event]:
         """Some entries of the current state; absent ones are left out."""
         return await self._live_rooms.state_entries(await self._live_rooms.get(room_id), keys)
+
+    async def outlines(
+        self, room_ids: Iterable[RoomId], keys: Iterable[StateKey]
+    ) -> dict[RoomId, RoomOutline]:
+        """Those of these rooms that this server knows, each with some entries of its state; two questions for all."""
+        rows = await self._live_rooms.load_rows(room_ids)
+        states = await self.state_entries_of_rooms([row.room_nid for row in rows], keys)
+        return {
+            row.room_id: RoomOutline(row.room_id, row.version, row.joined_members, states[row.room_nid])
+            for row in rows
+        }
 
     async def state_entries_of_rooms(
         self, room_nids: Iterable[int], keys: Iterable[StateKey]

@@ -82,6 +82,13 @@ class RoomStore:
         )
         return {row[0]: _read(row) for row in rows}
 
+    async def load_by_id(self, room_ids: Iterable[RoomId]) -> list[RoomRow]:
+        """Those of these rooms that are stored."""
+        rows = await self._database.fetch_all(
+            f"SELECT {_COLUMNS} FROM rooms WHERE room_id = ANY($1::text[])", list(room_ids)
+        )
+        return [_read(row) for row in rows]
+
     async def load_last_positions(self) -> list[tuple[RoomId, int]]:
         """The position of the newest event of every room, for the notifier to start with."""
         rows = await self._database.fetch_all("SELECT room_id, last_position FROM rooms")

@@ -107,6 +107,25 @@ async def test_a_long_answer_costs_no_more_questions_than_a_short_one(
         assert many <= 30, costs
 
 
+async def test_a_space_costs_the_same_however_many_rooms_it_has(server: Server, alice: Client) -> None:
+    costs = []
+    for count in (FEW, MANY):
+        space = await alice.create_room(creation_content={"type": "m.space"})
+        for number in range(count):
+            child = await alice.create_room(name=f"room {number}")
+            await alice.set_state(space, "m.space.child", {"via": ["example.org"]}, child)
+        path = f"{V1}/rooms/{space}/hierarchy"
+        cost = await questions(
+            server,
+            alice,
+            lambda c, path=path: c.get(path),
+            lambda answer, count=count: len(answer["rooms"]) == count + 1,
+        )
+        costs.append(cost)
+        alice = server.reconnect(alice)
+    assert costs[0] == costs[1]
+
+
 async def test_a_list_of_rooms_costs_the_same_however_long(server: Server, alice: Client) -> None:
     costs: dict[str, list[int]] = {"list": [], "search": []}
     for count in (FEW, MANY):

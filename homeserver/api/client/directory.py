@@ -9,8 +9,8 @@ from homeserver.http.request import Body
 from homeserver.http.response import json_response
 from homeserver.http.routing import Route, client
 from homeserver.ids import RoomAlias, RoomId
-from homeserver.services import room_summaries
 from homeserver.services.published_rooms import MAX_PAGE
+from homeserver.services.spaces import MAX_DEPTH, MAX_ROOMS, Page
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from homeserver.http.request import Request
 
 _DEFAULT_LIMIT = 100
-_DEFAULT_HIERARCHY_LIMIT = 50
 
 
 class AliasBody(Body):
@@ -155,14 +154,14 @@ class DirectoryEndpoints:
         """`GET /rooms/{roomId}/hierarchy`."""
         requester = await self._context.authenticator.requester(request)
         query = request.query
-        page = room_summaries.page_of(
-            query.get("from"),
-            query.get_int("limit", _DEFAULT_HIERARCHY_LIMIT, minimum=1),
-            query.get_int("max_depth", room_summaries.MAX_DEPTH),
+        page = Page(
+            since=query.get("from"),
+            limit=query.get_int("limit", MAX_ROOMS, minimum=1, maximum=MAX_ROOMS),
+            max_depth=query.get_int("max_depth", MAX_DEPTH, maximum=MAX_DEPTH),
             suggested_only=query.get_bool("suggested_only"),
         )
         room_id = RoomId(request.path_parameters["roomId"])
-        return json_response(await self._context.room_summaries.hierarchy(room_id, requester.user_id, page))
+        return json_response(await self._context.spaces.hierarchy(room_id, requester.user_id, page))
 
     async def _check_may_list(self, request: Request) -> None:
         if self._context.settings.room_directory.public_without_login:
