@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -232,6 +233,33 @@ class Request:
         """Return when the client has gone away. Only after the body was read."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+
+class WhileConnected:
+    """Ends what is done inside when the client goes away, with `ClientDisconnect`. Only after the body was read."""
+
+    __slots__ = ("_gone", "_request", "_task", "_watching")
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._gone = False
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.current_task()
+        self._watching = asyncio.create_task(self._request.disconnected())
+        self._watching.add_done_callback(self._end)
+
+    def _end(self, watching: asyncio.Task[None]) -> None:
+        if not watching.cancelled() and self._task is not None:
+            self._gone = True
+            self._task.cancel()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        task, self._task = self._task, None
+        self._watching.cancel()
+        # As `asyncio.timeout` does: only the cancellation that was asked for here becomes an error.
+        if self._gone and task is not None and task.uncancel() == 0 and kind is asyncio.CancelledError:
+            raise ClientDisconnect
 
 
 def _too_large(most: int) -> TooLarge:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from typing import TYPE_CHECKING
 
-from starlette.requests import ClientDisconnect
-
+from homeserver.http.request import WhileConnected
 from homeserver.http.response import json_response
 from homeserver.http.routing import Route, client
 from homeserver.services.presence import STATES
@@ -54,18 +51,8 @@ class SyncEndpoints:
             if wanted.timeout_ms == 0 or wanted.since is None:
                 return json_response(await context.sync.answer(requester, wanted, check_access))
             await request.body()
-            answering = asyncio.create_task(context.sync.answer(requester, wanted, check_access))
-            gone = asyncio.create_task(request.disconnected())
-            try:
-                await asyncio.wait((answering, gone), return_when=asyncio.FIRST_COMPLETED)
-                if not answering.done():
-                    raise ClientDisconnect
-                return json_response(answering.result())
-            finally:
-                for task in (answering, gone):
-                    task.cancel()
-                    with contextlib.suppress(asyncio.CancelledError, Exception):
-                        await task
+            async with WhileConnected(request):
+                return json_response(await context.sync.answer(requester, wanted, check_access))
         finally:
             context.presence.sync_ends(requester.user_id, presence)
 
