@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from homeserver.errors import Forbidden
 from homeserver.ids import DeviceId, random_string
+from homeserver.services.access_tokens import locked
 from homeserver.services.accounts import deactivated
 from homeserver.services.devices import check_device_id, check_device_name
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from homeserver.services.devices import Devices
     from homeserver.services.requester import Requester
     from homeserver.storage.access_tokens import AccessTokenStore
-    from homeserver.storage.accounts import AccountStore
+    from homeserver.storage.accounts import Account, AccountStore
     from homeserver.storage.database import Database, Transaction
     from homeserver.storage.devices import DeviceStore
 
@@ -80,9 +81,7 @@ class Logins:
 
         async def work(transaction: Transaction) -> OpenedSession:
             # Meanwhile the password may have been changed, and its sessions ended.
-            current = await self._account_store.get(account.user_id, transaction)
-            if current is None or current.deactivated_ts is not None:
-                raise deactivated()
+            current = await self._usable(transaction, account.user_id)
             if current.password_hash != account.password_hash:
                 raise Forbidden("Wrong user name or password")
             return await self.open_in(transaction, account.user_id, wanted)
@@ -97,9 +96,18 @@ class Logins:
             user_id = await self._token_store.take_login(transaction, token, self._clock.now_ms())
             if user_id is None:
                 raise Forbidden("Unknown or expired login token")
+            await self._usable(transaction, user_id)
             return await self.open_in(transaction, user_id, wanted)
 
         return await self._database.write(work)
+
+    async def _usable(self, transaction: Transaction, user_id: UserId) -> Account:
+        account = await self._account_store.get(user_id, transaction)
+        if account is None or account.deactivated_ts is not None:
+            raise deactivated()
+        if account.is_locked:
+            raise locked()
+        return account
 
     async def open(self, user_id: UserId) -> OpenedSession:
         """A session on a new device, for somebody who is known to be who they are."""

@@ -386,8 +386,11 @@ async def test_a_locked_account_can_only_log_out(server: Server, alice: Client) 
     alice, phone = server.reconnect(alice), server.reconnect(phone)
     error = await error_of(alice.sync())
     assert (error.status, error.errcode, error.body["soft_logout"]) == (401, "M_USER_LOCKED", True)
-    error = await error_of(refresh(server, refresh_token))
-    assert (error.status, error.errcode, error.body["soft_logout"]) == (401, "M_USER_LOCKED", True)
+    for call in (refresh(server, refresh_token), login(server, by_name("alice"))):
+        error = await error_of(call)
+        assert (error.status, error.errcode, error.body["soft_logout"]) == (401, "M_USER_LOCKED", True)
+    with refused(403, "M_FORBIDDEN"):
+        await login(server, by_name("alice", "wrong"))
     await alice.post("/logout")
     await phone.post("/logout/all")
     with refused(401, "M_UNKNOWN_TOKEN"):

@@ -205,3 +205,30 @@ async def test_who_joins_brings_their_profile(alice: Client, bob: Client) -> Non
         "displayname": "Bob",
         "avatar_url": "mxc://example.org/bob",
     }
+
+
+async def test_a_new_name_costs_the_same_whoever_is_there(
+    server: Server, alice: Client, bob: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room_id = await alice.create_room(preset="public_chat")
+    await bob.join(room_id)
+    questions = await questions_of(server, alice, "Alice 1", monkeypatch)
+    for number in range(20):
+        other = await server.register(f"user{number}")
+        await other.join(room_id)
+    assert await questions_of(server, alice, "Alice 2", monkeypatch) <= questions
+
+
+async def questions_of(server: Server, client: Client, name: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many questions the database is asked for a change of name."""
+    database = server.application.database
+    fetch_all, asked = database.fetch_all, []
+
+    async def counted(sql: str, *arguments: Any) -> Any:
+        asked.append(sql)
+        return await fetch_all(sql, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "fetch_all", counted)
+        await set_field(client, "displayname", name)
+    return len(asked)
