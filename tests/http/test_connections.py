@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -38,6 +39,7 @@ class Site:
         routes = [
             Route("GET", "/big", self.big),
             Route("GET", "/wait", self.wait),
+            Route("GET", "/torn", self.torn),
             Route("PUT", "/read", self.read, max_body_bytes=BIG),
             Route("PUT", "/refuse", self.read, max_body_bytes=10),
         ]
@@ -47,6 +49,9 @@ class Site:
 
     async def big(self, request: Request) -> Response:
         return json_response({"text": "x" * BIG})
+
+    async def torn(self, request: Request) -> Response:
+        return json_response({}, headers={"Location": "/a\r\nSet-Cookie: b"})
 
     async def wait(self, request: Request) -> Response:
         await self.may_answer.wait()
@@ -255,3 +260,86 @@ async def test_the_server_looks_by_itself(monkeypatch: pytest.MonkeyPatch) -> No
         await site.server.on_tick(0)
         await site.server.on_tick(1)
         assert looks == [site.server.server_state.connections]
+
+
+async def test_head_and_options_have_no_body_and_the_connection_goes_on() -> None:
+    async with running() as site:
+        site.may_answer.set()
+        reader, writer = await site.connect()
+        writer.write(b"HEAD /wait HTTP/1.1\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"content-length: 2\r\n" in head
+        assert b"access-control-allow-origin: *\r\n" in head
+        writer.write(b"OPTIONS /wait HTTP/1.1\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 204 No Content\r\n")
+        assert b"content-length" not in head
+        assert b"access-control-allow-methods: GET, HEAD" in head
+        writer.write(b"GET /nothing HTTP/1.1\r\n\r\n")
+        status, headers, body = await answer(reader)
+        assert (status, headers["content-type"]) == (404, "application/json")
+        assert json.loads(body)["errcode"] == "M_UNRECOGNIZED"
+        writer.write(b"DELETE /wait HTTP/1.1\r\n\r\n")
+        status, headers, _ = await answer(reader)
+        assert (status, headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+
+
+async def test_requests_that_come_before_the_last_was_answered_are_answered_in_their_order() -> None:
+    async with running() as site:
+        reader, writer = await site.connect()
+        writer.write(b"GET /wait HTTP/1.1\r\n\r\n")
+        writer.write(b"PUT /read HTTP/1.1\r\nContent-Length: 4\r\n\r\nabcd" * 3)
+        writer.write(b"GET /nothing HTTP/1.1\r\n\r\n")
+        await received(site, 1)
+        site.may_answer.set()
+        assert [(await answer(reader))[0] for _ in range(5)] == [200, 200, 200, 200, 404]
+
+
+@pytest.mark.parametrize("head", [b"GET /wait HTTP/1.0\r\n", b"GET /wait HTTP/1.1\r\nConnection: close\r\n"])
+async def test_who_wants_the_connection_to_end_is_told_that_it_does(head: bytes) -> None:
+    async with running() as site:
+        site.may_answer.set()
+        reader, writer = await site.connect()
+        writer.write(head + b"\r\n")
+        status, headers, _ = await answer(reader)
+        assert (status, headers["connection"]) == (200, "close")
+        await end(reader)
+
+
+async def test_who_asks_first_whether_to_send_a_body_is_told_to_go_on_or_not_to() -> None:
+    async with running() as site:
+        reader, writer = await site.connect()
+        expect = b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+        writer.write(b"PUT /read HTTP/1.1\r\n" + expect)
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"abcde")
+        assert (await answer(reader))[0] == 200
+        writer.write(b"PUT /refuse HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 500\r\n\r\n")
+        assert (await answer(reader))[0] == 413
+
+
+async def test_a_request_whose_client_goes_away_leaves_nothing_behind() -> None:
+    async with running() as site:
+        _, writer = await site.connect()
+        writer.write(b"GET /wait HTTP/1.1\r\n\r\n")
+        await until(lambda: site.connections and site.connections[0].cycle is not None)
+        writer.transport.abort()
+        await until(lambda: not site.connections)
+        site.may_answer.set()
+        await until(lambda: not site.server.server_state.tasks)
+
+
+async def test_a_handler_that_cannot_be_answered_for_ends_the_connection() -> None:
+    async with running() as site:
+        reader, writer = await site.connect()
+        failed: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: failed.append(context["exception"])
+        )
+        writer.write(b"GET /torn HTTP/1.1\r\n\r\n")
+        await end(reader)
+        # The task is looked at when it is thrown away.
+        gc.collect()
+        await until(lambda: failed)
+        assert isinstance(failed[0], ValueError)
