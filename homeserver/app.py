@@ -22,7 +22,7 @@ from homeserver.http.application import HttpApplication
 from homeserver.http.authentication import Authenticator
 from homeserver.http.rate_limits import RateLimits
 from homeserver.http.routing import Router
-from homeserver.http.server import HttpServer, listen, load_certificate
+from homeserver.http.server import HttpServer, allow_many_files, listen, load_certificate
 from homeserver.ids import EventId, RoomId, ServerName, UserId
 from homeserver.metrics import Metrics
 from homeserver.notifier.notifier import Notifier
@@ -401,6 +401,7 @@ class Application:
 
 async def serve(settings: Settings, greet: Callable[[], None]) -> None:
     """Run a server until SIGTERM or SIGINT, and `greet` once it serves; raises `StartupError`."""
+    allow_many_files()
     with contextlib.ExitStack() as stack:
         sockets = [
             stack.enter_context(listen(number, listener))

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from homeserver.http.response import CORS, json_response
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterable
 
     from starlette.responses import Response
@@ -30,6 +31,10 @@ LOOK_SECONDS = 20
 PATIENCE = 2
 """After so many looks without progress a connection is ended."""
 MAX_HEAD_BYTES = 65_536
+MAX_CONNECTIONS = 30_000
+"""Of a listener; whoever comes then is turned away."""
+MAX_WAITING_REQUESTS = 32
+"""So many requests may wait on a connection until the one before is answered."""
 _PROGRESS_BYTES = 4096
 """Less than this between two looks is no progress."""
 
@@ -53,6 +58,21 @@ class Connection(HttpToolsProtocol):
         self._heads = 0
         self._last_look: tuple[tuple[str, int] | None, int] = (None, 0)
         self._looks_without_progress = 0
+        self._answering: RequestResponseCycle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Somebody is there."""
+        super().connection_made(cast("asyncio.Transport", transport))
+        if len(self.connections) > MAX_CONNECTIONS:
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody is there any more: uvicorn tells the last request, and here the one that is answered is told, too."""
+        self.pipeline.clear()
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
+        super().connection_lost(exc)
 
     # -- what comes in -----------------------------------------------------------------------------------
 
@@ -70,6 +90,9 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head of a request is there."""
+        if len(self.pipeline) >= MAX_WAITING_REQUESTS:
+            message = "too many requests at once"
+            raise ValueError(message)
         self._outside_bodies = 0
         self._heads += 1
         super().on_headers_complete()
@@ -108,6 +131,7 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Begin to answer a request; in a context of its own, so that nothing of one request shows in another."""
+        self._answering = cycle
         task = self.loop.create_task(self._answer(cycle, app), context=contextvars.Context())
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import resource
 import socket
 import ssl
 from typing import TYPE_CHECKING
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from homeserver.http.application import HttpApplication
 
 _BACKLOG = 2048
+_MAX_FILES = 65_536
 _KEEP_ALIVE_SECONDS = 75
 _STOP_SECONDS = 3
 """How long a request may go on once the server is told to stop."""
@@ -62,6 +65,15 @@ class HttpServer(uvicorn.Server):
     def stop(self) -> None:
         """Take no more connections, and end `run_until_stopped`."""
         self.should_exit = True
+
+
+def allow_many_files() -> None:
+    """Each connection is an open file: allow this process as many as the system lets it have."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MAX_FILES if most == resource.RLIM_INFINITY else min(most, _MAX_FILES)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def listen(number: int, settings: ListenerSettings) -> socket.socket:

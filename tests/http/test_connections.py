@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import resource
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,16 @@ import pytest
 
 from homeserver.config import ListenerSettings
 from homeserver.http.application import HttpApplication
-from homeserver.http.connections import MAX_HEAD_BYTES, PATIENCE, Connection, look_at
+from homeserver.http.connections import (
+    MAX_HEAD_BYTES,
+    MAX_WAITING_REQUESTS,
+    PATIENCE,
+    Connection,
+    look_at,
+)
 from homeserver.http.response import json_response
 from homeserver.http.routing import Route, Router
-from homeserver.http.server import HttpServer, listen
+from homeserver.http.server import HttpServer, allow_many_files, listen
 from homeserver.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -35,11 +42,13 @@ class Site:
 
     def __init__(self) -> None:
         self.may_answer = asyncio.Event()
+        self.left = asyncio.Event()
         self._writers: list[asyncio.StreamWriter] = []
         routes = [
             Route("GET", "/big", self.big),
             Route("GET", "/wait", self.wait),
             Route("GET", "/torn", self.torn),
+            Route("GET", "/poll", self.poll),
             Route("PUT", "/read", self.read, max_body_bytes=BIG),
             Route("PUT", "/refuse", self.read, max_body_bytes=10),
         ]
@@ -49,6 +58,12 @@ class Site:
 
     async def big(self, request: Request) -> Response:
         return json_response({"text": "x" * BIG})
+
+    async def poll(self, request: Request) -> Response:
+        await request.body()
+        await request.disconnected()
+        self.left.set()
+        return json_response({})
 
     async def torn(self, request: Request) -> Response:
         return json_response({}, headers={"Location": "/a\r\nSet-Cookie: b"})
@@ -328,6 +343,52 @@ async def test_a_request_whose_client_goes_away_leaves_nothing_behind() -> None:
         await until(lambda: not site.connections)
         site.may_answer.set()
         await until(lambda: not site.server.server_state.tasks)
+
+
+async def test_who_waits_learns_that_the_client_has_gone_though_more_was_asked_meanwhile() -> None:
+    async with running() as site:
+        _, writer = await site.connect()
+        writer.write(b"GET /poll HTTP/1.1\r\n\r\n" + b"GET /wait HTTP/1.1\r\n\r\n" * 3)
+        await until(lambda: site.connections and len(site.connections[0].pipeline) == 3)
+        writer.transport.abort()
+        async with asyncio.timeout(20):
+            await site.left.wait()
+        await until(lambda: not site.server.server_state.tasks)
+
+
+async def test_few_requests_may_wait_behind_the_one_that_is_answered() -> None:
+    async with running() as site:
+        _, writer = await site.connect()
+        writer.write(b"GET /wait HTTP/1.1\r\n\r\n" * 10_000)
+        await until(lambda: site.connections)
+        connection = site.connections[0]
+        await until(lambda: not site.connections)
+        assert len(connection.pipeline) <= MAX_WAITING_REQUESTS
+
+
+async def test_there_are_only_so_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("homeserver.http.connections.MAX_CONNECTIONS", 3)
+    async with running() as site:
+        site.may_answer.set()
+        opened = [await site.connect() for _ in range(3)]
+        await until(lambda: len(site.connections) == 3)
+        reader, _ = await site.connect()
+        with contextlib.suppress(ConnectionResetError):
+            await end(reader)
+        reader, writer = opened[0]
+        writer.write(b"GET /wait HTTP/1.1\r\n\r\n")
+        assert (await answer(reader))[0] == 200
+
+
+def test_as_many_files_may_be_open_as_the_system_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = {"now": (1024, 50_000)}
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits["now"])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, wanted: limits.update(now=wanted))
+    allow_many_files()
+    assert limits["now"] == (50_000, 50_000)
+    limits["now"] = (1024, resource.RLIM_INFINITY)
+    allow_many_files()
+    assert limits["now"][0] > 50_000
 
 
 async def test_a_handler_that_cannot_be_answered_for_ends_the_connection() -> None:
