@@ -245,7 +245,17 @@ class Application:
         access = RoomAccessRules(reader, visibility)
         history = History(database, reader, access, visibility, client_events, ignored, tokens)
         self._typing = Typing(database, clock, typing_store, reader)
-        self._upkeep = Upkeep(database, clock, transaction_ids, access_tokens, self.presence)
+        user_interactive_store = UserInteractiveStore(database)
+        self._upkeep = Upkeep(
+            database,
+            clock,
+            transaction_ids,
+            user_interactive_store,
+            token_store,
+            access_tokens,
+            self.presence,
+            self._typing,
+        )
         sync = ClassicSync(
             database,
             self.notifier,
@@ -321,7 +331,7 @@ class Application:
                 user_interactive=UserInteractive(
                     database,
                     clock,
-                    UserInteractiveStore(database),
+                    user_interactive_store,
                     registration_tokens,
                     accounts,
                     settings.registration.terms,
@@ -383,6 +393,8 @@ class Application:
                 self._typing_now.invalidate(RoomId(key))
             elif topic is Topic.PRESENCE:
                 self._presence_now.hear(announcement.position, UserId(key))
+                if not announcement.local:
+                    self.presence.written_elsewhere(UserId(key))
             elif topic is Topic.ERASED:
                 self._erasure.add(UserId(key), announcement.position)
             elif announcement.local:

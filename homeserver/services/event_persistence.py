@@ -21,6 +21,7 @@ from homeserver.storage.events import EventRow, RoomPoint, StoredEvent, with_red
 from homeserver.storage.memberships import MembershipRow
 from homeserver.storage.relations import RelationRow
 from homeserver.storage.rooms import RoomRow, dump_extremities
+from homeserver.views.push_rules import EVERYBODY, mentioned_users
 
 if TYPE_CHECKING:
     import asyncio
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from homeserver.storage.state import StateStore
     from homeserver.storage.transaction_ids import TransactionIdStore
     from homeserver.storage.typing import TypingStore
+
+_OUT = frozenset({"leave", "ban"})
 
 
 @dataclass(slots=True, eq=False)
@@ -260,7 +263,10 @@ class EventPersistence:
                 await stores.events.redact(transaction, pruned, row.event.event_id)
                 transaction.announce(Topic.REDACTED, pruned.event_id)
                 await stores.relations.delete(transaction, pruned.event_id)
-                await stores.highlights.delete_event(transaction, target.room_nid, target.stream_id)
+                highlighted = mentioned_users(target.event.content) | {EVERYBODY}
+                await stores.highlights.delete_event(
+                    transaction, target.room_nid, target.stream_id, highlighted
+                )
         last_rows = {id(write): row for write, _, row in run.rows}
         for write in run.written:
             if write.transaction_key is not None:
@@ -276,9 +282,13 @@ class EventPersistence:
         if run.memberships:
             latest = {(row.user_id, row.room_nid): row for row in run.memberships}
             await stores.memberships.set_latest(transaction, run.memberships, list(latest.values()))
-            for change in latest.values():
-                if change.membership in ("leave", "ban"):
-                    await stores.typing.delete(transaction, change.room_id, change.user_id)
+            for left in latest.values():
+                if left.membership in _OUT:
+                    await stores.typing.delete(transaction, left.room_id, left.user_id)
+                    # Whoever comes back counts from then on.
+                    await stores.highlights.delete_read(
+                        transaction, left.user_id, left.room_nid, left.stream_id
+                    )
         await self._set_heads(transaction, run)
         for room_id in {write.room.room_id for write in run.written}:
             transaction.announce(Topic.ROOM_EVENTS, room_id)

@@ -24,13 +24,13 @@ from homeserver.eventgraph.errors import AuthRuleViolated, EventRefused
 from homeserver.eventgraph.event import Event
 from homeserver.eventgraph.hashing import reference_hash
 from homeserver.eventgraph.redaction import redact
-from homeserver.ids import MAX_ID_BYTES, EventId, RoomId, is_event_id, random_string
+from homeserver.ids import MAX_ID_BYTES, EventId, RoomId, is_event_id, random_string, server_name_of
 from homeserver.rooms.live_rooms import CREATE, POWER_LEVELS, Head, LiveRoom, LiveRooms, SnapshotReference
 from homeserver.services.event_persistence import EventPersistence, PreparedEvent, RoomWrite, Verdict
 from homeserver.storage.errors import DatabaseUnavailable
 from homeserver.storage.rooms import Extremity
 from homeserver.storage.transaction_ids import transaction_key
-from homeserver.views.push_rules import evaluate_defaults
+from homeserver.views.push_rules import EVERYBODY, evaluate_defaults
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -256,7 +256,8 @@ class EventWriter:
         levels = room.power_levels(state[CREATE], state.get(POWER_LEVELS)) if CREATE in state else None
         if levels is not None:
             verdict = evaluate_defaults(event, levels)
-            prepared.notifies, prepared.highlights = verdict.notifies, verdict.highlights
+            prepared.notifies = verdict.notifies
+            prepared.highlights = await self._members_of_ours(room, verdict.highlights)
         if new.state_key is not None:
             room.pending[event.key] = event
         sha256 = (
@@ -337,6 +338,19 @@ class EventWriter:
             room.version, redact(room.version, target.event.pdu), event_id=target.event.event_id
         )
         return target, pruned
+
+    async def _members_of_ours(self, room: LiveRoom, highlights: frozenset[str]) -> frozenset[str]:
+        """Those for whom a highlight is kept: members who are users of this server, or `EVERYBODY`."""
+        if not highlights - {EVERYBODY}:
+            return highlights
+        ours = [
+            ("m.room.member", user_id)
+            for user_id in highlights - {EVERYBODY}
+            if server_name_of(user_id) == self._server_name
+        ]
+        state = await self._live_rooms.state_to_build_on(room, ours)
+        members = {user_id for (_, user_id), event in state.items() if event.membership == "join"}
+        return frozenset(members) | (highlights & {EVERYBODY})
 
     async def _thread_root(self, relation: tuple[EventId, str]) -> EventId | None:
         """The thread that an event belongs to: by its own relation, or by that of the event it relates to."""

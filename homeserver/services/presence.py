@@ -30,6 +30,8 @@ class _Known:
     last_active_ts: int
     last_heard_ts: int
     syncing: int = 0
+    is_stale: bool = False
+    """Another process has written since."""
 
 
 class Presence:
@@ -78,7 +80,7 @@ class Presence:
         if user_id != asked_by and not await self._rooms.share_a_room(user_id, asked_by):
             raise Forbidden("You share no room with this user")
         known = self._known.get(user_id)
-        if known is not None:
+        if known is not None and not known.is_stale:
             return PresenceRow(user_id, known.state, known.status_message, known.last_active_ts)
         row = await self._store.get(user_id)
         if row is None:
@@ -89,7 +91,7 @@ class Presence:
         """A device of the user syncs, and says `online`, `unavailable` or `offline`: the last changes nothing."""
         if not self._enabled or state == "offline":
             return
-        known = self._known.get(user_id) or await self._load(user_id)
+        known = await self._load(user_id)
         known.syncing += 1
         known.last_heard_ts = self._clock.now_ms()
         if known.state == state:
@@ -114,13 +116,23 @@ class Presence:
 
     async def active(self, user_id: UserId) -> None:
         """The user did something: sent a message, read one, typed. Who was idle is online again."""
-        known = self._known.get(user_id)
-        if known is None:
+        if user_id not in self._known:
             return
+        known = await self._load(user_id)
         known.last_active_ts = self._clock.now_ms()
         if known.state == "unavailable":
             known.state = "online"
             await self._write(user_id, known)
+
+    def written_elsewhere(self, user_id: UserId) -> None:
+        """Another process has written the presence of a user, who is about there."""
+        known = self._known.get(user_id)
+        if known is None:
+            return
+        if known.syncing == 0:
+            del self._known[user_id]
+        else:
+            known.is_stale = True
 
     async def delete_of_user(self, transaction: Transaction, user_id: UserId) -> None:
         """Forget a user whose account is closed."""
@@ -134,7 +146,8 @@ class Presence:
     async def sweep(self) -> None:
         """Let those go offline who have not been heard of; called every now and then."""
         now = self._clock.now_ms()
-        for user_id, known in list(self._known.items()):
+        for user_id in list(self._known):
+            known = await self._load(user_id)
             if known.syncing == 0 and now - known.last_heard_ts > OFFLINE_AFTER_MS:
                 if known.state != "offline":
                     known.state = "offline"
@@ -146,14 +159,25 @@ class Presence:
                 await self._write(user_id, known)
 
     async def _load(self, user_id: UserId) -> _Known:
+        known = self._known.get(user_id)
+        if known is not None and not known.is_stale:
+            return known
+        if known is not None:
+            # Before the question: what is written from here on makes it stale again.
+            known.is_stale = False
         row = await self._store.get(user_id)
         now = self._clock.now_ms()
-        loaded = (
-            _Known("offline", None, now, now)
-            if row is None
-            else _Known(row.state, row.status_message, row.last_active_ts, now)
-        )
-        return self._known.setdefault(user_id, loaded)
+        if known is None:
+            loaded = (
+                _Known("offline", None, now, now)
+                if row is None
+                else _Known(row.state, row.status_message, row.last_active_ts, now)
+            )
+            return self._known.setdefault(user_id, loaded)
+        if row is not None:
+            known.state, known.status_message = row.state, row.status_message
+            known.last_active_ts = max(known.last_active_ts, row.last_active_ts)
+        return known
 
     async def _write(self, user_id: UserId, known: _Known) -> None:
         row = PresenceRow(user_id, known.state, known.status_message, known.last_active_ts)

@@ -37,7 +37,7 @@ class Typing:
 
     async def start(self) -> None:
         """End what ran out while the program was down, and take up the rest."""
-        await self._end_expired()
+        await self.end_expired()
 
     async def set(self, user_id: UserId, room_id: RoomId, *, typing: bool, timeout_ms: int) -> None:
         """Note that a user is typing for so long, or no more."""
@@ -70,11 +70,12 @@ class Typing:
 
     def _end(self) -> None:
         self._timer = self._next_end = None
-        task = asyncio.create_task(self._end_expired())
+        task = asyncio.create_task(self.end_expired())
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
-    async def _end_expired(self) -> None:
+    async def end_expired(self) -> None:
+        """End what has run out, whichever process noted it."""
         try:
             self._schedule(
                 await self._database.write(lambda t: self._store.delete_expired(t, self._clock.now_ms()))

@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING
 import structlog
 
 from homeserver.storage.errors import DatabaseClosed
+from homeserver.storage.transaction_ids import PARTS
 
 if TYPE_CHECKING:
     from homeserver.clock import Clock
     from homeserver.services.access_tokens import AccessTokens
     from homeserver.services.presence import Presence
-    from homeserver.storage.database import Database
+    from homeserver.services.typing import Typing
+    from homeserver.storage.access_tokens import AccessTokenStore
+    from homeserver.storage.database import Database, Transaction
     from homeserver.storage.transaction_ids import TransactionIdStore
+    from homeserver.storage.user_interactive import UserInteractiveStore
 
 _OFTEN_SECONDS = 20
-_SELDOM_SECONDS = 3_600
 _TRANSACTION_IDS_MS = 30 * 24 * 3_600 * 1000
 
 _log = structlog.get_logger(__name__)
@@ -32,14 +35,21 @@ class Upkeep:
         database: Database,
         clock: Clock,
         transaction_ids: TransactionIdStore,
+        user_interactive: UserInteractiveStore,
+        token_store: AccessTokenStore,
         access_tokens: AccessTokens,
         presence: Presence,
+        typing: Typing,
     ) -> None:
         self._database = database
         self._clock = clock
         self._transaction_ids = transaction_ids
+        self._user_interactive = user_interactive
+        self._token_store = token_store
         self._access_tokens = access_tokens
         self._presence = presence
+        self._typing = typing
+        self._part = 0
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -54,16 +64,24 @@ class Upkeep:
                 await self._task
         await self._access_tokens.flush_seen()
 
+    async def look_after(self) -> None:
+        """Do once what is done every now and then."""
+        await self._presence.sweep()
+        await self._typing.end_expired()
+        await self._access_tokens.flush_seen()
+        await self._database.write(self._prune)
+
+    async def _prune(self, transaction: Transaction) -> None:
+        now = self._clock.now_ms()
+        await self._user_interactive.delete_expired(transaction, now)
+        await self._token_store.delete_expired_logins(transaction, now)
+        await self._transaction_ids.prune(transaction, now - _TRANSACTION_IDS_MS, self._part)
+        self._part = (self._part + 1) % PARTS
+
     async def _run(self) -> None:
-        seldom = self._clock.monotonic()
         while True:
             try:
-                await self._presence.sweep()
-                await self._access_tokens.flush_seen()
-                if self._clock.monotonic() >= seldom:
-                    seldom = self._clock.monotonic() + _SELDOM_SECONDS
-                    before = self._clock.now_ms() - _TRANSACTION_IDS_MS
-                    await self._database.write(lambda t, ts=before: self._transaction_ids.prune(t, ts))  # type: ignore[misc]
+                await self.look_after()
             except DatabaseClosed:
                 return
             except Exception:  # noqa: BLE001 - it is logged, and tried again

@@ -119,7 +119,7 @@ class UserInteractive:
         if known is None:
             # Who shows everything at once needs no session.
             new = session
-            await self._database.write(lambda t: self._store.insert(t, new, self._clock.now_ms()))
+            await self._database.write(lambda t: self._store.insert(t, new))
         raise self._challenge(session, flows, error)
 
     async def claim(self, proof: Proof) -> None:

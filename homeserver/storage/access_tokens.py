@@ -192,6 +192,10 @@ class AccessTokenStore:
         """Drop the login tokens of a user."""
         await transaction.execute("DELETE FROM login_tokens WHERE user_id = $1", user_id)
 
+    async def delete_expired_logins(self, transaction: Transaction, now_ms: int) -> None:
+        """Drop the login tokens that are no longer good."""
+        await transaction.execute("DELETE FROM login_tokens WHERE expires_ts <= $1", now_ms)
+
     async def take_login(self, transaction: Transaction, token: str, now_ms: int) -> UserId | None:
         """Use a login token up; None where it is not, or no longer, good."""
         row = await transaction.fetch_one(

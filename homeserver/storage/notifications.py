@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from homeserver.ids import UserId
     from homeserver.storage.database import Database, Transaction
@@ -32,10 +32,13 @@ class HighlightStore:
             rows,
         )
 
-    async def delete_event(self, transaction: Transaction, room_nid: int, stream_id: int) -> None:
-        """Forget the highlights of one event, since it was redacted."""
-        await transaction.execute(
-            "DELETE FROM highlights WHERE room_nid = $1 AND stream_id = $2", room_nid, stream_id
+    async def delete_event(
+        self, transaction: Transaction, room_nid: int, stream_id: int, user_ids: Iterable[str]
+    ) -> None:
+        """Forget the highlights of one event for these users, since it was redacted."""
+        await transaction.execute_many(
+            "DELETE FROM highlights WHERE user_id = $1 AND room_nid = $2 AND stream_id = $3",
+            [(user_id, room_nid, stream_id) for user_id in user_ids],
         )
 
     async def delete_read(self, transaction: Transaction, user_id: UserId, room_nid: int, upto: int) -> None:

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from homeserver.storage.database import Database, Transaction
 
 
+PARTS = 1_024
+"""Into how many parts the keys are divided to be pruned."""
+_LOWEST_KEY = -(2**63)
+_KEYS_IN_PART = 2**64 // PARTS
+
+
 def transaction_key(user_id: str, device_id: str | None, endpoint: str, transaction_id: str) -> int:
     """The signed 64-bit number that stands for a transaction id within a user, a device and an endpoint."""
     parts = (user_id, device_id or "", endpoint, transaction_id)
@@ -50,6 +56,14 @@ class TransactionIdStore:
             "INSERT INTO transaction_ids (transaction_key, event_nid, created_ts) VALUES ($1, $2, $3)", rows
         )
 
-    async def prune(self, transaction: Transaction, before_ts: int) -> int:
-        """Forget the transaction ids from before a time."""
-        return await transaction.execute("DELETE FROM transaction_ids WHERE created_ts < $1", before_ts)
+    async def prune(self, transaction: Transaction, before_ts: int, part: int) -> None:
+        """Forget the transaction ids from before a time that lie in one of `PARTS` parts of all keys.
+
+        So each time only few rows are looked at, without an index on the time that every message would pay for.
+        """
+        await transaction.execute(
+            "DELETE FROM transaction_ids WHERE transaction_key >= $1 AND transaction_key <= $2 AND created_ts < $3",
+            _LOWEST_KEY + part * _KEYS_IN_PART,
+            _LOWEST_KEY + (part + 1) * _KEYS_IN_PART - 1,
+            before_ts,
+        )

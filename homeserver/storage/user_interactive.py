@@ -34,9 +34,12 @@ class UserInteractiveStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def insert(self, transaction: Transaction, session: UserInteractiveSession, now_ms: int) -> None:
-        """Store a new session, and drop those that have run out."""
+    async def delete_expired(self, transaction: Transaction, now_ms: int) -> None:
+        """Drop the sessions that have run out."""
         await transaction.execute("DELETE FROM user_interactive_sessions WHERE expires_ts <= $1", now_ms)
+
+    async def insert(self, transaction: Transaction, session: UserInteractiveSession) -> None:
+        """Store a new session."""
         await transaction.execute(
             "INSERT INTO user_interactive_sessions (session_id, purpose, body, completed, expires_ts)"
             " VALUES ($1, $2, $3, $4, $5)",

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from homeserver.ids import is_user_id
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from homeserver.eventgraph.event import Event
     from homeserver.eventgraph.power_levels import PowerLevels
 
@@ -51,7 +53,7 @@ def evaluate_defaults(event: Event, levels: PowerLevels) -> DefaultVerdict:
     mentions = content.get("m.mentions")
     mentioned: frozenset[str] = frozenset()
     if isinstance(mentions, dict):
-        mentioned = _mentioned(mentions)
+        mentioned = mentioned_users(content)
         if mentions.get("room") is True and levels.user_level(event.sender) >= levels.notification_level(
             "room"
         ):
@@ -66,9 +68,10 @@ def evaluate_defaults(event: Event, levels: PowerLevels) -> DefaultVerdict:
     return DefaultVerdict(notifies=notifies, highlights=mentioned - {event.sender})
 
 
-def _mentioned(mentions: dict[str, Any]) -> frozenset[str]:
+def mentioned_users(content: Mapping[str, Any]) -> frozenset[str]:
     """The first so many users that an event mentions: each costs a row."""
-    user_ids = mentions.get("user_ids")
+    mentions = content.get("m.mentions")
+    user_ids = mentions.get("user_ids") if isinstance(mentions, dict) else None
     if not isinstance(user_ids, list):
         return frozenset()
     found = (user_id for user_id in user_ids if isinstance(user_id, str) and is_user_id(user_id))

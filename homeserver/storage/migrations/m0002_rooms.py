@@ -157,7 +157,10 @@ RETENTION = {
     "user_numbers": Retention(bounded_by="user", pruned_by="kept: one small row for every user ever seen"),
     "state_keys": Retention(bounded_by="room", pruned_by="kept: one small row for every distinct state key"),
     "events": Retention(bounded_by="room", pruned_by=_ROOM),
-    "highlights": Retention(bounded_by="room", pruned_by="a read receipt of the user past the event"),
+    "highlights": Retention(
+        bounded_by="room",
+        pruned_by="a read receipt of the user past the event, or their leaving; one for everybody goes with the room",
+    ),
     "transaction_ids": Retention(bounded_by="time", pruned_by="thirty days after the send"),
     "relations": Retention(bounded_by="room", pruned_by=_ROOM),
     "state_snapshots": Retention(bounded_by="room", pruned_by=_ROOM),
