@@ -11,6 +11,7 @@ import typer.main
 
 from homeserver.cli.program import program
 from homeserver.config import ListenerSettings, Settings, TlsSettings, keys_of
+from homeserver.http.rate_limits import RATE_LIMITS, RateLimit
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
@@ -31,11 +32,17 @@ def test_every_key_is_in_the_documentation() -> None:
 
 
 def test_every_key_in_the_documentation_exists() -> None:
-    table = [
-        line for line in (ROOT / "docs/configuration.md").read_text().splitlines() if line.startswith("| `")
-    ]
+    keys = (ROOT / "docs/configuration.md").read_text().partition("## Rate limits")[0]
+    table = [line for line in keys.splitlines() if line.startswith("| `")]
     named = [key for line in table for key in re.findall(r"`([a-z_.]+)`", line.split("|")[1])]
     assert [key for key in named if key not in keys_of(Settings)] == []
+
+
+def test_the_rate_limits_of_the_documentation_are_those_of_the_code() -> None:
+    text = (ROOT / "docs/configuration.md").read_text()
+    rows = re.findall(r"^\| `([a-z_]+)` \| (\d+) \| ([\d.]+) \|", text, re.MULTILINE)
+    told = {name: RateLimit(float(per_second), int(burst)) for name, burst, per_second in rows}
+    assert told == RATE_LIMITS
 
 
 def test_every_command_is_in_the_documentation() -> None:

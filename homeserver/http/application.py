@@ -9,6 +9,7 @@ import itertools
 import time
 from typing import TYPE_CHECKING
 
+import structlog
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 _PREFLIGHT = Response(status_code=204, headers={"Access-Control-Max-Age": "86400"})
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}
 _UNRECOGNIZED = "unrecognized"
+
+_log = structlog.get_logger(__name__)
 
 
 class HttpApplication:
@@ -74,7 +77,9 @@ class HttpApplication:
             response = error_response(error, request_id)
         # Clients may make up methods: what is counted must stay bounded.
         counted = method if method in _METHODS else "other"
-        self._metrics.answered(counted, name, response.status_code, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        self._metrics.answered(counted, name, response.status_code, seconds)
+        _log.debug("answered", method=counted, route=name, status=response.status_code, seconds=seconds)
         return response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

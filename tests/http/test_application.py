@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
+from homeserver import logs
 from homeserver.errors import Conflict, Forbidden, LimitExceeded
 from homeserver.eventgraph.errors import AuthRuleViolated, EventRefused
 from homeserver.http.application import HttpApplication
@@ -207,6 +209,23 @@ async def test_metrics_know_routes_and_never_what_clients_make_up(
         ("GET", "unrecognized"),
         ("other", "unrecognized"),
     }
+
+
+async def test_each_answer_is_logged_for_those_who_look_for_faults_and_by_its_route_only(
+    client: httpx.AsyncClient, endpoints: Endpoints
+) -> None:
+    with structlog.testing.capture_logs() as lines:
+        await client.put("/thing/private?access_token=private", content=b'{"body": "private"}')
+    (line,) = lines
+    assert line.pop("seconds") >= 0
+    assert line == {
+        "event": "answered",
+        "log_level": "debug",
+        "method": "PUT",
+        "route": "/thing/{name}",
+        "status": 200,
+    }
+    assert logs.request_id.get() == endpoints.requests[0].request_id
 
 
 @pytest.mark.parametrize(
