@@ -183,11 +183,6 @@ class RoomReader:
         room = await self._live_rooms.get(room_id)
         return [row.user_id for row in await self._membership_store.load_in_room(room.room_nid, [membership])]
 
-    async def member_counts(self, room_id: RoomId) -> tuple[int, int]:
-        """How many members are joined, and how many are invited."""
-        room = await self._live_rooms.get(room_id)
-        return await self._membership_store.count(room.room_nid)
-
     async def share_a_room(self, user_id: UserId, other: UserId) -> bool:
         """Whether two users are joined to a common room."""
         return await self._membership_store.share_a_room(user_id, other)
