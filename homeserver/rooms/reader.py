@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from homeserver.ids import EventId, RoomId, UserId
     from homeserver.rooms.live_rooms import LiveRooms
     from homeserver.rooms.memberships import Memberships
-    from homeserver.storage.events import EventStore, RoomPoint, StoredEvent
+    from homeserver.storage.events import EventStore, StoredEvent, Stretch
     from homeserver.storage.interning import NumberStore
     from homeserver.storage.memberships import MembershipRow, MembershipStore
     from homeserver.storage.state import StateStore
@@ -198,27 +198,14 @@ class RoomReader:
     async def timeline(
         self,
         room_id: RoomId,
+        stretch: Stretch,
         *,
-        ceiling: int,
-        floor: int | None = None,
-        start: RoomPoint | None,
-        stop: RoomPoint | None = None,
         backwards: bool,
         limit: int,
     ) -> list[StoredEvent]:
-        """Events in the order of the room that arrived after `floor` and up to `ceiling`, from `start` towards `stop`,
-        both exclusive.
-        """
+        """The first `limit` events of a stretch of a room, in walking order."""
         room = await self._live_rooms.get(room_id)
-        return await self._events.load_timeline(
-            room.room_nid,
-            floor=floor,
-            ceiling=ceiling,
-            start=start,
-            stop=stop,
-            backwards=backwards,
-            limit=limit,
-        )
+        return await self._events.load_timeline(room.room_nid, stretch, backwards=backwards, limit=limit)
 
     async def nearest(
         self, room_id: RoomId, *, ts: int, backwards: bool, upto: int, skip: int, limit: int

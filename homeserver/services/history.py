@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from homeserver.errors import Forbidden, NotFound
-from homeserver.storage.events import RoomPoint, Status
+from homeserver.storage.events import RoomPoint, Status, Stretch
 from homeserver.views.aggregations import without_ignored
 
 if TYPE_CHECKING:
@@ -37,17 +37,6 @@ class PageRequest:
     backwards: bool
     limit: int
     filter: RoomEventFilter
-
-
-@dataclass(frozen=True, slots=True)
-class _Walk:
-    """Where a page leads: from one gap to another, through what arrived after `floor` and up to `ceiling`."""
-
-    page: PageRequest
-    ceiling: int
-    floor: int | None = None
-    at: RoomPoint | None = None
-    until: RoomPoint | None = None
 
 
 class History:
@@ -100,34 +89,19 @@ class History:
     async def messages(self, requester: Requester, room_id: RoomId, page: PageRequest) -> dict[str, Any]:
         """A page in the form of `/messages`."""
         access = await self._access.check(requester.user_id, room_id)
-        start = self._read_token(page.start) if page.start is not None else None
-        stop = self._read_token(page.stop) if page.stop is not None else None
-        here = access.bound(self._database.position)
-        ceiling = min(start.ceiling, here) if start is not None and page.backwards else here
-        walk = _Walk(page, ceiling)
-        if page.backwards:
-            # A token without a point is a time: what arrived up to it lies before it, wherever it stands.
-            walk = replace(walk, at=start.point if start is not None else None)
-            if stop is not None:
-                walk = replace(walk, until=stop.point, floor=stop.ceiling if stop.point is None else None)
-        else:
-            walk = replace(
-                walk,
-                at=await self.gap(room_id, start) if start is not None else None,
-                until=await self.gap(room_id, stop) if stop is not None else None,
-            )
-        if start is None:
-            origin = self._tokens.page_token(here, None if page.backwards else RoomPoint(0, -(2**62)))
-        else:
-            origin = page.start or ""
+        stretch = await self.stretch(access, page.start, page.stop, backwards=page.backwards)
+        origin = page.start
+        if origin is None:
+            first = None if page.backwards else RoomPoint(0, -(2**62))
+            origin = self._tokens.page_token(stretch.ceiling, first)
         answer: dict[str, Any] = {"start": origin, "chunk": []}
         if page.limit == 0:
             return {**answer, "end": origin}
-        events, last = await self._walk(requester, room_id, walk)
+        events, last = await self._walk(requester, room_id, page, stretch)
         answer["chunk"] = await self._client_events.render(events, requester)
         if last is not None:
             point = last.point if page.backwards else last.point.after
-            answer["end"] = self._tokens.page_token(ceiling, point)
+            answer["end"] = self._tokens.page_token(stretch.ceiling, point)
         if page.filter.lazy_load_members and events:
             members = await self._rooms.members_at(
                 events[0].state_after, sorted({stored.event.sender for stored in events})
@@ -135,31 +109,44 @@ class History:
             answer["state"] = await self._client_events.render(members, requester, aggregate=False)
         return answer
 
+    async def stretch(
+        self, access: RoomAccess, start: str | None, stop: str | None, *, backwards: bool
+    ) -> Stretch:
+        """What lies between two tokens, or a token and the end of the room; `InvalidParam` for what is no token."""
+        first = self._read_token(start) if start is not None else None
+        last = self._read_token(stop) if stop is not None else None
+        here = access.bound(self._database.position)
+        if not backwards:
+            at = await self._gap(access.room_id, first) if first is not None else None
+            until = await self._gap(access.room_id, last) if last is not None else None
+            return Stretch(here, start=at.before if at is not None else None, stop=until)
+        # A token without a point is a time: what arrived up to it lies before it, wherever it stands.
+        until = last.point if last is not None else None
+        return Stretch(
+            here if first is None else min(first.ceiling, here),
+            floor=last.ceiling if last is not None and until is None else None,
+            start=first.point if first is not None else None,
+            stop=until.before if until is not None else None,
+        )
+
     async def _walk(
-        self, requester: Requester, room_id: RoomId, walk: _Walk
+        self, requester: Requester, room_id: RoomId, page: PageRequest, stretch: Stretch
     ) -> tuple[list[StoredEvent], StoredEvent | None]:
         """The events of a page, and the last one looked at; None for the latter where there is nothing beyond it.
 
         At the end of the walk there may be more, but not in this walk: the last one is told, and the next walk finds
         nothing.
         """
-        page, at, until = walk.page, walk.at, walk.until
         ignored = await self._ignored.of(requester.user_id)
         kept: list[StoredEvent] = []
         looked_at, at_once = 0, 1
         last: StoredEvent | None = None
-        # Exclusive on both sides: just before a gap lies what is not to be read again.
-        start = at if page.backwards or at is None else at.before
-        stop = until if not page.backwards or until is None else until.before
         while looked_at < _MAX_LOOKED_AT and len(kept) < page.limit:
             # Where most events are left out, more of them are read at a time.
             at_once = min(max(page.limit - len(kept), 2 * at_once), MAX_PAGE)
             read = await self._rooms.timeline(
                 room_id,
-                floor=walk.floor,
-                ceiling=walk.ceiling,
-                start=last.point if last is not None else start,
-                stop=stop,
+                stretch if last is None else replace(stretch, start=last.point),
                 backwards=page.backwards,
                 limit=at_once + 1,
             )
@@ -177,10 +164,10 @@ class History:
             if read:
                 last = read[-1]
             if not more:
-                return kept, last if until is not None or walk.floor is not None else None
+                return kept, last if stretch.stop is not None or stretch.floor is not None else None
         return kept, last
 
-    async def gap(self, room_id: RoomId, token: PageToken) -> RoomPoint:
+    async def _gap(self, room_id: RoomId, token: PageToken) -> RoomPoint:
         """The gap that a token stands for, in the order of the room."""
         if token.point is not None:
             return token.point
@@ -200,20 +187,14 @@ class History:
         before, _ = await self._walk(
             requester,
             room_id,
-            _Walk(
-                PageRequest(None, None, backwards=True, limit=before_limit, filter=filter_),
-                here,
-                at=stored.point,
-            ),
+            PageRequest(None, None, backwards=True, limit=before_limit, filter=filter_),
+            Stretch(here, start=stored.point),
         )
         after, _ = await self._walk(
             requester,
             room_id,
-            _Walk(
-                PageRequest(None, None, backwards=False, limit=after_limit, filter=filter_),
-                here,
-                at=stored.point.after,
-            ),
+            PageRequest(None, None, backwards=False, limit=after_limit, filter=filter_),
+            Stretch(here, start=stored.point),
         )
         first, last = (before or [stored])[-1], (after or [stored])[-1]
         if filter_.lazy_load_members:
@@ -262,7 +243,7 @@ class History:
         if at.point is None:
             return await self._rooms.snapshot_at(access.room_id, upto)
         before = await self._rooms.timeline(
-            access.room_id, ceiling=upto, start=at.point, backwards=True, limit=1
+            access.room_id, Stretch(upto, start=at.point), backwards=True, limit=1
         )
         return before[0].state_after if before else 0
 

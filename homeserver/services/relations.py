@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from homeserver.eventgraph.event import Event
 from homeserver.eventgraph.redaction import redact
+from homeserver.storage.events import Stretch
 from homeserver.views.aggregations import without_ignored
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from homeserver.services.requester import Requester
     from homeserver.services.room_access import RoomAccessRules
     from homeserver.storage.database import Database
-    from homeserver.storage.events import EventStore, RoomPoint, StoredEvent
+    from homeserver.storage.events import EventStore, StoredEvent
     from homeserver.storage.interning import NumberStore
     from homeserver.storage.relations import RelationRow, RelationStore
     from homeserver.views.client_events import ClientEvents
@@ -77,23 +78,18 @@ class Relations:
     ) -> dict[str, Any]:
         """A page of the events that relate to an event, in the form of `/relations`."""
         access, parent = await self._history.visible_event(requester, room_id, event_id)
-        here = self._database.position
-        start = await self._point(room_id, request.start, here)
-        stop = await self._point(room_id, request.stop, here)
-        if start is not None and not request.backwards:
-            start = start.before
-        if stop is not None and request.backwards:
-            stop = stop.before
+        stretch = await self._history.stretch(
+            access, request.start, request.stop, backwards=request.backwards
+        )
         related_to: set[EventId] = {parent.event.event_id}
         if request.recurse:
             related_to = await self._recurse(access.room_nid, parent.event.event_id)
         rows = await self._store.load_page(
             access.room_nid,
             related_to,
+            stretch,
             relation_type=request.relation_type,
             event_type=request.event_type,
-            start=start,
-            stop=stop,
             backwards=request.backwards,
             limit=request.limit + 1,
         )
@@ -106,7 +102,7 @@ class Relations:
             point = rows[-1].point
             if not request.backwards:
                 point = point.after
-            answer["next_batch"] = self._tokens.page_token(here, point)
+            answer["next_batch"] = self._tokens.page_token(stretch.ceiling, point)
         if request.start is not None:
             answer["prev_batch"] = request.start
         if request.recurse:
@@ -154,10 +150,9 @@ class Relations:
             rows = await self._store.load_page(
                 room_nid,
                 layer,
+                Stretch(self._database.position),
                 relation_type=None,
                 event_type=None,
-                start=None,
-                stop=None,
                 backwards=False,
                 limit=_MAX_RECURSED,
             )
@@ -173,11 +168,6 @@ class Relations:
         events = [related[row.event_nid] for row in rows if row.event_nid in related]
         ignored = await self._ignored.of(requester.user_id)
         return await self._visibility.visible(requester.user_id, without_ignored(events, ignored))
-
-    async def _point(self, room_id: RoomId, token: str | None, here: int) -> RoomPoint | None:
-        if token is None:
-            return None
-        return await self._history.gap(room_id, self._tokens.read_page_token(token, upto=here))
 
 
 def _pruned(stored: StoredEvent) -> StoredEvent:

@@ -70,6 +70,34 @@ class RoomPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch:
+    """What arrived in a room after `floor` and up to `ceiling`, walking from `start` to `stop` in the order of the room.
+
+    Both points are exclusive; None is the end of the room in that direction.
+    """
+
+    ceiling: int
+    floor: int | None = None
+    start: RoomPoint | None = None
+    stop: RoomPoint | None = None
+
+    def conditions(self, arguments: list[object], *, backwards: bool) -> list[str]:
+        """The stretch as SQL, for columns `depth` and `stream_id`; its values are added to `arguments`."""
+        arguments.append(self.ceiling)
+        conditions = [f"stream_id <= ${len(arguments)}"]
+        if self.floor is not None:
+            arguments.append(self.floor)
+            conditions.append(f"stream_id > ${len(arguments)}")
+        lower, upper = (self.stop, self.start) if backwards else (self.start, self.stop)
+        for point, sign in ((lower, ">"), (upper, "<")):
+            if point is not None:
+                arguments += [point.depth, point.stream_id]
+                n = len(arguments)
+                conditions.append(f"(depth, stream_id) {sign} (${n - 1}, ${n})")
+        return conditions
+
+
+@dataclass(frozen=True, slots=True)
 class EventRow:
     """What is written for one event."""
 
@@ -325,31 +353,15 @@ class EventStore:
     async def load_timeline(
         self,
         room_nid: int,
+        stretch: Stretch,
         *,
-        ceiling: int,
-        floor: int | None = None,
-        start: RoomPoint | None,
-        stop: RoomPoint | None,
         backwards: bool,
         limit: int,
     ) -> list[StoredEvent]:
-        """Events in the order of the room that arrived after `floor` and up to `ceiling`, from `start` towards `stop`.
-
-        Both ends are exclusive; `None` is the end of the room in that direction. The answer is in walking order.
-        What is in memory is not read again.
-        """
-        lower, upper = (stop, start) if backwards else (start, stop)
+        """The first `limit` events of a stretch of a room, in walking order. What is in memory is not read again."""
         order = "DESC" if backwards else "ASC"
-        conditions = ["e.room_nid = $1", "e.stream_id <= $2", "e.status = 0"]
-        arguments: list[int] = [room_nid, ceiling]
-        if floor is not None:
-            arguments.append(floor)
-            conditions.append("e.stream_id > $3")
-        for point, sign in ((lower, ">"), (upper, "<")):
-            if point is not None:
-                arguments += [point.depth, point.stream_id]
-                n = len(arguments)
-                conditions.append(f"(e.depth, e.stream_id) {sign} (${n - 1}, ${n})")
+        arguments: list[object] = [room_nid]
+        conditions = ["e.room_nid = $1", "e.status = 0", *stretch.conditions(arguments, backwards=backwards)]
         arguments.append(limit)
         rows = await self._database.fetch_all(
             f"SELECT e.event_nid FROM events e WHERE {' AND '.join(conditions)}"

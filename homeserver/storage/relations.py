@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from homeserver.storage.database import Database, Transaction
+    from homeserver.storage.events import Stretch
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,27 +166,21 @@ class RelationStore:
         self,
         room_nid: int,
         relates_to: Iterable[EventId],
+        stretch: Stretch,
         *,
         relation_type: str | None,
         event_type: str | None,
-        start: RoomPoint | None,
-        stop: RoomPoint | None,
         backwards: bool,
         limit: int,
     ) -> list[RelationRow]:
-        """A page of the events of a room that relate to any of `relates_to`, from `start` towards `stop`, both exclusive."""
+        """The first `limit` events of a stretch of a room that relate to any of `relates_to`."""
         conditions = [_TO]
         arguments: list[object] = [room_nid, list(relates_to)]
         for column, wanted in (("relation_type", relation_type), ("event_type", event_type)):
             if wanted is not None:
                 arguments.append(wanted)
                 conditions.append(f"{column} = ${len(arguments)}")
-        lower, upper = (stop, start) if backwards else (start, stop)
-        for point, sign in ((lower, ">"), (upper, "<")):
-            if point is not None:
-                arguments += [point.depth, point.stream_id]
-                n = len(arguments)
-                conditions.append(f"(depth, stream_id) {sign} (${n - 1}, ${n})")
+        conditions += stretch.conditions(arguments, backwards=backwards)
         arguments.append(limit)
         order = "DESC" if backwards else "ASC"
         rows = await self._database.fetch_all(
