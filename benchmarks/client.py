@@ -46,7 +46,12 @@ class Device:
     async def exchange(self, request: bytes) -> Any:
         """Send a request, and answer with the JSON; raises `Refused` unless the status is 200."""
         connection = self._free.pop() if self._free else Connection(self.address)
-        answer = await connection.exchange(request)
+        try:
+            answer = await connection.exchange(request)
+        except BaseException:
+            # An answer may still come, which nobody waits for.
+            connection.close()
+            raise
         self._free.append(connection)
         return checked(answer)
 
