@@ -42,7 +42,7 @@ class Erasure:
     async def apply(self, events: Iterable[StoredEvent], reader: UserId) -> list[StoredEvent]:
         """Events of one room as the reader may see them."""
         events = list(events)
-        if not any(self._hides(stored) for stored in events):
+        if not self._erased or not any(self._hides(stored) for stored in events):
             return events
         came = await self._visibility.first_joined(reader, events[0].room_id)
         return [
