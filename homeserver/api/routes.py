@@ -10,6 +10,7 @@ from homeserver.api.client.devices import DeviceEndpoints
 from homeserver.api.client.directory import DirectoryEndpoints
 from homeserver.api.client.ephemeral import EphemeralEndpoints
 from homeserver.api.client.events import EventEndpoints
+from homeserver.api.client.fallback import FallbackEndpoints
 from homeserver.api.client.history import HistoryEndpoints
 from homeserver.api.client.login import LoginEndpoints
 from homeserver.api.client.membership import MembershipEndpoints
@@ -18,7 +19,6 @@ from homeserver.api.client.registration import RegistrationEndpoints
 from homeserver.api.client.room_creation import RoomCreationEndpoints
 from homeserver.api.client.sync import SyncEndpoints
 from homeserver.api.client.user_data import UserDataEndpoints
-from homeserver.api.client.user_interactive import UserInteractiveEndpoints
 from homeserver.api.client.versions import VersionEndpoints
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _CLIENT = (
     VersionEndpoints,
     RegistrationEndpoints,
     LoginEndpoints,
-    UserInteractiveEndpoints,
+    FallbackEndpoints,
     AccountEndpoints,
     DeviceEndpoints,
     ProfileEndpoints,

@@ -115,6 +115,9 @@ class UserInteractive:
         elif proved:
             session = await self._complete(session, proved)
         if any(all(stage in session.completed for stage in flow) for flow in flows):
+            # On its page anybody can show a password, but that of another user is no proof.
+            if user_id is not None and session.completed.get(PASSWORD, user_id) != user_id:
+                raise Forbidden("This is another user's session")
             return Proof(merged, session.completed, None if known is None else session.session_id)
         if known is None:
             # Who shows everything at once needs no session.
@@ -136,12 +139,15 @@ class UserInteractive:
         if session_id is not None:
             await self._database.write(lambda t: self._store.delete(t, session_id))
 
-    async def accept_terms(self, session_id: str) -> None:
-        """The user has accepted the terms on the fallback page; `InvalidParam` for an unknown session."""
+    async def prove_on_page(self, session_id: str, stage: str, fields: Mapping[str, Any]) -> None:
+        """Finish a stage by what was filled in on its page.
+
+        Raises `InvalidParam` for an unknown session, `Forbidden` where the fields prove nothing.
+        """
         session = await self._store.get(session_id, self._clock.now_ms())
         if session is None:
             raise InvalidParam("Unknown session")
-        await self._complete(session, {TERMS: True})
+        await self._complete(session, {stage: await self._prove(stage, fields, None)})
 
     async def exists(self, session_id: str) -> bool:
         """Whether there is such a session."""
@@ -223,7 +229,7 @@ class UserInteractive:
             raise Forbidden("Another stage comes before this one")
         return {stage: await self._prove(stage, auth, user_id)}
 
-    async def _prove(self, stage: str, auth: dict[str, Any], user_id: UserId | None) -> Any:
+    async def _prove(self, stage: str, auth: Mapping[str, Any], user_id: UserId | None) -> Any:
         if stage == PASSWORD:
             return await self._prove_password(auth, user_id)
         if stage == REGISTRATION_TOKEN:
@@ -238,7 +244,7 @@ class UserInteractive:
             return token
         return True
 
-    async def _prove_password(self, auth: dict[str, Any], user_id: UserId | None) -> Any:
+    async def _prove_password(self, auth: Mapping[str, Any], user_id: UserId | None) -> Any:
         name = user_name(auth) or user_id
         password = auth.get("password")
         if name is None or not isinstance(password, str):

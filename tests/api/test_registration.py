@@ -300,6 +300,22 @@ async def test_terms_can_be_accepted_on_a_page(start_server: StartServer) -> Non
     assert answer["user_id"] == "@alice:example.org"
 
 
+async def test_a_token_can_be_shown_on_a_page(start_server: StartServer) -> None:
+    server = await token_server(start_server)
+    session = (await error_of(register(server, "alice", None))).body["session"]
+    path = "/auth/m.login.registration_token/fallback/web"
+    assert 'name="token"' in await server.nobody().get(path, session=session)
+    wrong = await server.nobody().call("POST", path, content=f"session={session}&token=wrong".encode())
+    assert "not good" in wrong
+    assert "onAuthDone" not in wrong
+    error = await error_of(server.nobody().post("/register", {"auth": {"session": session}}))
+    assert error.body["completed"] == []
+    done = await server.nobody().call("POST", path, content=f"session={session}&token=letmein".encode())
+    assert "onAuthDone" in done
+    answer = await server.nobody().post("/register", {"auth": {"session": session}})
+    assert answer["user_id"] == "@alice:example.org"
+
+
 async def test_there_is_no_page_for_an_unknown_session_or_stage(start_server: StartServer) -> None:
     server = await start_server(registration={"mode": "open", "terms": TERMS})
     session = (await error_of(register(server, "alice", None))).body["session"]
@@ -307,8 +323,14 @@ async def test_there_is_no_page_for_an_unknown_session_or_stage(start_server: St
     assert (error.status, error.errcode) == (400, "M_INVALID_PARAM")
     error = await error_of(server.nobody().get("/auth/m.login.terms/fallback/web"))
     assert (error.status, error.errcode) == (400, "M_MISSING_PARAM")
-    error = await error_of(server.nobody().get("/auth/m.login.dummy/fallback/web", session=session))
-    assert (error.status, error.errcode) == (404, "M_NOT_FOUND")
+    for call in (
+        server.nobody().get("/auth/m.login.recaptcha/fallback/web", session=session),
+        server.nobody().call(
+            "POST", "/auth/m.login.recaptcha/fallback/web", content=f"session={session}".encode()
+        ),
+    ):
+        with refused(404, "M_NOT_FOUND"):
+            await call
     error = await error_of(server.nobody().call("POST", "/auth/m.login.terms/fallback/web", content=b""))
     assert (error.status, error.errcode) == (400, "M_MISSING_PARAM")
 

@@ -192,3 +192,25 @@ async def test_a_password_sent_in_a_first_request_is_not_stored_readable(
     rows = await server.application.database.fetch_all("SELECT body FROM user_interactive_sessions")
     assert rows
     assert all(b"horse" not in bytes(row[0]) for row in rows)
+
+
+async def test_a_password_can_be_shown_on_a_page(server: Server, alice: Client, bob: Client) -> None:
+    assert bob.user_id
+    await phone_of(server, alice)
+    path = f"/auth/{PASSWORD}/fallback/web"
+
+    async def fill_in(session: str, user: str, password: str) -> str:
+        form = f"session={session}&user={user}&password={password}"
+        return await server.nobody().call("POST", path, content=form.encode())
+
+    session = (await challenge(alice, "DELETE", "/devices/PHONE", {}))["session"]
+    assert 'name="password"' in await server.nobody().get(path, session=session)
+    assert "Wrong" in await fill_in(session, "alice", "wrong")
+    # The password of another user proves nothing.
+    assert "onAuthDone" in await fill_in(session, "bob", "secret")
+    with refused(403, "M_FORBIDDEN"):
+        await alice.delete("/devices/PHONE", {"auth": {"session": session}})
+    session = (await challenge(alice, "DELETE", "/devices/PHONE", {}))["session"]
+    assert "onAuthDone" in await fill_in(session, "alice", "secret")
+    await alice.delete("/devices/PHONE", {"auth": {"session": session}})
+    assert await devices_of(alice) == {alice.device_id}
