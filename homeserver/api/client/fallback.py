@@ -30,14 +30,14 @@ _DONE = """<p>You can close this window now.</p><script>
 if (window.onAuthDone) { window.onAuthDone(); }
 else if (window.opener && window.opener.postMessage) { window.opener.postMessage("authDone", "*"); }
 </script>"""
-_TOKEN = '<label>Token <input name="token" required></label>'
-_PASSWORD = """<label>User name <input name="user" autocomplete="username" required></label>
+_CODE_INPUT = '<label>Token <input name="token" required></label>'
+_LOGIN_INPUTS = """<label>User name <input name="user" autocomplete="username" required></label>
 <label>Password <input name="password" type="password" autocomplete="current-password" required></label>"""
 # Stage -> title, what is asked for, button.
 _FORMS = {
     DUMMY: ("One more step", "", "Go on"),
-    REGISTRATION_TOKEN: ("Registration token", _TOKEN, "Go on"),
-    PASSWORD: ("Who are you?", _PASSWORD, "Go on"),
+    REGISTRATION_TOKEN: ("Registration token", _CODE_INPUT, "Go on"),
+    PASSWORD: ("Who are you?", _LOGIN_INPUTS, "Go on"),
 }
 _MAX_BODY_BYTES = 16_384
 
