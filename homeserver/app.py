@@ -124,7 +124,6 @@ class Application:
         self.database = database
         self.clock = clock
         self.metrics = Metrics()
-        self.notifier = Notifier(database.position)
 
         # Stores.
         rooms = RoomStore(database)
@@ -149,6 +148,7 @@ class Application:
         # Rooms in memory.
         self._live_rooms = live_rooms = LiveRooms(rooms, events)
         self._memberships = memberships = Memberships(membership_store)
+        self.notifier = Notifier(database.position, memberships.known)
         self._recent = recent = RecentEvents(events)
         self.rooms = reader = RoomReader(live_rooms, events, state, numbers, memberships, membership_store)
 

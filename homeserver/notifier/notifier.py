@@ -47,8 +47,14 @@ class _Watcher:
 class Notifier:
     """The newest announcements in order, and those who wait for the next ones."""
 
-    def __init__(self, position: int) -> None:
+    def __init__(
+        self,
+        position: int,
+        known_rooms: Callable[[UserId], Iterable[RoomId] | None] = lambda _: None,
+    ) -> None:
+        """`known_rooms` tells the rooms of a user who does not sync, if they are in memory."""
         self.position = position
+        self._known_rooms = known_rooms
         # Everything after this position is in the lists below.
         self._floor = position
         self._positions: list[int] = []
@@ -101,13 +107,15 @@ class Notifier:
         watcher = self._watchers.get(user_id)  # type: ignore[call-overload]
         if watcher is not None:
             watcher.wake()
-            for room_id in watcher.rooms:
-                for neighbour in self._by_room.get(room_id, ()):
-                    neighbour.wake()
-        else:
-            # Their rooms are not known here; those who wait look for themselves.
+        rooms = watcher.rooms if watcher is not None else self._known_rooms(user_id)  # type: ignore[arg-type]
+        if rooms is None:
+            # Those who wait look for themselves.
             for other in self._watchers.values():
                 other.wake()
+            return
+        for room_id in rooms:
+            for neighbour in self._by_room.get(room_id, ()):
+                neighbour.wake()
 
     # -- waiting ---------------------------------------------------------------------------------------
 

@@ -45,6 +45,10 @@ class Memberships:
             self._cached -= len(dropped) + 1
         return rooms
 
+    def known(self, user_id: UserId) -> dict[RoomId, MembershipRow] | None:
+        """The same, if it is in memory."""
+        return self._rooms_of.get(user_id)
+
     async def get(self, room_id: RoomId, user_id: UserId) -> MembershipRow | None:
         """The membership of a user in a room."""
         return (await self.of_user(user_id)).get(room_id)
