@@ -32,6 +32,13 @@ _COLUMNS = (
     " (SELECT value FROM profiles WHERE user_id = p.user_id AND field = 'displayname'),"
     " (SELECT value FROM profiles WHERE user_id = p.user_id AND field = 'avatar_url')"
 )
+_OF_NEIGHBOURS = (
+    f"SELECT {_COLUMNS} FROM memberships b"
+    " JOIN memberships a ON a.room_nid = b.room_nid AND a.membership = 'join'"
+    " JOIN presence p ON p.user_id = a.user_id AND p.stream_id <= $3"
+    " WHERE b.user_id = $1 AND b.membership = 'join' AND a.user_id <> $1"
+)
+"""`b` is the user, `a` somebody in one of their rooms."""
 
 
 def _read(row: tuple) -> PresenceRow:  # type: ignore[type-arg]
@@ -90,11 +97,8 @@ class PresenceStore:
             " (SELECT 1 FROM memberships a JOIN memberships b ON b.room_nid = a.room_nid"
             " WHERE a.user_id = p.user_id AND a.membership = 'join'"
             " AND b.user_id = $1 AND b.membership = 'join'))"
-            f" UNION SELECT {_COLUMNS} FROM memberships b"
-            " JOIN memberships a ON a.room_nid = b.room_nid AND a.membership = 'join'"
-            " AND (a.stream_id > $2 OR b.stream_id > $2)"
-            " JOIN presence p ON p.user_id = a.user_id AND p.stream_id <= $3"
-            " WHERE b.user_id = $1 AND b.membership = 'join' AND a.user_id <> $1",
+            f" UNION {_OF_NEIGHBOURS} AND a.stream_id > $2"
+            f" UNION {_OF_NEIGHBOURS} AND b.stream_id > $2",
             user_id,
             after,
             upto,

@@ -367,12 +367,18 @@ async def server_with_presence(tmp_path: Path, database_url: str) -> AsyncIterat
     await running.stop()
 
 
-async def test_who_comes_into_a_room_sees_who_is_about_and_is_seen(server_with_presence: Server) -> None:
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_who_comes_into_a_room_sees_who_is_about_and_is_seen(
+    server_with_presence: Server, restarted: bool
+) -> None:
     alice = await server_with_presence.register("alice")
     bob = await server_with_presence.register("bob")
     room_id = await alice.create_room(preset="public_chat")
     seen_by_alice, seen_by_bob = await alice.sync(), await bob.sync()
     await bob.join(room_id)
+    if restarted:
+        await server_with_presence.restart()
+        alice, bob = server_with_presence.reconnect(alice), server_with_presence.reconnect(bob)
     for client, before, other in ((alice, seen_by_alice, bob), (bob, seen_by_bob, alice)):
         answer = await client.sync(before["next_batch"])
         states = {event["sender"]: event["content"]["presence"] for event in answer["presence"]["events"]}
