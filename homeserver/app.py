@@ -86,8 +86,10 @@ from homeserver.storage.typing import TypingStore
 from homeserver.storage.user_interactive import UserInteractiveStore
 from homeserver.sync.classic import ClassicSync
 from homeserver.sync.extras import Extras
+from homeserver.sync.moves import MoveReader
 from homeserver.sync.rooms import RoomSections
-from homeserver.sync.rooms import RoomStores as SyncStores
+from homeserver.sync.state import StateReader
+from homeserver.sync.summaries import Summaries
 from homeserver.sync.timeline import TimelineReader
 from homeserver.views.aggregations import Aggregations
 from homeserver.views.client_events import ClientEvents
@@ -153,7 +155,7 @@ class Application:
         self.rooms = reader = RoomReader(live_rooms, events, state, numbers, memberships, membership_store)
 
         # What readers are shown. The secret of the tokens comes from the signing key: it outlives restarts.
-        tokens = Tokens(bytes(key.private), database.epoch)
+        tokens = Tokens(bytes(key.private), database.epoch, database)
         self._ignored = ignored = IgnoredUsers(account_data_store)
         visibility = HistoryVisibility(memberships, membership_store, state, events, numbers)
         aggregations = Aggregations(relation_store, events, numbers, visibility, ignored)
@@ -161,7 +163,7 @@ class Application:
         self._presence_now = PresenceNow(database.position, presence_store, memberships)
         self._erasure = erasure = Erasure(accounts_store, visibility)
         client_events = ClientEvents(clock, events, visibility, aggregations, erasure, budget // 8)
-        unread = UnreadCounts(highlights, receipt_store, numbers, ignored)
+        self._unread = unread = UnreadCounts(highlights, receipt_store, numbers, ignored, recent)
 
         # Deeds.
         persistence = EventPersistence(
@@ -257,16 +259,17 @@ class Application:
             self._typing,
         )
         sync = ClassicSync(
-            database,
             self.notifier,
             clock,
             tokens,
             memberships,
-            membership_store,
+            MoveReader(membership_store, events),
             rooms,
             RoomSections(
-                SyncStores(reader, events, state, membership_store, numbers),
+                reader,
                 TimelineReader(recent, visibility),
+                StateReader(recent, events, state, numbers),
+                Summaries(self.notifier, recent, membership_store),
                 client_events,
                 tokens,
             ),
@@ -383,6 +386,9 @@ class Application:
             topic, key = announcement.topic, announcement.key
             if topic is Topic.ACCOUNT_DATA:
                 self._ignored.invalidate(UserId(key))
+            elif topic is Topic.READ:
+                user_id, _, room_id = key.partition("|")
+                self._unread.forget(UserId(user_id), RoomId(room_id))
             elif topic is Topic.CREDENTIALS:
                 self._access_tokens.invalidate(UserId(key))
             elif topic is Topic.REDACTED:

@@ -7,11 +7,15 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from homeserver.ids import RoomId
     from homeserver.storage.events import EventStore, StoredEvent
 
 _EVENTS_PER_ROOM = 100
-_CACHED_EVENTS = 50_000
+_READ_AT_ONCE = 50
+_CACHED_EVENTS = 20_000
+_NEWEST = 2**62
 
 
 class _Tail:
@@ -19,11 +23,11 @@ class _Tail:
 
     __slots__ = ("events", "positions", "room_id", "since")
 
-    def __init__(self, room_id: RoomId, since: int) -> None:
+    def __init__(self, room_id: RoomId, since: int, events: Sequence[StoredEvent] = ()) -> None:
         self.room_id = room_id
         self.since = since
-        self.positions: list[int] = []
-        self.events: list[StoredEvent] = []
+        self.events = list(events)
+        self.positions = [stored.stream_id for stored in events]
 
 
 class RecentEvents:
@@ -34,10 +38,15 @@ class RecentEvents:
         self._tails: OrderedDict[int, _Tail] = OrderedDict()
         self._numbers: dict[RoomId, int] = {}
         self._cached = 0
+        self._changes = 0
+
+    # -- reading ---------------------------------------------------------------------------------------
 
     async def load(self, room_nid: int, *, after: int, upto: int, limit: int) -> list[StoredEvent]:
         """The newest `limit` timeline events of a room with `after < stream_id <= upto`, oldest first."""
         tail = self._tails.get(room_nid)
+        if tail is None:
+            tail = await self._read(room_nid)
         if tail is not None:
             end = bisect_right(tail.positions, upto)
             start = bisect_right(tail.positions, after)
@@ -45,14 +54,47 @@ class RecentEvents:
                 return tail.events[max(start, end - limit) : end]
         return await self._events.load_arrivals(room_nid, after=after, upto=upto, limit=limit)
 
+    def since(self, room_nid: int, position: int, upto: int) -> list[StoredEvent] | None:
+        """All events of a room with `position < stream_id <= upto`, or None where memory does not reach back."""
+        tail = self._tails.get(room_nid)
+        if tail is None or position < tail.since:
+            return None
+        return tail.events[bisect_right(tail.positions, position) : bisect_right(tail.positions, upto)]
+
+    async def snapshot_at(self, room_nid: int, position: int) -> int:
+        """The state snapshot of a room as it was at a position of the log; 0 before its first event."""
+        tail = self._tails.get(room_nid)
+        if tail is not None:
+            index = bisect_right(tail.positions, position)
+            if index:
+                return tail.events[index - 1].state_after
+            if tail.since == 0:
+                return 0
+        return await self._events.get_snapshot_at(room_nid, position)
+
+    async def _read(self, room_nid: int) -> _Tail | None:
+        changes = self._changes
+        events = await self._events.load_arrivals(room_nid, after=-1, upto=_NEWEST, limit=_READ_AT_ONCE)
+        if not events or changes != self._changes or room_nid in self._tails:
+            return self._tails.get(room_nid)
+        since = events[0].stream_id - 1 if len(events) == _READ_AT_ONCE else 0
+        tail = _Tail(events[0].room_id, since, events)
+        self._keep(room_nid, tail)
+        return tail
+
+    # -- following the commits -------------------------------------------------------------------------
+
     def add(self, stored: StoredEvent) -> None:
         """Take in an event that was just committed. Events of a room must come in order."""
+        self._changes += 1
         tail = self._tails.get(stored.room_nid)
         if tail is None:
-            tail = self._tails[stored.room_nid] = _Tail(stored.room_id, stored.stream_id - 1)
-            self._numbers[stored.room_id] = stored.room_nid
-        else:
-            self._tails.move_to_end(stored.room_nid)
+            is_first = stored.event.type == "m.room.create" and stored.state_before == 0
+            self._keep(
+                stored.room_nid, _Tail(stored.room_id, 0 if is_first else stored.stream_id - 1, [stored])
+            )
+            return
+        self._tails.move_to_end(stored.room_nid)
         tail.positions.append(stored.stream_id)
         tail.events.append(stored)
         self._cached += 1
@@ -61,13 +103,11 @@ class RecentEvents:
             del tail.positions[:_EVENTS_PER_ROOM]
             del tail.events[:_EVENTS_PER_ROOM]
             self._cached -= _EVENTS_PER_ROOM
-        while self._cached > _CACHED_EVENTS:
-            _, dropped = self._tails.popitem(last=False)
-            del self._numbers[dropped.room_id]
-            self._cached -= len(dropped.events)
+        self._drop_oldest()
 
     def replace(self, stored: StoredEvent) -> None:
         """Take in the changed form of an event that may be held: it was redacted."""
+        self._changes += 1
         tail = self._tails.get(stored.room_nid)
         if tail is not None:
             index = bisect_right(tail.positions, stored.stream_id) - 1
@@ -76,6 +116,19 @@ class RecentEvents:
 
     def invalidate(self, room_id: RoomId) -> None:
         """Another process wrote into the room: what is held may have a gap."""
+        self._changes += 1
         room_nid = self._numbers.pop(room_id, None)
         if room_nid is not None:
             self._cached -= len(self._tails.pop(room_nid).events)
+
+    def _keep(self, room_nid: int, tail: _Tail) -> None:
+        self._tails[room_nid] = tail
+        self._numbers[tail.room_id] = room_nid
+        self._cached += len(tail.events)
+        self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        while self._cached > _CACHED_EVENTS and len(self._tails) > 1:
+            _, dropped = self._tails.popitem(last=False)
+            del self._numbers[dropped.room_id]
+            self._cached -= len(dropped.events)

@@ -325,7 +325,7 @@ class EventPersistence:
         """Step 5: the caches follow the commit, before anybody is woken."""
         for write, prepared, row in run.rows:
             room = write.room
-            stored = row.stored(room.room_id)
+            stored = row.stored(room.room_id, prepared.highlights)
             self._stores.events.remember(stored)
             self._recent.add(stored)
             event = prepared.event

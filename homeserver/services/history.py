@@ -113,8 +113,8 @@ class History:
         self, access: RoomAccess, start: str | None, stop: str | None, *, backwards: bool
     ) -> Stretch:
         """What lies between two tokens, or a token and the end of the room; `InvalidParam` for what is no token."""
-        first = self._read_token(start) if start is not None else None
-        last = self._read_token(stop) if stop is not None else None
+        first = await self._tokens.read_page_token(start) if start is not None else None
+        last = await self._tokens.read_page_token(stop) if stop is not None else None
         here = access.bound(self._database.position)
         if not backwards:
             at = await self._gap(access.room_id, first) if first is not None else None
@@ -238,7 +238,7 @@ class History:
 
     async def snapshot_at_token(self, access: RoomAccess, token: str) -> int:
         """The state snapshot at the gap that a token stands for, as far as the reader may see; 0 for none."""
-        at = self._read_token(token)
+        at = await self._tokens.read_page_token(token)
         upto = access.bound(at.ceiling)
         if at.point is None:
             return await self._rooms.snapshot_at(access.room_id, upto)
@@ -246,6 +246,3 @@ class History:
             access.room_id, Stretch(upto, start=at.point), backwards=True, limit=1
         )
         return before[0].state_after if before else 0
-
-    def _read_token(self, token: str) -> PageToken:
-        return self._tokens.read_page_token(token, upto=self._database.position)

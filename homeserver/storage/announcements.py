@@ -15,6 +15,8 @@ class Topic(StrEnum):
     """An event id: what is held in memory of the event is out of date."""
     RECEIPTS = "receipts"
     """A room id."""
+    READ = "read"
+    """`user_id|room_id`: the user has read on in the room."""
     TYPING = "typing"
     """A room id."""
     ACCOUNT_DATA = "account_data"

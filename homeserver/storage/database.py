@@ -122,6 +122,13 @@ class Database(Reader):
         result: T = await self._group_commit.submit(work)
         return result
 
+    async def reach(self, position: int) -> bool:
+        """Whether a position has been committed; `position` is then at least there.
+
+        Another process may have committed, and told its clients of, what this one has not heard of yet.
+        """
+        return position <= self.position
+
     @abstractmethod
     async def table_names(self) -> set[str]:
         """The tables that there are."""

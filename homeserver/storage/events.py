@@ -44,6 +44,8 @@ class StoredEvent:
     thread_root: EventId | None
     device_id: DeviceId | None
     transaction_id: str | None
+    highlights: frozenset[str] | None = None
+    """Whom it highlights; None where it was read from the database, which has rows for that."""
 
     @property
     def point(self) -> RoomPoint:
@@ -113,8 +115,8 @@ class EventRow:
     device_id: DeviceId | None
     transaction_id: str | None
 
-    def stored(self, room_id: RoomId) -> StoredEvent:
-        """The event as a later read finds it."""
+    def stored(self, room_id: RoomId, highlights: frozenset[str]) -> StoredEvent:
+        """The event as it is kept in memory from its commit on."""
         return StoredEvent(
             event=self.event,
             event_nid=self.event_nid,
@@ -130,6 +132,7 @@ class EventRow:
             thread_root=self.thread_root,
             device_id=self.device_id,
             transaction_id=self.transaction_id,
+            highlights=highlights,
         )
 
 
@@ -464,7 +467,7 @@ class EventStore:
 
 def with_redaction(stored: StoredEvent, pruned: Event, redacted_by: EventId) -> StoredEvent:
     """The event as it is after its redaction."""
-    return replace(stored, event=pruned, redacted_by=redacted_by, notifies=False)
+    return replace(stored, event=pruned, redacted_by=redacted_by, notifies=False, highlights=frozenset())
 
 
 def _size(stored: StoredEvent) -> int:

@@ -115,16 +115,13 @@ class MembershipStore:
         )
         return [_read(row) for row in rows]
 
-    async def load_first_members(
-        self, room_nid: int, memberships: Iterable[str], but: UserId, limit: int
-    ) -> list[UserId]:
-        """The first `limit` users with one of these memberships other than `but`, oldest change first."""
+    async def load_first_members(self, room_nid: int, memberships: Iterable[str], limit: int) -> list[UserId]:
+        """The first `limit` users with one of these memberships, oldest change first."""
         rows = await self._database.fetch_all(
             "SELECT user_id FROM memberships WHERE room_nid = $1 AND membership = ANY($2::text[])"
-            " AND user_id <> $3 ORDER BY stream_id LIMIT $4",
+            " ORDER BY stream_id LIMIT $3",
             room_nid,
             list(memberships),
-            but,
             limit,
         )
         return [UserId(row[0]) for row in rows]

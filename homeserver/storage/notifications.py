@@ -53,7 +53,7 @@ class HighlightStore:
     async def count_notifying(
         self, room_nid: int, *, after: int, upto: int, but: Sequence[int]
     ) -> list[tuple[str | None, int]]:
-        """Rows of (thread root or None, number) of the notifying events of a room.
+        """Rows of (thread root or None, number) of the notifying events of a room with `after < position <= upto`.
 
         Those of the senders `but` (by number) are not counted.
         """
@@ -64,6 +64,20 @@ class HighlightStore:
             after,
             upto,
             list(but),
+        )
+        return [(row[0], row[1]) for row in rows]
+
+    async def load_last_sent(
+        self, room_nid: int, sender_nid: int, *, after: int, upto: int
+    ) -> list[tuple[str | None, int]]:
+        """Rows of (thread root or None, position) of the last notifying events that somebody sent there."""
+        rows = await self._database.fetch_all(
+            "SELECT thread_root, max(stream_id) FROM events WHERE room_nid = $1 AND stream_id > $2"
+            " AND stream_id <= $3 AND notifies = 1 AND sender_nid = $4 GROUP BY thread_root",
+            room_nid,
+            after,
+            upto,
+            sender_nid,
         )
         return [(row[0], row[1]) for row in rows]
 

@@ -161,6 +161,12 @@ class PostgresDatabase(Database):
         async with self._reader() as connection:
             return await _PostgresReader(connection).fetch_all(sql, *arguments)
 
+    async def reach(self, position: int) -> bool:
+        if position > self.position:
+            async with self._reader() as connection:
+                await self.catch_up(connection)
+        return position <= self.position
+
     async def table_names(self) -> set[str]:
         return {name for (name,) in await self.fetch_all(_TABLE_NAMES)}
 
@@ -245,7 +251,7 @@ class PostgresDatabase(Database):
     async def _hear(self, connection: asyncpg.Connection[Any]) -> None:
         await self.catch_up(connection)
 
-    async def catch_up(self, connection: asyncpg.Connection[Any]) -> int:
+    async def catch_up(self, connection: asyncpg.Connection[Any] | PooledConnection) -> int:
         """Hand on what other processes have announced; the answer is the last committed position.
 
         A transaction that writes does so before it takes its first position, so that between what others have

@@ -20,6 +20,8 @@ from homeserver.storage.postgres_connection import LOST, answer, connect
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from asyncpg.pool import PoolConnectionProxy
+
     from homeserver.clock import Clock
 
 CHANNEL = "restante_log"
@@ -49,7 +51,7 @@ class Commits:
     commits: list[tuple[int, list[Announcement]]] = field(default_factory=list)
 
 
-async def read_news(connection: asyncpg.Connection[Any], after: int) -> Commits:
+async def read_news(connection: asyncpg.Connection[Any] | PoolConnectionProxy[Any], after: int) -> Commits:
     """What was announced after a position, all seen at one moment; raises `FellBehind`."""
     sql = (
         "SELECT l.position, l.pruned_upto, a.position, a.topic, a.key FROM log_position l"

@@ -66,6 +66,7 @@ class ReceiptStore:
             await transaction.next_position(),
         )
         transaction.announce(Topic.RECEIPTS, receipt.room_id)
+        transaction.announce(Topic.READ, f"{receipt.user_id}|{receipt.room_id}")
         return True
 
     async def load_changes(

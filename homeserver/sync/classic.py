@@ -2,7 +2,7 @@
 
 An answer covers the interval from the token that the client brings to the newest position that this process has
 heard of. The announcements of that interval, which are in memory, say which rooms and which kinds of data there is
-something to read of; where there is nothing, no question is asked of the database.
+something to read of; where there is nothing, no question is asked of the database, and no room is looked at.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from homeserver.storage.announcements import Topic
-from homeserver.sync.rooms import Interval
+from homeserver.sync.interval import Concern, Interval, read_changes
+from homeserver.sync.moves import Moves, Start
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
     from homeserver.notifier.notifier import Notifier
     from homeserver.rooms.memberships import Memberships
     from homeserver.services.requester import Requester
-    from homeserver.storage.database import Database
-    from homeserver.storage.memberships import MembershipRow, MembershipStore
+    from homeserver.storage.memberships import MembershipRow
     from homeserver.storage.rooms import RoomStore
     from homeserver.sync.extras import Extras
+    from homeserver.sync.interval import Changes
+    from homeserver.sync.moves import MoveReader
     from homeserver.sync.rooms import RoomSections
     from homeserver.views.filters import SyncFilter
     from homeserver.views.ignored import IgnoredUsers
@@ -47,16 +49,19 @@ class SyncRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class _Changes:
-    """What was announced in the interval, as far as it concerns a user; `None` for rooms: look at all of them."""
+class _Reading:
+    """What the parts of an answer are read by."""
 
-    rooms_with_events: set[RoomId] | None
-    rooms_with_receipts: set[RoomId] | None
-    rooms_with_typing: set[RoomId] | None
-    topics: set[Topic]
+    requester: Requester
+    rooms: Mapping[RoomId, MembershipRow]
+    interval: Interval
+    filter: SyncFilter
+    changes: Changes
+    moves: Moves
+    ignored: frozenset[UserId]
 
-    def has(self, topic: Topic) -> bool:
-        return self.rooms_with_events is None or topic in self.topics
+    def wants(self, room_id: RoomId) -> bool:
+        return self.filter.room.allows_room(room_id)
 
 
 class ClassicSync:
@@ -64,24 +69,22 @@ class ClassicSync:
 
     def __init__(
         self,
-        database: Database,
         notifier: Notifier,
         clock: Clock,
         tokens: Tokens,
         memberships: Memberships,
-        membership_store: MembershipStore,
+        moves: MoveReader,
         rooms: RoomStore,
         sections: RoomSections,
         extras: Extras,
         unread: UnreadCounts,
         ignored: IgnoredUsers,
     ) -> None:
-        self._database = database
         self._notifier = notifier
         self._clock = clock
         self._tokens = tokens
         self._memberships = memberships
-        self._membership_store = membership_store
+        self._moves = moves
         self._rooms = rooms
         self._sections = sections
         self._extras = extras
@@ -98,51 +101,33 @@ class ClassicSync:
         """
         since = None
         if request.since is not None:
-            since = self._tokens.read_sync_token(
-                request.since, requester.user_id, requester.device_id, upto=self._database.position
-            ).position
+            token = await self._tokens.read_sync_token(request.since, requester.user_id, requester.device_id)
+            since = token.position
         deadline = self._clock.monotonic() + min(request.timeout_ms, MAX_TIMEOUT_MS) / 1000
         while True:
             rooms = await self._memberships.of_user(requester.user_id)
+            # Not awaited in between: whoever is in `rooms` at this position, or later, is there.
             upto = self._notifier.position
             interval = Interval(since, upto, request.full_state, request.state_name)
             answer = await self._build(requester, rooms, interval, request.filter)
             remaining = deadline - self._clock.monotonic()
             if since is None or request.full_state or remaining <= 0 or _has_news(answer):
                 break
-            concerned = _Concern(requester, rooms)
-            if not await self._notifier.wait(
+            woken = await self._notifier.wait(
                 requester.user_id,
                 requester.device_id,
                 rooms,
                 after=upto,
                 seconds=remaining,
-                concerns=concerned,
-            ):
-                break
+                concerns=Concern(requester.user_id, requester.device_id, rooms),
+            )
             await check_access()
+            if not woken:
+                break
         answer["next_batch"] = self._tokens.sync_token(requester.user_id, requester.device_id, upto)
         return answer
 
     # -- what there is to tell -------------------------------------------------------------------------
-
-    def _changes(self, requester: Requester, rooms: Mapping[RoomId, Any], interval: Interval) -> _Changes:
-        announced = None if interval.since is None else self._notifier.changes_since(interval.since)
-        if announced is None:
-            return _Changes(None, None, None, set())
-        changed: dict[Topic, set[Any]] = {
-            Topic.ROOM_EVENTS: set(),
-            Topic.RECEIPTS: set(),
-            Topic.TYPING: set(),
-        }
-        topics = set()
-        for topic, key in announced:
-            if topic in changed:
-                if key in rooms:
-                    changed[topic].add(key)
-            elif key == requester.user_id or topic in (Topic.PRESENCE, Topic.DEVICE_LISTS, Topic.PROFILE):
-                topics.add(topic)
-        return _Changes(changed[Topic.ROOM_EVENTS], changed[Topic.RECEIPTS], changed[Topic.TYPING], topics)
 
     async def _build(
         self,
@@ -151,216 +136,193 @@ class ClassicSync:
         interval: Interval,
         sync_filter: SyncFilter,
     ) -> dict[str, Any]:
-        changes = self._changes(requester, rooms, interval)
+        concern = Concern(requester.user_id, requester.device_id, rooms)
+        changes = read_changes(self._notifier, interval, concern, rooms)
         answer: dict[str, Any] = {
             "device_one_time_keys_count": {"signed_curve25519": 0},
             "device_unused_fallback_key_types": [],
             "org.matrix.msc2732.device_unused_fallback_key_types": [],
         }
+        moves = Moves()
+        if interval.since is not None and changes.has(Topic.MEMBERSHIP):
+            moves = await self._moves.read(requester.user_id, rooms, interval)
         ignored = await self._ignored.of(requester.user_id)
-        sections = await self._room_sections(requester, rooms, interval, sync_filter, changes, ignored)
-        if sections:
-            answer["rooms"] = sections
-        if interval.since is None or changes.has(Topic.ACCOUNT_DATA) or changes.has(Topic.PUSH_RULES):
-            events = await self._extras.account_data(requester.user_id, interval, sync_filter)
+        reading = _Reading(requester, rooms, interval, sync_filter, changes, moves, ignored)
+        account_data: dict[RoomId, list[Any]] = {}
+        if changes.has(Topic.ACCOUNT_DATA):
+            events, account_data = await self._extras.account_data(requester.user_id, interval, sync_filter)
             if events:
                 answer["account_data"] = {"events": events}
-        if interval.since is None or changes.has(Topic.PRESENCE):
+        sections = await self._room_sections(reading, account_data)
+        if sections:
+            answer["rooms"] = sections
+        if changes.has(Topic.PRESENCE):
             events = await self._extras.presence(requester.user_id, interval, sync_filter)
             if events:
                 answer["presence"] = {"events": events}
         return answer
 
     async def _room_sections(
-        self,
-        requester: Requester,
-        rooms: Mapping[RoomId, MembershipRow],
-        interval: Interval,
-        sync_filter: SyncFilter,
-        changes: _Changes,
-        ignored: frozenset[UserId],
+        self, reading: _Reading, account_data: Mapping[RoomId, list[Any]]
     ) -> dict[str, dict[RoomId, Any]]:
-        sections: dict[str, dict[RoomId, Any]] = {}
-        wanted = {room_id: row for room_id, row in rooms.items() if sync_filter.room.allows_room(room_id)}
-        moved = await self._moved(requester, wanted, interval, changes)
-        joined = {
-            room_id: row
-            for room_id, row in wanted.items()
-            if row.membership == "join" and row.stream_id <= interval.upto
+        sections = {
+            "join": await self._joined(reading, account_data),
+            "leave": await self._left(reading),
+            "invite": {
+                room_id: await self._sections.invited(reading.requester, row)
+                for room_id, row in (await self._pending(reading, "invite")).items()
+                if row.sender not in reading.ignored
+            },
+            "knock": {
+                room_id: await self._sections.knocked(reading.requester, row)
+                for room_id, row in (await self._pending(reading, "knock")).items()
+            },
         }
-        with_events = await self._rooms_with_events(joined, interval, changes)
-        for room_id in with_events | moved.newly_joined:
-            row = joined.get(room_id)
-            if row is not None:
-                section, timeline = await self._sections.joined(
-                    requester,
-                    row,
-                    interval,
-                    sync_filter,
-                    newly_joined=room_id in moved.newly_joined,
-                    ignored=ignored,
-                )
-                if (
-                    timeline.events
-                    or timeline.limited
-                    or interval.since is None
-                    or section.keys() & {"summary"}
-                ):
-                    sections.setdefault("join", {})[room_id] = section
-        await self._add_extras(
-            requester, joined, interval, sync_filter, changes, moved, sections, with_events
+        return {name: section for name, section in sections.items() if section}
+
+    async def _joined(
+        self, reading: _Reading, account_data: Mapping[RoomId, list[Any]]
+    ) -> dict[RoomId, dict[str, Any]]:
+        interval, changes = reading.interval, reading.changes
+        with_events = await self._rooms_with_events(reading)
+        came_in = reading.moves.came_in
+        looked_at = (
+            with_events
+            | came_in.keys()
+            | account_data.keys()
+            | changes.rooms_with_receipts
+            | changes.rooms_with_typing
         )
-        for room_id, was_joined in moved.left.items():
-            row = wanted[room_id]
-            if row.forgotten:
-                continue
-            sections.setdefault("leave", {})[room_id] = await self._sections.left(
-                requester, row, interval, sync_filter, was_joined=was_joined, ignored=ignored
+        if not changes.known:
+            looked_at |= reading.rooms.keys()
+        joined = await self._joined_among(reading, looked_at)
+        sections: dict[RoomId, dict[str, Any]] = {}
+        counted: set[RoomId] = set()
+        for room_id in joined.keys() & (with_events | came_in.keys()):
+            part = await self._sections.joined(
+                reading.requester,
+                joined[room_id],
+                interval,
+                reading.filter,
+                came_in=came_in.get(room_id),
+                ignored=reading.ignored,
             )
-        for room_id in moved.invited:
-            if rooms[room_id].sender not in ignored:
-                sections.setdefault("invite", {})[room_id] = await self._sections.invited(
-                    requester, rooms[room_id]
+            if part.is_news:
+                sections[room_id] = part.section
+            if part.is_news or part.may_change_counts:
+                counted.add(room_id)
+        fresh = joined.keys() & (joined if interval.since is None else came_in).keys()
+        counted |= await self._add_ephemeral(reading, joined, fresh, sections)
+        for room_id, events in account_data.items():
+            if room_id in joined and room_id not in fresh:
+                sections.setdefault(room_id, {})["account_data"] = {"events": events}
+        if fresh:
+            for room_id, events in (
+                await self._extras.all_room_account_data(
+                    reading.requester.user_id, fresh, interval, reading.filter
                 )
-        for room_id in moved.knocked:
-            sections.setdefault("knock", {})[room_id] = await self._sections.knocked(
-                requester, rooms[room_id]
+            ).items():
+                sections.setdefault(room_id, {})["account_data"] = {"events": events}
+        for room_id in counted:
+            counts = await self._unread.of(
+                reading.requester.user_id,
+                joined[room_id],
+                upto=interval.upto,
+                by_thread=reading.filter.room.timeline.unread_thread_notifications,
             )
-        if interval.since is None and sync_filter.room.include_leave:
-            for room_id, row in wanted.items():
-                if row.membership in ("leave", "ban") and not row.forgotten:
-                    sections.setdefault("leave", {})[room_id] = await self._sections.left(
-                        requester, row, interval, sync_filter, was_joined=True, ignored=ignored
-                    )
+            sections.setdefault(room_id, {}).update(counts)
+        for section in sections.values():
+            self._complete(section, interval)
         return sections
 
-    async def _rooms_with_events(
-        self, joined: Mapping[RoomId, MembershipRow], interval: Interval, changes: _Changes
-    ) -> set[RoomId]:
-        if interval.since is None or interval.full_state:
-            return set(joined)
-        if changes.rooms_with_events is not None:
-            return changes.rooms_with_events & joined.keys()
-        return set(await self._rooms.changed_since(joined.keys(), interval.since))
+    async def _rooms_with_events(self, reading: _Reading) -> frozenset[RoomId]:
+        if reading.interval.since is None or reading.interval.full_state:
+            return frozenset(reading.rooms)
+        if reading.changes.known:
+            return reading.changes.rooms_with_events
+        return frozenset(await self._rooms.changed_since(reading.rooms, reading.interval.since))
 
-    async def _add_extras(
+    async def _joined_among(
+        self, reading: _Reading, room_ids: Iterable[RoomId]
+    ) -> dict[RoomId, MembershipRow]:
+        """Those of these rooms that the user is in at the end of the interval, and wants to hear of."""
+        joined = {}
+        for room_id in room_ids:
+            row: MembershipRow | None = reading.rooms.get(room_id)
+            if row is None or not reading.wants(room_id):
+                continue
+            row = await self._moves.at(row, reading.interval.upto)
+            if row is not None and row.membership == "join":
+                joined[room_id] = row
+        return joined
+
+    async def _add_ephemeral(
         self,
-        requester: Requester,
+        reading: _Reading,
         joined: Mapping[RoomId, MembershipRow],
-        interval: Interval,
-        sync_filter: SyncFilter,
-        changes: _Changes,
-        moved: _Moved,
-        sections: dict[str, dict[RoomId, Any]],
-        with_events: set[RoomId],
-    ) -> None:
-        """Receipts, typing, account data and unread counts of joined rooms."""
-        join: dict[RoomId, Any] = sections.get("join", {})
-        fresh = set(joined) if interval.since is None else moved.newly_joined & joined.keys()
+        fresh: set[RoomId],
+        sections: dict[RoomId, dict[str, Any]],
+    ) -> set[RoomId]:
+        """Receipts and typing; the answer is in which rooms the user's own receipts are new."""
+        changes = reading.changes
         receipts, read_by_user = await self._extras.receipts(
-            requester.user_id, joined, interval, sync_filter, changes.rooms_with_receipts, fresh
+            reading.requester.user_id,
+            reading.interval,
+            reading.filter,
+            joined.keys() & changes.rooms_with_receipts if changes.known else set(joined),
+            fresh,
         )
         typing = await self._extras.typing(
-            requester.user_id, joined, sync_filter, changes.rooms_with_typing, fresh
+            reading.requester.user_id,
+            reading.filter,
+            joined.keys() & changes.rooms_with_typing,
+            fresh if changes.known else set(joined),
         )
         for room_id in receipts.keys() | typing.keys():
-            events = [event for event in (receipts.get(room_id), typing.get(room_id)) if event is not None]
-            join.setdefault(room_id, {})["ephemeral"] = {"events": events}
-        if interval.since is None or fresh or changes.has(Topic.ACCOUNT_DATA):
-            for room_id, events in (
-                await self._extras.room_account_data(requester.user_id, joined, interval, sync_filter, fresh)
-            ).items():
-                join.setdefault(room_id, {})["account_data"] = {"events": events}
-        counted = set(joined) if interval.since is None else read_by_user
-        for room_id in (with_events | moved.newly_joined | counted) & joined.keys():
-            if room_id in join or room_id in counted:
-                counts = await self._unread.of(
-                    requester.user_id,
-                    joined[room_id],
-                    upto=interval.upto,
-                    by_thread=sync_filter.room.timeline.unread_thread_notifications,
-                )
-                join.setdefault(room_id, {}).update(counts)
-        for section in join.values():
-            section.setdefault(
-                "timeline",
-                {"events": [], "limited": False, "prev_batch": self._tokens.page_token(interval.upto, None)},
-            )
-            section.setdefault(interval.state_name, {"events": []})
-            section.setdefault("ephemeral", {"events": []})
-            section.setdefault("account_data", {"events": []})
-        if join:
-            sections["join"] = join
+            events = list(receipts.get(room_id, ()))
+            if room_id in typing:
+                events.append(typing[room_id])
+            sections.setdefault(room_id, {})["ephemeral"] = {"events": events}
+        return read_by_user
 
-    async def _moved(
-        self,
-        requester: Requester,
-        rooms: Mapping[RoomId, MembershipRow],
-        interval: Interval,
-        changes: _Changes,
-    ) -> _Moved:
-        """The rooms whose membership is new to the client."""
-        moved = _Moved()
-        if interval.since is None:
-            for room_id, row in rooms.items():
-                if row.membership == "invite":
-                    moved.invited.append(room_id)
-                elif row.membership == "knock":
-                    moved.knocked.append(room_id)
-            return moved
-        if not changes.has(Topic.MEMBERSHIP):
-            return moved
-        recent = await self._membership_store.load_changes(
-            requester.user_id, after=interval.since, upto=interval.upto
+    def _complete(self, section: dict[str, Any], interval: Interval) -> None:
+        """What a section of a joined room has even where there is nothing to tell."""
+        section.setdefault(
+            "timeline",
+            {"events": [], "limited": False, "prev_batch": self._tokens.page_token(interval.upto, None)},
         )
-        by_room: dict[RoomId, list[str]] = {}
-        for change in recent:
-            by_room.setdefault(change.room_id, []).append(change.membership)
-        for room_id, memberships in by_room.items():
-            current = rooms.get(room_id)
-            if current is None or current.stream_id > interval.upto:
-                continue
-            before_change = await self._membership_store.get_at(
-                requester.user_id, current.room_nid, interval.since
+        for name in (interval.state_name, "ephemeral", "account_data"):
+            section.setdefault(name, {"events": []})
+
+    async def _left(self, reading: _Reading) -> dict[RoomId, dict[str, Any]]:
+        out = {
+            room_id: went_out
+            for room_id, went_out in reading.moves.went_out.items()
+            if reading.wants(room_id)
+        }
+        if reading.interval.since is None and reading.filter.room.include_leave:
+            for room_id, row in reading.rooms.items():
+                if row.membership in ("leave", "ban") and not row.forgotten and reading.wants(room_id):
+                    out[room_id] = (row, Start(0, may_have_gap=False))
+        return {
+            room_id: await self._sections.left(
+                reading.requester,
+                row,
+                reading.interval,
+                reading.filter,
+                start=start,
+                ignored=reading.ignored,
             )
-            before = before_change.membership if before_change is not None else "leave"
-            latest = memberships[-1]
-            if latest == "join":
-                if before != "join" or any(membership != "join" for membership in memberships):
-                    moved.newly_joined.add(room_id)
-            elif latest == "invite":
-                moved.invited.append(room_id)
-            elif latest == "knock":
-                moved.knocked.append(room_id)
-            else:
-                moved.left[room_id] = before == "join" or "join" in memberships
-        return moved
+            for room_id, (row, start) in out.items()
+        }
 
-
-class _Moved:
-    """Rooms by what the user became in them."""
-
-    def __init__(self) -> None:
-        self.newly_joined: set[RoomId] = set()
-        self.left: dict[RoomId, bool] = {}
-        self.invited: list[RoomId] = []
-        self.knocked: list[RoomId] = []
-
-
-class _Concern:
-    """Whether announcements may concern a device."""
-
-    __slots__ = ("_own_keys", "_rooms")
-
-    def __init__(self, requester: Requester, rooms: Mapping[RoomId, Any]) -> None:
-        self._rooms = rooms
-        self._own_keys = {requester.user_id, f"{requester.user_id}|{requester.device_id}"}
-
-    def __call__(self, announcements: Iterable[tuple[Topic, str]]) -> bool:
-        return any(
-            key in self._own_keys or key in self._rooms or topic in (Topic.PRESENCE, Topic.DEVICE_LISTS)
-            for topic, key in announcements
-        )
+    async def _pending(self, reading: _Reading, membership: str) -> dict[RoomId, MembershipRow]:
+        """The rooms that the user is invited to, or knocks at."""
+        if reading.interval.since is None:
+            rows = {i: row for i, row in reading.rooms.items() if row.membership == membership}
+        else:
+            rows = reading.moves.invited if membership == "invite" else reading.moves.knocked
+        return {room_id: row for room_id, row in rows.items() if reading.wants(room_id)}
 
 
 def _has_news(answer: Mapping[str, Any]) -> bool:

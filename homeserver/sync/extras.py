@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from homeserver.ids import RoomId
 from homeserver.storage.account_data import GLOBAL
 from homeserver.views.presence import presence_content
 from homeserver.views.push_rules import default_rules
@@ -14,10 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from homeserver.clock import Clock
-    from homeserver.ids import RoomId, UserId
+    from homeserver.ids import UserId
     from homeserver.storage.account_data import AccountDataRow, AccountDataStore
     from homeserver.storage.receipts import ReceiptRow, ReceiptStore
-    from homeserver.sync.rooms import Interval
+    from homeserver.sync.interval import Interval
     from homeserver.views.filters import SyncFilter
     from homeserver.views.ignored import IgnoredUsers
     from homeserver.views.presence import PresenceNow
@@ -45,101 +46,87 @@ class Extras:
         self._presence = presence
         self._ignored = ignored
 
-    async def account_data(self, user_id: UserId, interval: Interval, sync_filter: SyncFilter) -> list[Any]:
-        """Global account data; the push rules are in the first answer."""
+    async def account_data(
+        self, user_id: UserId, interval: Interval, sync_filter: SyncFilter
+    ) -> tuple[list[Any], dict[RoomId, list[Any]]]:
+        """Global account data, and that of rooms, as far as it changed; the push rules are in the first answer."""
         rows = await self._account_data.load_changes(user_id, after=interval.since or 0, upto=interval.upto)
         events: list[Any] = [
             _account_data_event(row)
             for row in rows
             if row.room_id == GLOBAL and sync_filter.account_data.allows_type(row.type)
         ]
-        if interval.since is None and sync_filter.account_data.allows_type(PUSH_RULES):
-            events.append({"type": PUSH_RULES, "content": {"global": default_rules(user_id)}})
-        return events
+        if interval.since is None:
+            if sync_filter.account_data.allows_type(PUSH_RULES):
+                events.append({"type": PUSH_RULES, "content": {"global": default_rules(user_id)}})
+            return events, {}
+        return events, _by_room([row for row in rows if row.room_id != GLOBAL], sync_filter)
 
-    async def room_account_data(
-        self,
-        user_id: UserId,
-        joined: Iterable[RoomId],
-        interval: Interval,
-        sync_filter: SyncFilter,
-        fresh: set[RoomId],
+    async def all_room_account_data(
+        self, user_id: UserId, rooms: Iterable[RoomId], interval: Interval, sync_filter: SyncFilter
     ) -> dict[RoomId, list[Any]]:
-        """Account data of rooms: what changed, and all of it in rooms that are new to the client."""
-        rooms = set(joined)
-        rows: list[AccountDataRow] = []
-        if interval.since is not None:
-            rows = await self._account_data.load_changes(user_id, after=interval.since, upto=interval.upto)
-            rows = [row for row in rows if row.room_id in rooms and row.room_id not in fresh]
-        if fresh:
-            rows += await self._account_data.load_of_rooms(user_id, list(fresh), interval.upto)
-        events: dict[RoomId, list[Any]] = {}
-        for row in rows:
-            wanted = sync_filter.room.account_data
-            if wanted.allows_type(row.type) and wanted.allows_room(row.room_id):
-                events.setdefault(row.room_id, []).append(_account_data_event(row))
-        return events
+        """All account data of rooms that are new to the client."""
+        rows = await self._account_data.load_of_rooms(user_id, list(rooms), interval.upto)
+        return _by_room(rows, sync_filter)
 
     async def receipts(
         self,
         user_id: UserId,
-        joined: Iterable[RoomId],
         interval: Interval,
         sync_filter: SyncFilter,
-        changed: set[RoomId] | None,
+        changed: set[RoomId],
         fresh: set[RoomId],
-    ) -> tuple[dict[RoomId, dict[str, Any]], set[RoomId]]:
-        """One `m.receipt` event for each room with new receipts, and the rooms where the user's own are new."""
-        rooms = set(joined)
-        ignored = await self._ignored.of(user_id)
+    ) -> tuple[dict[RoomId, list[dict[str, Any]]], set[RoomId]]:
+        """The `m.receipt` events of each room with new receipts, and the rooms where the user's own are new.
+
+        "Receipts SHOULD be batched into one event per room and thread": one event could not say that somebody has
+        read up to the same place in two threads.
+
+        All receipts count as new in `fresh` rooms; of the others those are looked at that are among `changed`.
+        """
         rows: list[ReceiptRow] = []
         if fresh:
             rows += await self._receipts.load_changes(fresh, user_id, after=0, upto=interval.upto)
-        looked_at = (rooms if changed is None else changed & rooms) - fresh
+        looked_at = changed - fresh
         if looked_at and interval.since is not None:
             rows += await self._receipts.load_changes(
                 looked_at, user_id, after=interval.since, upto=interval.upto
             )
         own = {row.room_id for row in rows if row.user_id == user_id}
-        if not sync_filter.room.ephemeral.allows_type("m.receipt"):
+        if not rows or not sync_filter.room.ephemeral.allows_type("m.receipt"):
             return {}, own
-        contents: dict[RoomId, dict[str, Any]] = {}
+        ignored = await self._ignored.of(user_id)
+        contents: dict[tuple[RoomId, str], dict[str, Any]] = {}
         for row in rows:
             if row.user_id in ignored or not sync_filter.room.ephemeral.allows_room(row.room_id):
                 continue
-            by_type = contents.setdefault(row.room_id, {}).setdefault(row.event_id, {})
+            by_type = contents.setdefault((row.room_id, row.thread_id), {}).setdefault(row.event_id, {})
             receipt: dict[str, Any] = {"ts": row.ts}
             if row.thread_id:
                 receipt["thread_id"] = row.thread_id
             by_type.setdefault(row.receipt_type, {})[row.user_id] = receipt
-        events = {room_id: {"type": "m.receipt", "content": content} for room_id, content in contents.items()}
+        events: dict[RoomId, list[dict[str, Any]]] = {}
+        for (room_id, _), content in contents.items():
+            events.setdefault(room_id, []).append({"type": "m.receipt", "content": content})
         return events, own
 
     async def typing(
-        self,
-        user_id: UserId,
-        joined: Iterable[RoomId],
-        sync_filter: SyncFilter,
-        changed: set[RoomId] | None,
-        fresh: set[RoomId],
+        self, user_id: UserId, sync_filter: SyncFilter, changed: set[RoomId], fresh: set[RoomId]
     ) -> dict[RoomId, dict[str, Any]]:
-        """One `m.typing` event for each room where somebody began or ended typing."""
-        if not sync_filter.room.ephemeral.allows_type("m.typing"):
+        """One `m.typing` event for each of the `changed` rooms, and for the `fresh` ones where somebody is typing.
+
+        An end of typing is told where it was announced; a room that is new to the client needs none.
+        """
+        if not (changed or fresh) or not sync_filter.room.ephemeral.allows_type("m.typing"):
             return {}
-        rooms = set(joined)
-        looked_at = rooms if changed is None else changed & rooms
-        if not looked_at and not fresh:
-            return {}
-        typing = await self._typing.in_rooms(looked_at | fresh)
-        # An end of typing is told where it was announced; a room that is new to the client needs none.
-        told = set(typing) if changed is None else (changed & rooms) | set(typing)
+        typing = await self._typing.in_rooms(changed | fresh)
         ignored = await self._ignored.of(user_id)
         return {
             room_id: {
                 "type": "m.typing",
                 "content": {"user_ids": [one for one in typing.get(room_id, ()) if one not in ignored]},
             }
-            for room_id in told
+            for room_id in changed | typing.keys()
             if sync_filter.room.ephemeral.allows_room(room_id)
         }
 
@@ -157,3 +144,12 @@ class Extras:
 
 def _account_data_event(row: AccountDataRow) -> dict[str, Any]:
     return {"type": row.type, "content": orjson.Fragment(row.content)}
+
+
+def _by_room(rows: Iterable[AccountDataRow], sync_filter: SyncFilter) -> dict[RoomId, list[Any]]:
+    events: dict[RoomId, list[Any]] = {}
+    for row in rows:
+        wanted = sync_filter.room.account_data
+        if wanted.allows_type(row.type) and wanted.allows_room(row.room_id):
+            events.setdefault(RoomId(row.room_id), []).append(_account_data_event(row))
+    return events

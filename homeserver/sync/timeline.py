@@ -19,12 +19,19 @@ _MAX_LOOKED_AT = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Events in order of arrival; `limited` where older ones of the interval were left out."""
+    """Events in order of arrival."""
 
     events: list[StoredEvent]
     limited: bool
+    """Older ones of the interval were left out."""
     gap_before: int
     """The position just before the first event, from which `/messages` pages back without gap or repetition."""
+    filtered: bool
+    """Some events after the first one were left out: not wanted, or not to be seen."""
+    has_members: bool
+    """A membership changed, whether that is shown or not."""
+    may_change_counts: bool
+    """Something that counts as unread, or that has counted, came or went, whether that is shown or not."""
 
 
 class TimelineReader:
@@ -42,32 +49,49 @@ class TimelineReader:
         after: int,
         upto: int,
         filter_: RoomEventFilter,
-        limit: int,
         ignored: frozenset[UserId],
     ) -> Timeline:
-        """The newest `limit` events with `after < position <= upto` that pass visibility, filter and ignored users.
+        """The newest events with `after < position <= upto` that pass visibility, filter and ignored users.
 
-        Where so many fail that the search is given up, the timeline is limited: `/messages` finds the rest.
+        As many as the filter's limit. Where so many fail that the search is given up, the timeline is limited:
+        `/messages` finds the rest.
         """
+        limit = filter_.limit
         kept: list[StoredEvent] = []
+        seen: list[StoredEvent] = []
         end = upto
-        looked_at = 0
         chunk = limit + 1
+        limited = False
         while True:
             events = await self._recent.load(room_nid, after=after, upto=end, limit=chunk)
-            looked_at += len(events)
+            seen = events + seen
             exhausted = len(events) < chunk
             passing = [stored for stored in events if filter_.allows(stored.event)]
             passing = without_ignored(passing, ignored)
-            passing = await self._visibility.visible(user_id, passing)
-            kept = passing + kept
+            kept = await self._visibility.visible(user_id, passing) + kept
             if len(kept) > limit:
                 # limit 0 is a wish for no events at all.
                 kept = kept[len(kept) - limit :]
-                return Timeline(kept, limited=True, gap_before=kept[0].stream_id - 1 if kept else upto)
+                limited = True
+                break
             if exhausted:
-                return Timeline(kept, limited=False, gap_before=kept[0].stream_id - 1 if kept else upto)
+                break
+            if len(seen) >= _MAX_LOOKED_AT:
+                limited = True
+                break
             end = events[0].stream_id - 1
-            if looked_at >= _MAX_LOOKED_AT:
-                return Timeline(kept, limited=True, gap_before=kept[0].stream_id - 1 if kept else upto)
             chunk = min(chunk * 2, 500)
+        gap_before = kept[0].stream_id - 1 if kept else upto
+        shown = sum(stored.stream_id > gap_before for stored in seen) if kept else 0
+        return Timeline(
+            kept,
+            limited=limited,
+            gap_before=gap_before,
+            filtered=shown != len(kept),
+            has_members=limited or any(stored.event.type == "m.room.member" for stored in seen),
+            may_change_counts=limited or any(_may_change_counts(stored) for stored in seen),
+        )
+
+
+def _may_change_counts(stored: StoredEvent) -> bool:
+    return stored.notifies or stored.highlights != frozenset() or stored.event.type == "m.room.redaction"

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from homeserver.views.event_fields import select_fields
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -68,11 +70,13 @@ class ClientEvents:
         aggregate: bool = True,
         threads: bool = True,
         memberships: Sequence[str] | None = None,
+        fields: Sequence[str] | None = None,
     ) -> list[orjson.Fragment]:
         """Events of one room as their reader gets them, in the order given.
 
         `room_id` is left out in `/sync`; `aggregate` and `threads` say what is bundled with them. `memberships` are
-        those of the reader at the events, where the caller knows them already.
+        those of the reader at the events, where the caller knows them already. `fields` are those that are wanted, where not
+        all are.
         """
         if memberships is None:
             memberships = await self._visibility.memberships_at(reader.user_id, events)
@@ -99,12 +103,10 @@ class ClientEvents:
                 unsigned["m.relations"] = relations[event.event_id]
             if others:
                 _add_others(unsigned, stored, others, room_id=room_id)
-            rendered.append(
-                orjson.Fragment(
-                    self._static(stored, room_id) + b',"unsigned":' + orjson.dumps(unsigned) + b"}"
-                )
-            )
-        return rendered
+            rendered.append(self._static(stored, room_id) + b',"unsigned":' + orjson.dumps(unsigned) + b"}")
+        if fields is not None:
+            rendered = [orjson.dumps(select_fields(orjson.loads(one), fields)) for one in rendered]
+        return [orjson.Fragment(one) for one in rendered]
 
     async def _load_others(
         self, events: Sequence[StoredEvent], reader: Requester

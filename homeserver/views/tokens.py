@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import struct
 from dataclasses import dataclass
+from typing import Protocol
 
 from homeserver.errors import InvalidParam
 from homeserver.storage.events import RoomPoint
@@ -54,12 +55,21 @@ class PageToken:
 _NO_POINT = RoomPoint(-1, 0)
 
 
+class Log(Protocol):
+    """The log that positions are of."""
+
+    async def reach(self, position: int) -> bool:
+        """Whether this position has been committed; after that this process knows of all that lies before it."""
+        ...
+
+
 class Tokens:
     """Makes and reads tokens."""
 
-    def __init__(self, secret: bytes, epoch: int) -> None:
+    def __init__(self, secret: bytes, epoch: int, log: Log) -> None:
         self._secret = hashlib.blake2b(secret, digest_size=32, person=b"restante-tokens").digest()
         self._epoch = epoch
+        self._log = log
 
     def sync_token(
         self, user_id: str, device_id: str | None, position: int, to_device_position: int = 0
@@ -70,11 +80,11 @@ class Tokens:
             _SYNC_PREFIX, _SYNC.pack(_VERSION, self._epoch, position, to_device_position, owner)
         )
 
-    def read_sync_token(self, token: str, user_id: str, device_id: str | None, *, upto: int) -> SyncToken:
-        """Read a `since`; `InvalidParam` for one that this server did not make, or that lies beyond `upto`."""
+    async def read_sync_token(self, token: str, user_id: str, device_id: str | None) -> SyncToken:
+        """Read a `since`; `InvalidParam` for one that this server did not make, or that lies in the future."""
         packed = self._open(token, _SYNC_PREFIX, _SYNC.size)
         version, epoch, position, to_device_position, owner = _SYNC.unpack(packed)
-        if version != _VERSION or position > upto:
+        if version != _VERSION or not await self._log.reach(position):
             raise _bad_token()
         own = hmac.compare_digest(owner, _owner(user_id, device_id)) and epoch == self._epoch
         return SyncToken(position, to_device_position, own, epoch)
@@ -84,7 +94,7 @@ class Tokens:
         depth, stream_id = (point or _NO_POINT).depth, (point or _NO_POINT).stream_id
         return self._seal(_PAGE_PREFIX, _PAGE.pack(_VERSION, self._epoch, ceiling, depth, stream_id))
 
-    def read_page_token(self, token: str, *, upto: int) -> PageToken:
+    async def read_page_token(self, token: str) -> PageToken:
         """Read a `from` or `to`: one of ours for pages, or any sync token, which is a position here."""
         if token[:1] == _SYNC_PREFIX:
             version, _, position, _, _ = _SYNC.unpack(self._open(token, _SYNC_PREFIX, _SYNC.size))
@@ -93,7 +103,7 @@ class Tokens:
             packed = self._open(token, _PAGE_PREFIX, _PAGE.size)
             version, _, position, depth, stream_id = _PAGE.unpack(packed)
             point = RoomPoint(depth, stream_id) if depth != _NO_POINT.depth else None
-        if version != _VERSION or position > upto:
+        if version != _VERSION or not await self._log.reach(position):
             raise _bad_token()
         return PageToken(position, point)
 

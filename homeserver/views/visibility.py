@@ -48,9 +48,14 @@ class MembershipHistory:
         index = self._memberships.index("join") if "join" in self._memberships else None
         return None if index is None else self._positions[index]
 
-    def last_left(self) -> int:
-        """The position at which the user last went out of the room; 0 where they never were in it."""
-        for index in range(len(self._memberships) - 1, 0, -1):
+    def changed_between(self, after: int, upto: int) -> bool:
+        """Whether the membership changed with `after < position <= upto`."""
+        return bisect_right(self._positions, after) < bisect_right(self._positions, upto)
+
+    def last_left(self, upto: int | None = None) -> int:
+        """The position, up to `upto`, at which the user last went out of the room; 0 where they never did."""
+        last = len(self._positions) if upto is None else bisect_right(self._positions, upto)
+        for index in range(last - 1, 0, -1):
             if self._memberships[index] != "join" and self._memberships[index - 1] == "join":
                 return self._positions[index]
         return 0

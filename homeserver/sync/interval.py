@@ -1,0 +1,104 @@
+"""What an answer covers, and what was announced meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from homeserver.ids import RoomId
+from homeserver.storage.announcements import Topic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from homeserver.ids import DeviceId, UserId
+    from homeserver.notifier.notifier import Notifier
+
+_NEIGHBOURS = frozenset({Topic.PRESENCE, Topic.DEVICE_LISTS})
+"""Topics whose key is a user, and which concern those who share a room with them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """What an answer covers: everything after `since` up to `upto`; `since` is None in a first sync."""
+
+    since: int | None
+    upto: int
+    full_state: bool
+    state_name: str
+
+    @property
+    def use_state_after(self) -> bool:
+        """Whether the state is that after the timeline (MSC4222)."""
+        return self.state_name != "state"
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What was announced in an interval, as far as it concerns a user."""
+
+    known: bool
+    """False where it is longer ago than memory reaches: anything may have changed."""
+    rooms_with_events: frozenset[RoomId]
+    rooms_with_receipts: frozenset[RoomId]
+    rooms_with_typing: frozenset[RoomId]
+    topics: frozenset[Topic]
+
+    def has(self, topic: Topic) -> bool:
+        """Whether something of this kind may have changed."""
+        return not self.known or topic in self.topics
+
+
+_NOTHING: frozenset[RoomId] = frozenset()
+UNKNOWN = Changes(
+    known=False,
+    rooms_with_events=_NOTHING,
+    rooms_with_receipts=_NOTHING,
+    rooms_with_typing=_NOTHING,
+    topics=frozenset(),
+)
+
+
+def read_changes(
+    notifier: Notifier, interval: Interval, concern: Concern, rooms: Mapping[RoomId, object]
+) -> Changes:
+    """What was announced in an interval that concerns a user with these rooms."""
+    announced = None if interval.since is None else notifier.changes_since(interval.since)
+    if announced is None:
+        return UNKNOWN
+    by_topic: dict[Topic, set[RoomId]] = {
+        Topic.ROOM_EVENTS: set(),
+        Topic.RECEIPTS: set(),
+        Topic.TYPING: set(),
+    }
+    topics = set()
+    for topic, key in announced:
+        in_rooms = by_topic.get(topic)
+        if in_rooms is not None:
+            if key in rooms:
+                in_rooms.add(RoomId(key))
+        elif key in concern.own_keys or topic in _NEIGHBOURS:
+            topics.add(topic)
+    return Changes(
+        known=True,
+        rooms_with_events=frozenset(by_topic[Topic.ROOM_EVENTS]),
+        rooms_with_receipts=frozenset(by_topic[Topic.RECEIPTS]),
+        rooms_with_typing=frozenset(by_topic[Topic.TYPING]),
+        topics=frozenset(topics),
+    )
+
+
+class Concern:
+    """Whether announcements may concern a device."""
+
+    __slots__ = ("_rooms", "own_keys")
+
+    def __init__(self, user_id: UserId, device_id: DeviceId | None, rooms: Mapping[RoomId, object]) -> None:
+        self.own_keys = frozenset({user_id, f"{user_id}|{device_id}"})
+        self._rooms = rooms
+
+    def __call__(self, announcements: Iterable[tuple[Topic, str]]) -> bool:
+        """Whether one of these does."""
+        return any(
+            key in self.own_keys or key in self._rooms or topic in _NEIGHBOURS for topic, key in announcements
+        )

@@ -1,0 +1,99 @@
+"""The rooms that a user came into or went out of in an interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from homeserver.views.visibility import MembershipHistory
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from homeserver.ids import RoomId, UserId
+    from homeserver.storage.events import EventStore
+    from homeserver.storage.memberships import MembershipRow, MembershipStore
+    from homeserver.sync.interval import Interval
+
+_OUT = ("leave", "ban")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where the timeline begins of a room that the user was in for a part of the interval."""
+
+    after: int
+    """The position up to which the client has had the timeline; 0 where it never had."""
+    may_have_gap: bool
+    """The user was banned, invited, ... in between: what the client was told of that stands apart from the rest."""
+
+
+@dataclass(slots=True)
+class Moves:
+    """Rooms by what the user became in them, each with the membership at the end of the interval."""
+
+    came_in: dict[RoomId, Start] = field(default_factory=dict)
+    went_out: dict[RoomId, tuple[MembershipRow, Start | None]] = field(default_factory=dict)
+    """None where they were not in the room at any time of the interval."""
+    invited: dict[RoomId, MembershipRow] = field(default_factory=dict)
+    knocked: dict[RoomId, MembershipRow] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.came_in) + len(self.went_out) + len(self.invited) + len(self.knocked)
+
+
+class MoveReader:
+    """Reads moves from the log of memberships."""
+
+    def __init__(self, memberships: MembershipStore, events: EventStore) -> None:
+        self._memberships = memberships
+        self._events = events
+
+    async def at(self, row: MembershipRow, position: int) -> MembershipRow | None:
+        """A membership as it was at a position: another process may have moved on before we hear of it."""
+        if row.stream_id <= position:
+            return row
+        change = await self._memberships.get_at(row.user_id, row.room_nid, position)
+        if change is None:
+            return None
+        (stored,) = (await self._events.load_numbered([change.event_nid])).values()
+        return replace(
+            row,
+            membership=change.membership,
+            event_nid=change.event_nid,
+            stream_id=change.stream_id,
+            sender=stored.event.sender,
+            forgotten=False,
+        )
+
+    async def read(self, user_id: UserId, rooms: Mapping[RoomId, MembershipRow], interval: Interval) -> Moves:
+        """The moves in an interval that has a beginning."""
+        assert interval.since is not None
+        moves = Moves()
+        changes = await self._memberships.load_changes(user_id, after=interval.since, upto=interval.upto)
+        by_room: dict[RoomId, list[str]] = {}
+        for change in changes:
+            if change.room_id in rooms:
+                by_room.setdefault(change.room_id, []).append(change.membership)
+        for room_id, memberships in by_room.items():
+            row = await self.at(rooms[room_id], interval.upto)
+            if row is None:
+                continue
+            history = MembershipHistory(await self._memberships.load_log(user_id, row.room_nid))
+            before = history.at(interval.since)
+            start = Start(interval.since, may_have_gap=False)
+            if before != "join":
+                left = history.last_left(interval.since)
+                has_gap = left > 0 and history.changed_between(left, interval.since)
+                start = Start(left, may_have_gap=has_gap)
+            if row.membership == "join":
+                if before != "join" or any(membership != "join" for membership in memberships):
+                    moves.came_in[room_id] = start
+            elif row.membership == "invite":
+                moves.invited[room_id] = row
+            elif row.membership == "knock":
+                moves.knocked[room_id] = row
+            elif not (before in _OUT and row.forgotten):
+                was_in = before == "join" or "join" in memberships
+                moves.went_out[room_id] = (row, start if was_in else None)
+        return moves

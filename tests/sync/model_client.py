@@ -1,0 +1,276 @@
+"""A client that only applies what it gets, and is asked afterwards whether it holds the truth."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from homeserver.views.filters import parse_filter
+
+if TYPE_CHECKING:
+    from tests.client import Client
+    from tests.sync.truth import StateKey, TrueEvent, TrueRoom
+
+HEROES = 5
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a device asks for in every sync."""
+
+    limit: int
+    without: tuple[str, ...] = ()
+    """Types that are not wanted in timelines."""
+    lazy: bool = False
+    by_thread: bool = False
+    state_after: str | None = None
+
+    @property
+    def filter(self) -> dict[str, Any]:
+        return {
+            "room": {
+                "timeline": {
+                    "limit": self.limit,
+                    "not_types": list(self.without),
+                    "unread_thread_notifications": self.by_thread,
+                },
+                "state": {"lazy_load_members": self.lazy},
+            }
+        }
+
+    def wants(self, event: TrueEvent) -> bool:
+        return event.type not in self.without
+
+
+@dataclass
+class HeldRoom:
+    """What the client holds of a room that it is, or was, in."""
+
+    membership: str = "join"
+    timeline: list[str] = field(default_factory=list)
+    prev_batch: str | None = None
+    state: dict[StateKey, str] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    thread_counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    receipts: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    account_data: dict[str, Any] = field(default_factory=dict)
+
+
+class ModelClient:
+    """One device."""
+
+    def __init__(self, client: Client, wishes: Wishes) -> None:
+        self.client = client
+        self.wishes = wishes
+        self.since: str | None = None
+        self.rooms: dict[str, HeldRoom] = {}
+        self.invites: set[str] = set()
+        self.knocks: set[str] = set()
+        self.account_data: dict[str, Any] = {}
+        self._timeline_filter = parse_filter(wishes.filter).room.timeline
+
+    # -- asking ----------------------------------------------------------------------------------------
+
+    async def ask(self) -> dict[str, Any]:
+        """An answer that is not applied yet; it may be lost, and asked for again."""
+        wishes: dict[str, Any] = {}
+        if self.wishes.state_after is not None:
+            wishes[self.wishes.state_after] = True
+        return await self.client.sync(self.since, filter=self.wishes.filter, **wishes)
+
+    async def sync(self) -> None:
+        await self.apply(await self.ask())
+
+    async def sync_until_quiet(self) -> None:
+        while True:
+            answer = await self.ask()
+            await self.apply(answer)
+            if not answer.keys() & {"rooms", "account_data"}:
+                return
+
+    async def page_back(self, room_id: str, limit: int) -> None:
+        """Read on into the past of a room."""
+        held = self.rooms[room_id]
+        if held.prev_batch is None:
+            return
+        page = await self._page(room_id, held.prev_batch, limit)
+        ids = [event["event_id"] for event in reversed(page["chunk"])]
+        assert not set(ids) & set(held.timeline), "paging back repeats events"
+        held.timeline = ids + held.timeline
+        held.prev_batch = page.get("end")
+
+    async def _page(self, room_id: str, start: str, limit: int) -> dict[str, Any]:
+        wanted = json.dumps({"not_types": list(self.wishes.without)})
+        return await self.client.messages(room_id, **{"from": start, "limit": limit, "filter": wanted})
+
+    # -- applying --------------------------------------------------------------------------------------
+
+    async def apply(self, answer: dict[str, Any]) -> None:
+        rooms = answer.get("rooms", {})
+        for room_id, section in rooms.get("join", {}).items():
+            await self._apply_room(room_id, section, "join")
+        for room_id, section in rooms.get("leave", {}).items():
+            await self._apply_room(room_id, section, "leave")
+        for kind, held in (("invite", self.invites), ("knock", self.knocks)):
+            for room_id in rooms.get(kind, {}):
+                self._move_out(room_id)
+                held.add(room_id)
+                if room_id in self.rooms:
+                    self.rooms[room_id].membership = "leave"
+        for event in answer.get("account_data", {}).get("events", []):
+            self.account_data[event["type"]] = event["content"]
+        self.since = answer["next_batch"]
+
+    def _move_out(self, room_id: str) -> None:
+        self.invites.discard(room_id)
+        self.knocks.discard(room_id)
+
+    async def _apply_room(self, room_id: str, section: dict[str, Any], membership: str) -> None:
+        self._move_out(room_id)
+        held = self.rooms.setdefault(room_id, HeldRoom())
+        if held.membership == "leave" and section["timeline"]["limited"]:
+            # Back after a gap: a new timeline begins.
+            held.timeline, held.prev_batch = [], None
+        held.membership = membership
+        await self._apply_timeline(room_id, held, section["timeline"])
+        self._apply_state(held, section)
+        held.summary.update(section.get("summary", {}))
+        if "unread_notifications" in section:
+            held.counts = section["unread_notifications"]
+            held.thread_counts = section.get("unread_thread_notifications", {})
+        for event in section.get("account_data", {}).get("events", []):
+            held.account_data[event["type"]] = event["content"]
+        for event in section.get("ephemeral", {}).get("events", []):
+            if event["type"] == "m.receipt":
+                for event_id, by_type in event["content"].items():
+                    for receipt_type, by_user in by_type.items():
+                        for user_id, receipt in by_user.items():
+                            key = (user_id, receipt_type, receipt.get("thread_id", ""))
+                            held.receipts[key] = event_id
+
+    async def _apply_timeline(self, room_id: str, held: HeldRoom, timeline: dict[str, Any]) -> None:
+        new = [event["event_id"] for event in timeline["events"]]
+        assert len(set(new)) == len(new), "an event twice in one answer"
+        assert len(new) <= self.wishes.limit, "more events than asked for"
+        assert not set(new) & set(held.timeline), f"{set(new) & set(held.timeline)} were told already"
+        if not held.timeline and held.prev_batch is None:
+            held.timeline, held.prev_batch = new, timeline["prev_batch"]
+            return
+        gap: list[str] = []
+        token = timeline["prev_batch"] if timeline["limited"] else None
+        known = set(held.timeline)
+        while token is not None:
+            page = await self._page(room_id, token, 5)
+            ids = [event["event_id"] for event in page["chunk"]]
+            reached = next((index for index, event_id in enumerate(ids) if event_id in known), None)
+            gap += ids if reached is None else ids[:reached]
+            token = page.get("end") if reached is None else None
+            if not known and reached is None and token is None:
+                # Nothing was held that could be met: all of the past is here now.
+                held.prev_batch = None
+        assert not set(gap) & set(new), "the gap overlaps the timeline"
+        assert len(set(gap)) == len(gap), "an event twice in a gap"
+        held.timeline += [*reversed(gap), *new]
+
+    def _apply_state(self, held: HeldRoom, section: dict[str, Any]) -> None:
+        names = {
+            "use_state_after": "state_after",
+            "org.matrix.msc4222.use_state_after": "org.matrix.msc4222.state_after",
+        }
+        if self.wishes.state_after is None:
+            events = [*section["state"]["events"], *section["timeline"]["events"]]
+        else:
+            assert "state" not in section
+            events = section[names[self.wishes.state_after]]["events"]
+        for event in events:
+            if "state_key" in event:
+                held.state[event["type"], event["state_key"]] = event["event_id"]
+
+    # -- being asked -----------------------------------------------------------------------------------
+
+    def check_rooms(self, truth: dict[str, TrueRoom], forgotten: set[str]) -> None:
+        """Whether the client, which has nothing left to hear, holds what is true."""
+        user_id = self.client.user_id
+        joined = {room_id for room_id, room in truth.items() if room.membership(user_id) == "join"}
+        assert {room_id for room_id, held in self.rooms.items() if held.membership == "join"} == joined
+        assert self.invites == {i for i, room in truth.items() if room.membership(user_id) == "invite"}
+        assert self.knocks == {i for i, room in truth.items() if room.membership(user_id) == "knock"}
+        for room_id, held in self.rooms.items():
+            if room_id in forgotten:
+                continue
+            room = truth[room_id]
+            if room.membership(user_id) in ("invite", "knock"):
+                # The client holds what it had when it was last in; nothing more is told of the room.
+                continue
+            self._check_timeline(room, held)
+            if held.membership == "join":
+                self._check_state(room, held)
+                self._check_summary(room, held)
+
+    def _check_timeline(self, room: TrueRoom, held: HeldRoom) -> None:
+        visible = [e.event_id for e in room.visible(self.client.user_id) if self.wishes.wants(e)]
+        asides = room.asides(self.client.user_id)
+        timeline = [event_id for event_id in held.timeline if event_id not in asides]
+        if not timeline:
+            assert held.prev_batch is not None or not visible
+            return
+        assert timeline[0] in visible, "an event that the user must not see"
+        start = visible.index(timeline[0])
+        assert timeline == visible[start:], self._difference(room, held, visible[start:])
+        if held.prev_batch is None:
+            assert start == 0, "paging back ended before the beginning"
+
+    def _difference(self, room: TrueRoom, held: HeldRoom, visible: list[str]) -> str:
+        """What the client holds (+ too much, - missing), for whoever reads of the failure."""
+        lines = [f"{self.client.user_id} {self.client.device_id} {self.wishes} {room.room_id}"]
+        memberships = room.memberships_at(self.client.user_id)
+        for event, membership in zip(room.events, memberships, strict=True):
+            mark = {(True, True): "=", (True, False): "+", (False, True): "-", (False, False): " "}[
+                event.event_id in held.timeline, event.event_id in visible
+            ]
+            content = {name: event.content[name] for name in sorted(event.content)[:3]}
+            lines.append(f"{mark} {event.position} {membership} {event.sender} {event.type} {content}")
+        lines.append(f"held in this order: {[room.by_id[i].position for i in held.timeline]}")
+        return "\n".join(lines)
+
+    def _check_state(self, room: TrueRoom, held: HeldRoom) -> None:
+        true = {key: event.event_id for key, event in room.state.items()}
+        if not self.wishes.lazy:
+            assert held.state == true
+            return
+        known = {key: true.get(key) for key in held.state}
+        assert held.state == known, "what is held of the state is not true"
+        needed = {key for key in true if key[0] != "m.room.member"}
+        needed |= {
+            ("m.room.member", room.by_id[event_id].sender) for event_id in held.timeline[-self.wishes.limit :]
+        }
+        needed |= {("m.room.member", hero) for hero in held.summary["m.heroes"]}
+        needed.add(("m.room.member", self.client.user_id))
+        assert (needed & true.keys()) <= held.state.keys(), "members are missing"
+
+    def _check_summary(self, room: TrueRoom, held: HeldRoom) -> None:
+        assert held.summary["m.joined_member_count"] == len(room.members("join"))
+        assert held.summary["m.invited_member_count"] == len(room.members("invite"))
+        others = set(room.members("join", "invite")) - {self.client.user_id}
+        if not others:
+            others = set(room.members("leave", "ban")) - {self.client.user_id}
+        heroes = held.summary["m.heroes"]
+        assert set(heroes) <= others
+        assert len(heroes) == len(set(heroes)) == min(HEROES, len(others))
+
+    def check_unread(self, room: TrueRoom, receipts: dict[str, str]) -> None:
+        held = self.rooms[room.room_id]
+        counts = room.unread(self.client.user_id, receipts, frozenset())
+        main = counts.pop(None, [0, 0])
+        threads = {root: _form(count) for root, count in counts.items() if any(count)}
+        if self.wishes.by_thread:
+            assert (held.counts, held.thread_counts) == (_form(main), threads)
+        else:
+            total = [sum(pair) for pair in zip(main, *counts.values(), strict=True)]
+            assert held.counts == _form(total)
+
+
+def _form(count: list[int]) -> dict[str, int]:
+    return {"notification_count": count[0], "highlight_count": count[1]}
