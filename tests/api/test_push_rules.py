@@ -102,19 +102,32 @@ async def test_the_counts_follow_the_rules(alice: Client, bob: Client) -> None:
     room_id = await alice.create_room(preset="public_chat")
     await bob.join(room_id)
     mention = {"m.mentions": {"user_ids": [bob.user_id]}}
+    # He may not call everybody.
+    await bob.send(room_id, {"body": "counts", "m.mentions": {"room": True}})
+    assert await counts(alice, room_id) == (1, 0)
     first = await alice.send(room_id, "counts")
     await alice.send(room_id, {"body": "counts and highlights", **mention})
     await alice.send(room_id, {"msgtype": "m.notice", "body": "silent", **mention})
     await alice.send(room_id, {"body": "everybody", "m.mentions": {"room": True}})
-    # He may not call everybody.
-    await bob.send(room_id, {"body": "counts", "m.mentions": {"room": True}})
     edit = {"rel_type": "m.replace", "event_id": first}
     await alice.send(room_id, {"body": "silent", "m.relates_to": edit})
     reaction = {"rel_type": "m.annotation", "event_id": first, "key": "+"}
     await alice.send(room_id, {"m.relates_to": reaction}, "m.reaction")
     await alice.set_state(room_id, "m.room.topic", {"topic": "silent"})
     assert await counts(bob, room_id) == (3, 2)
-    assert await counts(alice, room_id) == (1, 0)
+
+
+async def test_who_writes_has_read(alice: Client, bob: Client) -> None:
+    room_id = await alice.create_room(preset="public_chat")
+    await bob.join(room_id)
+    root = await alice.send(room_id, "counts")
+    reply = {"body": "counts in a thread", "m.relates_to": {"rel_type": "m.thread", "event_id": root}}
+    await alice.send(room_id, reply)
+    assert await counts(bob, room_id) == (2, 0)
+    await bob.send(room_id, "an answer, not in the thread")
+    assert await counts(bob, room_id) == (1, 0)
+    await bob.send(room_id, reply)
+    assert await counts(bob, room_id) == (0, 0)
 
 
 async def counts(client: Client, room_id: str) -> tuple[int, int]:
