@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 
 from homeserver.clock import Clock
 from homeserver.storage.engines import open_database
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from tests.client import Client
 
     StartServer = Callable[..., Awaitable[Server]]
+
+# A line for each request would be in the way of what a test shows when it fails.
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
 
 SERVER_NAME = "example.org"
 
