@@ -57,6 +57,16 @@ async def error_of(call: Awaitable[Any]) -> Refused:
     raise AssertionError(message)
 
 
+async def found(call: Awaitable[Any]) -> Any | None:
+    """What a call answers, or None where it is refused with M_NOT_FOUND."""
+    try:
+        return await call
+    except Refused as error:
+        if error.errcode != "M_NOT_FOUND":
+            raise
+        return None
+
+
 @dataclass
 class Client:
     """A device of a user; or nobody, where there is no access token."""

@@ -154,7 +154,7 @@ class RoomUpgrades:
         await self._writer.write_all(old, events, extra=extra)
 
     async def _mute(self, user_id: UserId, room_id: RoomId, current: Event | None) -> None:
-        """ "If possible, the power levels in the old room should also be modified." """
+        """Let nobody but moderators talk and invite in the old room, where the one who upgrades it may say so."""
         if current is None:
             return
         try:

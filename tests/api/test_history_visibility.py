@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.client import Client, refused
+from tests.client import Client, found, refused
 
 if TYPE_CHECKING:
     from tests.server import Server
@@ -44,14 +44,7 @@ class Story:
         """Whether a reader is shown an event by its id."""
         room, event = f"/rooms/{self.room_id}", quote(event_id)
         paths = (f"{room}/event/{event}", f"{room}/context/{event}", f"{V1}{room}/relations/{event}")
-        shown = set()
-        for path in paths:
-            try:
-                await reader.get(path)
-                shown.add(True)
-            except Exception as error:  # noqa: BLE001
-                assert (error.status, error.errcode) == (404, "M_NOT_FOUND")  # type: ignore[attr-defined]  # noqa: PT017
-                shown.add(False)
+        shown = {await found(reader.get(path)) is not None for path in paths}
         assert len(shown) == 1
         return shown.pop()
 

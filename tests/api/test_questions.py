@@ -1,4 +1,4 @@
-"""How many questions an answer costs the database: as many for a long page as for a short one, with nothing in memory."""
+"""What an answer costs the database: as many questions for a long page as for a short one, with nothing in memory."""
 
 from __future__ import annotations
 
