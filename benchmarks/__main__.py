@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import secrets
 import tempfile
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
 _SPEAKERS = 16
 _MEBIBYTE = 1 << 20
+_PLACE = Path(__file__).resolve().parent.parent / ".interop"
 
 
 async def measure(
@@ -55,6 +55,9 @@ def measure_process(server: Process, load: Load) -> list[Figure]:
     """Start a server, measure all of it, and stop it."""
     print(f"{server.name} {server.versions}", flush=True)
     try:
+        # The first start makes the database.
+        server.start()
+        server.stop()
         seconds = server.start()
         at_rest = server.memory()
         figures = uvloop.run(measure(server.url, server.shared_secret, load, server.database_bytes))
@@ -93,15 +96,17 @@ def main() -> None:
     arguments = parser.parse_args()
     load = SMALL if arguments.small else Load()
     if arguments.url:
-        asyncio.run(measure(arguments.url, arguments.shared_secret, load))
+        uvloop.run(measure(arguments.url, arguments.shared_secret, load))
         return
     mine, theirs = min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {mine})
     kinds = [kind for kind in (Restante, Synapse) if arguments.only in (None, kind.name.lower())]
-    with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=".") as directory:
+    # Beside the programs: what the system has for temporary files may be no disk.
+    _PLACE.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=_PLACE) as directory:
         servers = []
         for kind in (BareRoute, *kinds):
-            place = Path(directory).resolve() / kind.name.replace(" ", "-")
+            place = Path(directory) / kind.name.replace(" ", "-")
             place.mkdir()
             servers.append(kind(place, theirs))
         bare_route, *measured = servers
