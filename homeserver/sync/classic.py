@@ -143,6 +143,8 @@ class ClassicSync:
             "device_unused_fallback_key_types": [],
             "org.matrix.msc2732.device_unused_fallback_key_types": [],
         }
+        if changes.none and not interval.full_state:
+            return answer
         moves = Moves()
         if interval.since is not None and changes.has(Topic.MEMBERSHIP):
             moves = await self._moves.read(requester.user_id, rooms, interval)
@@ -287,10 +289,9 @@ class ClassicSync:
 
     def _complete(self, section: dict[str, Any], interval: Interval) -> None:
         """What a section of a joined room has even where there is nothing to tell."""
-        section.setdefault(
-            "timeline",
-            {"events": [], "limited": False, "prev_batch": self._tokens.page_token(interval.upto, None)},
-        )
+        if "timeline" not in section:
+            prev_batch = self._tokens.page_token(interval.upto, None)
+            section["timeline"] = {"events": [], "limited": False, "prev_batch": prev_batch}
         for name in (interval.state_name, "ephemeral", "account_data"):
             section.setdefault(name, {"events": []})
 

@@ -44,6 +44,13 @@ class Changes:
     rooms_with_typing: frozenset[RoomId]
     topics: frozenset[Topic]
 
+    @property
+    def none(self) -> bool:
+        """Whether nothing has changed."""
+        return self.known and not (
+            self.rooms_with_events or self.rooms_with_receipts or self.rooms_with_typing or self.topics
+        )
+
     def has(self, topic: Topic) -> bool:
         """Whether something of this kind may have changed."""
         return not self.known or topic in self.topics
