@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.client import Client, found, refused
 
@@ -301,3 +303,98 @@ async def test_ignored_users_are_not_heard_but_their_state_is(
     ] == "root of carol's"
     context = await alice.get(f"/rooms/{room_id}/context/{quote(first)}")
     assert second not in [event["event_id"] for event in context["events_after"]]
+
+
+# -- against the rules written down a second time ------------------------------------------------------
+
+DEEDS = st.lists(
+    st.sampled_from([*SETTINGS, "say", "say", "invite", "join", "leave", "ban", "unban"]),
+    min_size=6,
+    max_size=20,
+)
+
+
+class Rules:
+    """What Bob may see, by the numbered rules of the specification."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, set[str], str, bool]] = []
+        """Id, the settings before and after, Bob's membership after, and whether it is Bob's own membership."""
+        self.setting = "shared"
+        self.membership = "leave"
+
+    def happened(self, event_id: str, deed: str) -> None:
+        around = {self.setting}
+        if deed in SETTINGS:
+            self.setting = deed
+            around.add(deed)
+        elif deed != "say":
+            self.membership = {"unban": "leave"}.get(deed, deed)
+        self.events.append((event_id, around, self.membership, deed not in ("say", *SETTINGS)))
+
+    def seen(self) -> list[str] | None:
+        """The events that Bob sees; None where he may not read the room."""
+        memberships = [membership for _, _, membership, _ in self.events]
+        upto = len(self.events)
+        if self.membership != "join" and self.setting != "world_readable":
+            if "join" not in memberships:
+                return None
+            upto = max(index for index, membership in enumerate(memberships) if membership == "join") + 2
+        return [
+            event[0] for index, event in enumerate(self.events[:upto]) if self._allows(index, memberships)
+        ]
+
+    def _allows(self, index: int, memberships: list[str]) -> bool:
+        _, around, membership, is_own = self.events[index]
+        if "world_readable" in around or membership == "join" or is_own:
+            return True
+        # "... and the user joined the room at any point after the event was sent"
+        if "shared" in around and "join" in memberships[index + 1 :]:
+            return True
+        return "invited" in around and membership == "invite"
+
+
+@settings(
+    max_examples=20,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(deeds=DEEDS, limit=st.integers(1, 7))
+async def test_any_story_is_seen_as_the_rules_say(
+    alice: Client, bob: Client, deeds: list[str], limit: int
+) -> None:
+    room_id = await alice.create_room(preset="public_chat")
+    rules = Rules()
+    for event in (await alice.messages(room_id, dir="f"))["chunk"]:
+        rules.happened(event["event_id"], "say")
+    possible = {
+        "invite": ("leave",),
+        "join": ("leave", "invite"),
+        "leave": ("invite", "join"),
+        "ban": ("leave", "invite", "join"),
+        "unban": ("ban",),
+    }
+    for number, deed in enumerate(deeds):
+        if deed in possible and rules.membership not in possible[deed]:
+            continue
+        if deed in SETTINGS:
+            content = {"history_visibility": deed, "number": number}
+            event_id = await alice.set_state(room_id, "m.room.history_visibility", content)
+        elif deed == "say":
+            event_id = await alice.send(room_id, f"{number}")
+        else:
+            client = bob if deed in ("join", "leave") else alice
+            membership = {"membership": {"unban": "leave"}.get(deed, deed), "number": number}
+            event_id = await client.set_state(room_id, "m.room.member", membership, bob.user_id)
+        rules.happened(event_id, deed)
+    expected = rules.seen()
+    if expected is None:
+        with refused(403, "M_FORBIDDEN"):
+            await bob.messages(room_id)
+        return
+    for direction in ("f", "b"):
+        events = await everything(bob, room_id, direction, limit)
+        assert [event["event_id"] for event in events] == (expected if direction == "f" else expected[::-1])
+    told = {event["event_id"]: event["unsigned"]["membership"] for event in events}
+    assert told == {event_id: membership for event_id, _, membership, _ in rules.events if event_id in told}
