@@ -86,6 +86,7 @@ from homeserver.storage.typing import TypingStore
 from homeserver.storage.user_interactive import UserInteractiveStore
 from homeserver.sync.classic import ClassicSync
 from homeserver.sync.extras import Extras
+from homeserver.sync.lazy_members import LazyMembers
 from homeserver.sync.moves import MoveReader
 from homeserver.sync.rooms import RoomSections
 from homeserver.sync.state import StateReader
@@ -276,6 +277,7 @@ class Application:
             Extras(clock, account_data_store, receipt_store, self._typing_now, self._presence_now, ignored),
             unread,
             ignored,
+            LazyMembers(),
         )
 
         # Doors.

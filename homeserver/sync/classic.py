@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from homeserver.storage.rooms import RoomStore
     from homeserver.sync.extras import Extras
     from homeserver.sync.interval import Changes
+    from homeserver.sync.lazy_members import LazyMembers
     from homeserver.sync.moves import MoveReader
     from homeserver.sync.rooms import RoomSections
     from homeserver.views.filters import SyncFilter
@@ -59,6 +60,10 @@ class _Reading:
     changes: Changes
     moves: Moves
     ignored: frozenset[UserId]
+    known_members: Mapping[int, frozenset[int]]
+    """The member events that the client holds, by room, where it loads members lazily."""
+    sent_members: dict[int, set[int]]
+    """Those that the answer brings, as they are added to it."""
 
     def wants(self, room_id: RoomId) -> bool:
         return self.filter.room.allows_room(room_id)
@@ -79,6 +84,7 @@ class ClassicSync:
         extras: Extras,
         unread: UnreadCounts,
         ignored: IgnoredUsers,
+        lazy_members: LazyMembers,
     ) -> None:
         self._notifier = notifier
         self._clock = clock
@@ -90,6 +96,7 @@ class ClassicSync:
         self._extras = extras
         self._unread = unread
         self._ignored = ignored
+        self._lazy_members = lazy_members
 
     async def answer(
         self, requester: Requester, request: SyncRequest, check_access: Callable[[], Awaitable[None]]
@@ -103,13 +110,17 @@ class ClassicSync:
         if request.since is not None:
             token = await self._tokens.read_sync_token(request.since, requester.user_id, requester.device_id)
             since = token.position
+        known_members = self._lazy_members.known(requester, request.filter, since)
         deadline = self._clock.monotonic() + min(request.timeout_ms, MAX_TIMEOUT_MS) / 1000
         while True:
             rooms = await self._memberships.of_user(requester.user_id)
             # Not awaited in between: whoever is in `rooms` at this position, or later, is there.
             upto = self._notifier.position
             interval = Interval(since, upto, request.full_state, request.state_name)
-            answer = await self._build(requester, rooms, interval, request.filter)
+            sent_members: dict[int, set[int]] = {}
+            answer = await self._build(
+                requester, rooms, interval, request.filter, known_members, sent_members
+            )
             remaining = deadline - self._clock.monotonic()
             if since is None or request.full_state or remaining <= 0 or _has_news(answer):
                 break
@@ -124,6 +135,8 @@ class ClassicSync:
             await check_access()
             if not woken:
                 break
+        if request.filter.room.state.lazy_load_members:
+            self._lazy_members.note(requester, request.filter, known_members, sent_members, upto)
         answer["next_batch"] = self._tokens.sync_token(requester.user_id, requester.device_id, upto)
         return answer
 
@@ -135,6 +148,8 @@ class ClassicSync:
         rooms: Mapping[RoomId, MembershipRow],
         interval: Interval,
         sync_filter: SyncFilter,
+        known_members: Mapping[int, frozenset[int]],
+        sent_members: dict[int, set[int]],
     ) -> dict[str, Any]:
         concern = Concern(requester.user_id, requester.device_id, rooms)
         changes = read_changes(self._notifier, interval, concern, rooms)
@@ -149,7 +164,9 @@ class ClassicSync:
         if interval.since is not None and changes.has(Topic.MEMBERSHIP):
             moves = await self._moves.read(requester.user_id, rooms, interval)
         ignored = await self._ignored.of(requester.user_id)
-        reading = _Reading(requester, rooms, interval, sync_filter, changes, moves, ignored)
+        reading = _Reading(
+            requester, rooms, interval, sync_filter, changes, moves, ignored, known_members, sent_members
+        )
         account_data: dict[RoomId, list[Any]] = {}
         if changes.has(Topic.ACCOUNT_DATA):
             events, account_data = await self._extras.account_data(requester.user_id, interval, sync_filter)
@@ -208,9 +225,11 @@ class ClassicSync:
                 reading.filter,
                 came_in=came_in.get(room_id),
                 ignored=reading.ignored,
+                known_members=reading.known_members.get(joined[room_id].room_nid, frozenset()),
             )
             if part.is_news:
                 sections[room_id] = part.section
+                reading.sent_members[joined[room_id].room_nid] = part.members
             if part.is_news or part.may_change_counts:
                 counted.add(room_id)
         fresh = joined.keys() & (joined if interval.since is None else came_in).keys()
@@ -301,7 +320,8 @@ class ClassicSync:
             for room_id, went_out in reading.moves.went_out.items()
             if reading.wants(room_id)
         }
-        if reading.interval.since is None and reading.filter.room.include_leave:
+        whole = reading.interval.since is None or reading.interval.full_state
+        if whole and reading.filter.room.include_leave:
             for room_id, row in reading.rooms.items():
                 if row.membership in ("leave", "ban") and not row.forgotten and reading.wants(room_id):
                     out[room_id] = (row, Start(0, may_have_gap=False))

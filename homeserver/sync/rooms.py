@@ -25,12 +25,17 @@ if TYPE_CHECKING:
     from homeserver.views.filters import SyncFilter
     from homeserver.views.tokens import Tokens
 
+_NAME = ("m.room.name", "")
+_CANONICAL_ALIAS = ("m.room.canonical_alias", "")
+
 
 @dataclass(frozen=True, slots=True)
 class JoinedSection:
     """The section of a joined room, and what decides whether it has news."""
 
     section: dict[str, Any]
+    members: set[int]
+    """The numbers of the member events in it."""
     is_news: bool
     may_change_counts: bool
 
@@ -63,6 +68,7 @@ class RoomSections:
         *,
         came_in: Start | None,
         ignored: frozenset[UserId],
+        known_members: frozenset[int],
     ) -> JoinedSection:
         """Timeline, state and summary of a joined room.
 
@@ -83,13 +89,23 @@ class RoomSections:
             timeline = replace(timeline, limited=True)
         wanted = sync_filter.room.state
         state = await self._states.read(
-            requester.user_id, row.room_nid, timeline, interval, wanted, after=after, whole=whole
+            requester.user_id,
+            row.room_nid,
+            timeline,
+            interval,
+            wanted,
+            known_members,
+            after=after,
+            whole=whole,
         )
         summary = None
-        if whole or timeline.has_members:
+        if whole or timeline.may_change_summary:
             summary = await self._summaries.of(row.room_nid, requester.user_id)
-            if wanted.lazy_load_members:
-                state += await self._missing_heroes(row, summary["m.heroes"], timeline, state, interval)
+            if await self._is_named(row):
+                del summary["m.heroes"]
+            elif wanted.lazy_load_members:
+                heroes = await self._missing_heroes(row, summary["m.heroes"], timeline, state, interval)
+                state += [stored for stored in heroes if whole or stored.event_nid not in known_members]
         section = await self._section(
             requester, timeline, state, interval, sync_filter, aggregate=whole or timeline.limited
         )
@@ -97,6 +113,11 @@ class RoomSections:
             section["summary"] = summary
         return JoinedSection(
             section,
+            {
+                stored.event_nid
+                for stored in (*state, *timeline.events)
+                if stored.event.type == "m.room.member"
+            },
             is_news=bool(whole or timeline.events or timeline.limited or state or summary),
             may_change_counts=timeline.may_change_counts,
         )
@@ -137,6 +158,7 @@ class RoomSections:
                 timeline,
                 ended,
                 sync_filter.room.state,
+                frozenset(),
                 after=after,
                 whole=interval.since is None or interval.full_state,
             )
@@ -178,6 +200,12 @@ class RoomSections:
                 )
             },
         }
+
+    async def _is_named(self, row: MembershipRow) -> bool:
+        """Whether a room has a name of its own, and needs no heroes to be called after."""
+        state = await self._reader.state_entries(row.room_id, (_NAME, _CANONICAL_ALIAS))
+        name, alias = state.get(_NAME), state.get(_CANONICAL_ALIAS)
+        return bool((name and name.content.get("name")) or (alias and alias.content.get("alias")))
 
     async def _missing_heroes(
         self,

@@ -40,19 +40,26 @@ class StateReader:
         timeline: Timeline,
         interval: Interval,
         wanted: RoomEventFilter,
+        known_members: frozenset[int],
         *,
         after: int,
         whole: bool,
     ) -> list[StoredEvent]:
         """The entries of the state that changed after a position, in order; or all of them, as the `whole` state.
 
-        `after` is 0 where the client has nothing of the room.
+        `after` is 0 where the client has nothing of the room, `known_members` are member events that it holds.
         """
         numbers = await self._numbers_of(room_nid, timeline, interval, 0 if whole else after)
         if wanted.lazy_load_members and (whole or timeline.events):
             changed = await self._numbers_of(room_nid, timeline, interval, after) if whole and after else {}
             numbers = await self._only_needed_members(
-                user_id, room_nid, numbers, timeline, interval, whole=whole
+                user_id,
+                room_nid,
+                numbers,
+                timeline,
+                interval,
+                known_members if not whole else frozenset(),
+                whole=whole,
             )
             numbers.update(changed)
         if not numbers:
@@ -100,6 +107,7 @@ class StateReader:
         numbers: _Numbers,
         timeline: Timeline,
         interval: Interval,
+        known_members: frozenset[int],
         *,
         whole: bool,
     ) -> _Numbers:
@@ -124,7 +132,9 @@ class StateReader:
             if timeline.events
             else 0
         )
-        return {**await self._member_numbers(at, needed), **numbers}
+        members = await self._member_numbers(at, needed)
+        missing = {key: number for key, number in members.items() if number not in known_members}
+        return {**missing, **numbers}
 
     async def _without_members_but(self, numbers: _Numbers, user_ids: Collection[str]) -> _Numbers:
         keys = await self._state.load_keys(numbers)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from homeserver.views.visibility import HistoryVisibility
 
 _MAX_LOOKED_AT = 5_000
+_SUMMED_UP = ("m.room.member", "m.room.name", "m.room.canonical_alias")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,8 @@ class Timeline:
     """The position just before the first event, from which `/messages` pages back without gap or repetition."""
     filtered: bool
     """Some events after the first one were left out: not wanted, or not to be seen."""
-    has_members: bool
-    """A membership changed, whether that is shown or not."""
+    may_change_summary: bool
+    """A membership or the name of the room changed, whether that is shown or not."""
     may_change_counts: bool
     """Something that counts as unread, or that has counted, came or went, whether that is shown or not."""
 
@@ -88,7 +89,7 @@ class TimelineReader:
             limited=limited,
             gap_before=gap_before,
             filtered=shown != len(kept),
-            has_members=limited or any(stored.event.type == "m.room.member" for stored in seen),
+            may_change_summary=limited or any(stored.event.type in _SUMMED_UP for stored in seen),
             may_change_counts=limited or any(_may_change_counts(stored) for stored in seen),
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
@@ -152,6 +152,11 @@ class SyncFilter(pydantic.BaseModel):
     presence: EventFilter = EventFilter()
     account_data: EventFilter = EventFilter()
     room: RoomFilter = RoomFilter()
+
+    @cached_property
+    def fingerprint(self) -> int:
+        """Alike for filters that say the same."""
+        return hash(self.model_dump_json())
 
     @pydantic.field_validator("event_format")
     @classmethod

@@ -232,7 +232,7 @@ async def test_a_new_member_gets_the_whole_state(alice: Client, bob: Client) -> 
     joined = (await bob.sync(since))["rooms"]["join"][room_id]
     seen = [*joined["state"]["events"], *joined["timeline"]["events"]]
     assert "m.room.create" in [event["type"] for event in seen]
-    assert joined["summary"]["m.heroes"] == [alice.user_id]
+    assert joined["summary"] == {"m.joined_member_count": 2, "m.invited_member_count": 0}
 
 
 async def test_state_after_holds_the_state_at_the_end(alice: Client, bob: Client) -> None:
@@ -253,14 +253,15 @@ async def test_lazy_loading_sends_the_members_that_are_needed(
     alice: Client, bob: Client, server: Server
 ) -> None:
     carol = await server.register("carol")
-    room_id = await room_of(alice, bob)
-    await carol.join(room_id)
+    room_id = await alice.create_room(preset="public_chat", name="Tea")
+    for one in (bob, carol):
+        await one.join(room_id)
     for number in range(12):
         await alice.send(room_id, f"{number}")
     lazy = {"room": {"state": {"lazy_load_members": True}}}
     joined = (await bob.sync(filter=lazy))["rooms"]["join"][room_id]
     members = {event["state_key"] for event in joined["state"]["events"] if event["type"] == "m.room.member"}
-    assert members == {alice.user_id, bob.user_id, carol.user_id}
+    assert members == {alice.user_id, bob.user_id}
     lazy["room"]["timeline"] = {"limit": 3}
     since = (await bob.sync(filter=lazy))["next_batch"]
     await carol.send(room_id, "hello")
@@ -384,3 +385,68 @@ async def test_who_comes_into_a_room_sees_who_is_about_and_is_seen(
         states = {event["sender"]: event["content"]["presence"] for event in answer["presence"]["events"]}
         assert states[other.user_id] == "online"
         assert "presence" not in await client.sync(answer["next_batch"])
+
+
+async def test_a_room_without_a_name_is_called_after_its_members(alice: Client, bob: Client) -> None:
+    room_id = await room_of(alice, bob)
+    joined = (await bob.sync())["rooms"]["join"][room_id]
+    assert joined["summary"]["m.heroes"] == [alice.user_id]
+    await alice.set_state(room_id, "m.room.name", {"name": "Tea"})
+    answer = await bob.sync()
+    assert "m.heroes" not in answer["rooms"]["join"][room_id]["summary"]
+    await alice.set_state(room_id, "m.room.name", {"name": ""})
+    joined = (await bob.sync(answer["next_batch"]))["rooms"]["join"][room_id]
+    assert joined["summary"]["m.heroes"] == [alice.user_id]
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_members_are_sent_again_only_where_the_client_wants_that(
+    alice: Client, bob: Client, again: bool
+) -> None:
+    room_id = await room_of(alice, bob)
+    wish = {"room": {"state": {"lazy_load_members": True, "include_redundant_members": again}}}
+    since = (await bob.sync(filter=wish))["next_batch"]
+    for _ in range(2):
+        await alice.send(room_id, "hello")
+        answer = await bob.sync(since, filter=wish)
+        members = [e["state_key"] for e in answer["rooms"]["join"][room_id]["state"]["events"]]
+        assert members == ([alice.user_id] if again else [])
+        since = answer["next_batch"]
+
+
+async def test_members_in_a_lost_answer_are_sent_again(server: Server, alice: Client, bob: Client) -> None:
+    room_id = await alice.create_room(preset="public_chat", name="Tea")
+    await bob.join(room_id)
+    wish = {"room": {"state": {"lazy_load_members": True}, "timeline": {"limit": 1}}}
+    await bob.send(room_id, "the first sync holds nothing of alice")
+    phone = await server.login(bob)
+    since = (await phone.sync(filter=wish))["next_batch"]
+    await alice.send(room_id, "hello")
+    for _ in range(2):
+        answer = await phone.sync(since, filter=wish)
+        members = [e["state_key"] for e in answer["rooms"]["join"][room_id]["state"]["events"]]
+        assert members == [alice.user_id]
+    await alice.send(room_id, "hello again")
+    answer = await phone.sync(answer["next_batch"], filter=wish)
+    assert answer["rooms"]["join"][room_id]["state"]["events"] == []
+
+
+async def test_left_rooms_are_told_where_the_client_wishes(alice: Client, bob: Client) -> None:
+    room_id = await room_of(alice, bob)
+    await bob.leave(room_id)
+    since = (await bob.sync())["next_batch"]
+    wish = {"room": {"include_leave": True}}
+    assert room_id in (await bob.sync(filter=wish))["rooms"]["leave"]
+    assert room_id in (await bob.sync(since, filter=wish, full_state=True))["rooms"]["leave"]
+    assert "rooms" not in await bob.sync(since, filter=wish)
+
+
+async def test_only_the_fields_that_are_wanted_are_sent(alice: Client) -> None:
+    room_id = await alice.create_room()
+    since = (await alice.sync())["next_batch"]
+    await alice.send(room_id, {"msgtype": "m.text", "body": "hello", "a.b": 1})
+    required = ["event_id", "origin_server_ts", "sender", "type"]
+    wish = {"event_fields": ["content.body", "content.a\\.b", *required]}
+    (event,) = timeline(await alice.sync(since, filter=wish), room_id)
+    assert sorted(event) == ["content", *required]
+    assert event["content"] == {"body": "hello", "a.b": 1}

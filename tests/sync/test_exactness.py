@@ -40,6 +40,7 @@ STATE_CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("m.room.topic", {"topic": "a"}),
     ("m.room.topic", {"topic": "b"}),
     ("m.room.name", {"name": "a"}),
+    ("m.room.name", {"name": ""}),
     ("m.room.join_rules", {"join_rule": "public"}),
     ("m.room.join_rules", {"join_rule": "public"}),
     ("m.room.join_rules", {"join_rule": "invite"}),

@@ -59,6 +59,10 @@ class TrueRoom:
         )
         return cls(room_id, [TrueEvent(row[0], row[1], json.loads(row[2]), row[3]) for row in rows])
 
+    def is_named(self) -> bool:
+        name = self.state.get(("m.room.name", ""))
+        return name is not None and bool(name.content.get("name"))
+
     # -- who is in it ----------------------------------------------------------------------------------
 
     def membership(self, user_id: str) -> str:
