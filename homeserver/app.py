@@ -152,7 +152,7 @@ class Application:
         self._live_rooms = live_rooms = LiveRooms(rooms, events)
         self._memberships = memberships = Memberships(membership_store)
         self.notifier = Notifier(database.position, memberships.known)
-        self._recent = recent = RecentEvents(events)
+        self._recent = recent = RecentEvents(events, budget // 8)
         self.rooms = reader = RoomReader(live_rooms, events, state, numbers, memberships, membership_store)
 
         # What readers are shown. The secret of the tokens comes from the signing key: it outlives restarts.

@@ -6,6 +6,8 @@ from bisect import bisect_right
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from homeserver.storage.events import size_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
 
 _EVENTS_PER_ROOM = 100
 _READ_AT_ONCE = 50
-_CACHED_EVENTS = 20_000
 _NEWEST = 2**62
 
 
@@ -33,11 +34,12 @@ class _Tail:
 class RecentEvents:
     """Timeline events of a room by position, from memory where they are recent."""
 
-    def __init__(self, events: EventStore) -> None:
+    def __init__(self, events: EventStore, cache_bytes: int) -> None:
         self._events = events
+        self._cache_bytes = cache_bytes
         self._tails: OrderedDict[int, _Tail] = OrderedDict()
         self._numbers: dict[RoomId, int] = {}
-        self._cached = 0
+        self._cached_bytes = 0
         self._changes = 0
 
     # -- reading ---------------------------------------------------------------------------------------
@@ -95,14 +97,17 @@ class RecentEvents:
             )
             return
         self._tails.move_to_end(stored.room_nid)
+        if tail.positions and stored.stream_id <= tail.positions[-1]:
+            # It was read from the database before we heard that it is there.
+            return
         tail.positions.append(stored.stream_id)
         tail.events.append(stored)
-        self._cached += 1
+        self._cached_bytes += size_of(stored)
         if len(tail.events) >= 2 * _EVENTS_PER_ROOM:
             tail.since = tail.positions[_EVENTS_PER_ROOM - 1]
+            self._cached_bytes -= sum(map(size_of, tail.events[:_EVENTS_PER_ROOM]))
             del tail.positions[:_EVENTS_PER_ROOM]
             del tail.events[:_EVENTS_PER_ROOM]
-            self._cached -= _EVENTS_PER_ROOM
         self._drop_oldest()
 
     def replace(self, stored: StoredEvent) -> None:
@@ -112,6 +117,7 @@ class RecentEvents:
         if tail is not None:
             index = bisect_right(tail.positions, stored.stream_id) - 1
             if index >= 0 and tail.positions[index] == stored.stream_id:
+                self._cached_bytes += size_of(stored) - size_of(tail.events[index])
                 tail.events[index] = stored
 
     def invalidate(self, room_id: RoomId) -> None:
@@ -119,16 +125,16 @@ class RecentEvents:
         self._changes += 1
         room_nid = self._numbers.pop(room_id, None)
         if room_nid is not None:
-            self._cached -= len(self._tails.pop(room_nid).events)
+            self._cached_bytes -= sum(map(size_of, self._tails.pop(room_nid).events))
 
     def _keep(self, room_nid: int, tail: _Tail) -> None:
         self._tails[room_nid] = tail
         self._numbers[tail.room_id] = room_nid
-        self._cached += len(tail.events)
+        self._cached_bytes += sum(map(size_of, tail.events))
         self._drop_oldest()
 
     def _drop_oldest(self) -> None:
-        while self._cached > _CACHED_EVENTS and len(self._tails) > 1:
+        while self._cached_bytes > self._cache_bytes:
             _, dropped = self._tails.popitem(last=False)
             del self._numbers[dropped.room_id]
-            self._cached -= len(dropped.events)
+            self._cached_bytes -= sum(map(size_of, dropped.events))

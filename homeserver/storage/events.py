@@ -209,21 +209,21 @@ class EventStore:
         """Keep a committed event in memory."""
         previous = self._cache.pop(stored.event_nid, None)
         if previous is not None:
-            self._cached_bytes -= _size(previous)
+            self._cached_bytes -= size_of(previous)
         self._cache[stored.event_nid] = stored
         self._number_of[stored.event.event_id] = stored.event_nid
-        self._cached_bytes += _size(stored)
+        self._cached_bytes += size_of(stored)
         while self._cached_bytes > self._cache_bytes:
             _, dropped = self._cache.popitem(last=False)
             del self._number_of[dropped.event.event_id]
-            self._cached_bytes -= _size(dropped)
+            self._cached_bytes -= size_of(dropped)
 
     def forget(self, event_id: EventId) -> None:
         """Drop an event from memory: its row has changed."""
         self._changes += 1
         event_nid = self._number_of.pop(event_id, None)
         if event_nid is not None:
-            self._cached_bytes -= _size(self._cache.pop(event_nid))
+            self._cached_bytes -= size_of(self._cache.pop(event_nid))
 
     # -- writing ---------------------------------------------------------------------------------------
 
@@ -470,6 +470,7 @@ def with_redaction(stored: StoredEvent, pruned: Event, redacted_by: EventId) -> 
     return replace(stored, event=pruned, redacted_by=redacted_by, notifies=False, highlights=frozenset())
 
 
-def _size(stored: StoredEvent) -> int:
+def size_of(stored: StoredEvent) -> int:
+    """About how many bytes of memory an event takes."""
     # The parsed form takes about four times the JSON.
     return 5 * len(stored.event.json) + 1000
