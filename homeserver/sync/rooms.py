@@ -184,19 +184,24 @@ class RoomSections:
         *,
         aggregate: bool,
     ) -> dict[str, Any]:
-        fields = sync_filter.event_fields
+        fields, federation = sync_filter.event_fields, sync_filter.event_format == "federation"
         return {
             "timeline": {
                 # What relates to an event that is not new comes in the timeline itself, unless that has a gap.
                 "events": await self._client_events.render(
-                    timeline.events, requester, room_id=False, aggregate=aggregate, fields=fields
+                    timeline.events,
+                    requester,
+                    room_id=False,
+                    aggregate=aggregate,
+                    fields=fields,
+                    federation=federation,
                 ),
                 "limited": timeline.limited,
                 "prev_batch": self._tokens.page_token(timeline.gap_before, None),
             },
             interval.state_name: {
                 "events": await self._client_events.render(
-                    state, requester, room_id=False, aggregate=False, fields=fields
+                    state, requester, room_id=False, aggregate=False, fields=fields, federation=federation
                 )
             },
         }

@@ -71,12 +71,13 @@ class ClientEvents:
         threads: bool = True,
         memberships: Sequence[str] | None = None,
         fields: Sequence[str] | None = None,
+        federation: bool = False,
     ) -> list[orjson.Fragment]:
         """Events of one room as their reader gets them, in the order given.
 
         `room_id` is left out in `/sync`; `aggregate` and `threads` say what is bundled with them. `memberships` are
-        those of the reader at the events, where the caller knows them already. `fields` are those that are wanted, where not
-        all are.
+        those of the reader at the events, where the caller knows them already. `fields` are those that are wanted, where
+        not all are; `federation` asks for the form that servers send each other.
         """
         if memberships is None:
             memberships = await self._visibility.memberships_at(reader.user_id, events)
@@ -103,7 +104,8 @@ class ClientEvents:
                 unsigned["m.relations"] = relations[event.event_id]
             if others:
                 _add_others(unsigned, stored, others, room_id=room_id)
-            rendered.append(self._static(stored, room_id) + b',"unsigned":' + orjson.dumps(unsigned) + b"}")
+            static = _federation_form(event) if federation else self._static(stored, room_id)
+            rendered.append(static + b',"unsigned":' + orjson.dumps(unsigned) + b"}")
         if fields is not None:
             rendered = [orjson.dumps(select_fields(orjson.loads(one), fields)) for one in rendered]
         return [orjson.Fragment(one) for one in rendered]
@@ -138,6 +140,12 @@ class ClientEvents:
             _, dropped = self._cache.popitem(last=False)
             self._cached_bytes -= len(dropped[1]) + 200
         return made
+
+
+def _federation_form(event: Event) -> bytes:
+    """The JSON, without its end, of an event as servers send it, with its id."""
+    form = {name: value for name, value in event.pdu.items() if name != "unsigned"}
+    return orjson.dumps({**form, "event_id": event.event_id})[:-1]
 
 
 def _add_others(

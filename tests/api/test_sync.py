@@ -450,3 +450,13 @@ async def test_only_the_fields_that_are_wanted_are_sent(alice: Client) -> None:
     (event,) = timeline(await alice.sync(since, filter=wish), room_id)
     assert sorted(event) == ["content", *required]
     assert event["content"] == {"body": "hello", "a.b": 1}
+
+
+async def test_events_come_in_the_form_of_servers_where_the_client_wishes(alice: Client) -> None:
+    room_id = await alice.create_room()
+    since = (await alice.sync())["next_batch"]
+    event_id = await alice.send(room_id, "hello")
+    (event,) = timeline(await alice.sync(since, filter={"event_format": "federation"}), room_id)
+    assert event["event_id"] == event_id
+    assert event["room_id"] == room_id
+    assert event.keys() >= {"auth_events", "depth", "hashes", "prev_events", "signatures", "unsigned"}
