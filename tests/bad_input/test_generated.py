@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VISITS = 20
-SOAK_VISITS = 1000
+SOAK_VISITS = 300
 _SETTINGS: dict[str, Any] = {
     "deadline": None,
     "database": None,
