@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from tests import openapi
-from tests.bad_input.requests import WORDS, Pairs, Plan, Ref, dump, names_in
+from tests.bad_input.requests import Plan, dump, names_in
+from tests.bad_input.vocabulary import WORDS, Pairs, Ref
 from tests.client import Client, Refused
 from tests.server import RESOURCES, Server
 
