@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 USERS = 3
 NOISE = "org.example.noise"
-EXAMPLES = 100
+EXAMPLES = 150
 SOAK_EXAMPLES = int(os.environ.get("RESTANTE_SOAK_EXAMPLES", "1500"))
 STEPS = 30
 MESSAGES = ("text", "text", "mention", "thread", "edit", "noise")
