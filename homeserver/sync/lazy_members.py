@@ -38,7 +38,11 @@ class LazyMembers:
         if since is None or sync_filter.room.state.include_redundant_members:
             return NOTHING
         tokens = self._devices.get(_key(requester, sync_filter))
-        return NOTHING if tokens is None else tokens.get(since, NOTHING)
+        if tokens is None or since not in tokens:
+            return NOTHING
+        # However many answers are lost, what this position stands for is not forgotten.
+        tokens.move_to_end(since)
+        return tokens[since]
 
     def note(
         self,
