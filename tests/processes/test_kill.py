@@ -23,7 +23,7 @@ _LONGEST_LIFE_SECONDS = 0.15
     ("engine", "kills"),
     [
         ("sqlite", 50),
-        ("postgresql", 20),
+        ("postgresql", 12),
         pytest.param("sqlite", 500, marks=pytest.mark.soak),
         pytest.param("postgresql", 500, marks=pytest.mark.soak),
     ],
