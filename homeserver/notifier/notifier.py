@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from homeserver.storage.announcements import Announcement
 
 _KEPT = 20_000
+SENDER_FIRST_SECONDS = 0.002
+"""matrix-js-sdk gives up on a message in a thread whose echo comes before the answer to its sending."""
 _MAX_IDLE_USERS = 5_000
 _ROOM_TOPICS = frozenset({Topic.ROOM_EVENTS, Topic.RECEIPTS, Topic.TYPING})
 _USER_TOPICS = frozenset({Topic.ACCOUNT_DATA, Topic.MEMBERSHIP, Topic.PUSH_RULES, Topic.CREDENTIALS})
@@ -83,6 +85,10 @@ class Notifier:
             del self._positions[:cut]
             del self._log[:cut]
         self.position = max(self.position, position)
+        if announcements and self._watchers:
+            asyncio.get_running_loop().call_later(SENDER_FIRST_SECONDS, self._wake_all, announcements)
+
+    def _wake_all(self, announcements: Sequence[Announcement]) -> None:
         for announcement in announcements:
             self._wake(announcement.topic, announcement.key)
 
