@@ -17,7 +17,7 @@ _PATH = Path(__file__).resolve().parent / "RESULTS.md"
 _HEAD = """\
 # How fast it is
 
-`make bench` wrote this page. Each server ran alone on one core with SQLite and without rate limits; the load came
+`make bench` wrote this page. Each server ran in turn, pinned to one core, with SQLite and without rate limits; the load came
 from another core, by the client-server API. Every answer was checked: a message that is lost, or told twice, ends
 the run. A ratio says how many times better this server does.
 """
