@@ -132,7 +132,7 @@ class RoomReader:
         """Some entries of a snapshot; absent ones are left out."""
         if snapshot_nid == 0:
             return []
-        key_nids = await self._numbers.key_numbers(keys)
+        key_nids = await self._numbers.load_key_numbers(keys)
         numbers = await self._state.get_numbers(snapshot_nid, key_nids.values())
         return list((await self._events.load_numbered(numbers.values())).values())
 

@@ -106,22 +106,6 @@ class NumberStore:
                 _remember(self._keys, {key: known})
         return known
 
-    async def key_numbers(self, keys: Iterable[StateKey]) -> dict[StateKey, int]:
-        """The numbers of those of these state keys that any room ever used."""
-        numbers, missing = _split(self._keys, keys)
-        if missing:
-            rows = await self._database.fetch_all(
-                "SELECT type, state_key, key_nid FROM state_keys"
-                " WHERE type = ANY($1::text[]) AND state_key = ANY($2::text[])",
-                list({event_type for event_type, _ in missing}),
-                list({state_key for _, state_key in missing}),
-            )
-            wanted = set(missing)
-            found = {(row[0], row[1]): row[2] for row in rows if (row[0], row[1]) in wanted}
-            _remember(self._keys, found)
-            numbers.update(found)
-        return numbers
-
 
 def _split(known: OrderedDict[T, int], wanted: Iterable[T]) -> tuple[dict[T, int], list[T]]:
     found: dict[T, int] = {}
