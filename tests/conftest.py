@@ -120,3 +120,14 @@ async def alice(server: Server) -> Client:
 async def bob(server: Server) -> Client:
     """Another one."""
     return await server.register("bob")
+
+
+@pytest.fixture
+async def servers(tmp_path: Path, postgresql_url: str) -> AsyncIterator[tuple[Server, Server]]:
+    """Two servers on one PostgreSQL, as two processes are."""
+    pair = [Server(tmp_path, postgresql_url, presence={"enabled": True}) for _ in range(2)]
+    for server in pair:
+        await server.start()
+    yield pair[0], pair[1]
+    for server in pair:
+        await server.stop()

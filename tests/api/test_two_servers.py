@@ -8,23 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.client import Client, error_of, refused
-from tests.server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
-    from pathlib import Path
+    from collections.abc import Awaitable
+
+    from tests.server import Server
 
 AUTH = {"type": "m.login.password", "password": "secret"}
-
-
-@pytest.fixture
-async def servers(tmp_path: Path, postgresql_url: str) -> AsyncIterator[tuple[Server, Server]]:
-    pair = [Server(tmp_path, postgresql_url, presence={"enabled": True}) for _ in range(2)]
-    for server in pair:
-        await server.start()
-    yield pair[0], pair[1]
-    for server in pair:
-        await server.stop()
 
 
 async def within(call: Awaitable[Any]) -> Any:

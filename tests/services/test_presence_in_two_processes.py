@@ -5,25 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import pytest
-
 from homeserver.services.presence import OFFLINE_AFTER_MS
 from tests.client import Client
-from tests.server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-    from pathlib import Path
+    from collections.abc import Awaitable, Callable
 
-
-@pytest.fixture
-async def servers(tmp_path: Path, postgresql_url: str) -> AsyncIterator[tuple[Server, Server]]:
-    pair = [Server(tmp_path, postgresql_url, presence={"enabled": True}) for _ in range(2)]
-    for server in pair:
-        await server.start()
-    yield pair[0], pair[1]
-    for server in pair:
-        await server.stop()
+    from tests.server import Server
 
 
 async def seen(client: Client, user: Client, state: str, meanwhile: Callable[[], Awaitable[object]]) -> None:
