@@ -55,6 +55,10 @@ class Authenticator:
         self._tokens.seen(requester, request.client_address, request.header(b"user-agent"))
         return requester
 
+    async def check_still_valid(self, request: Request) -> None:
+        """A request that waits: its sender must not have been logged out meanwhile. Counts as no request."""
+        await self._tokens.lookup(access_token(request))
+
     async def optional_requester(self, request: Request) -> Requester | None:
         """The sender of a request that may come without a token."""
         if request.header(b"authorization") is None and request.query.get("access_token") is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -168,3 +169,19 @@ async def _unless_limited(call: Awaitable[Any]) -> None:
     except Refused as refused:
         if refused.status == 429:
             raise
+
+
+async def test_a_long_poll_is_one_request_however_often_it_is_woken(alice: Client, bob: Client) -> None:
+    room_id = await alice.create_room(preset="public_chat")
+    await bob.join(room_id)
+    nothing = {"room": {"ephemeral": {"types": []}, "timeline": {"types": []}, "state": {"types": []}}}
+    since = (await bob.sync(filter=nothing))["next_batch"]
+    waiting = asyncio.create_task(bob.sync(since, filter=nothing, timeout=60_000))
+    await asyncio.sleep(0)
+    for number in range(20):
+        await alice.put(f"/rooms/{room_id}/typing/{alice.user_id}", {"typing": number % 2 == 0})
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    count, _ = await exhaust(lambda _: bob.get("/account/whoami"), most=2 * RATE_LIMITS["requests"].burst)
+    assert count >= RATE_LIMITS["requests"].burst - 4

@@ -274,3 +274,17 @@ async def test_markers_need_a_membership(alice: Client, bob: Client) -> None:
         await markers(bob, room_id, fully_read=event_id)
     with refused(403, "M_FORBIDDEN"):
         await markers(bob, room_id)
+
+
+async def test_receipts_for_one_event_in_several_threads_stand_side_by_side(
+    alice: Client, bob: Client
+) -> None:
+    room_id = await alice.create_room(preset="public_chat")
+    await bob.join(room_id)
+    event_id = await alice.send(room_id, "hello")
+    since = (await alice.sync())["next_batch"]
+    for body in ({}, {"thread_id": "main"}):
+        await bob.post(f"/rooms/{room_id}/receipt/m.read/{event_id}", body)
+    events = (await alice.sync(since))["rooms"]["join"][room_id]["ephemeral"]["events"]
+    receipts = [event["content"][event_id]["m.read"][bob.user_id] for event in events]
+    assert sorted(receipt.get("thread_id", "") for receipt in receipts) == ["", "main"]

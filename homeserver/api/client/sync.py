@@ -44,7 +44,7 @@ class SyncEndpoints:
             context.rate_limits.check("initial_syncs", requester.user_id)
 
         async def check_access() -> None:
-            await context.authenticator.requester(request, allow_guest=True)
+            await context.authenticator.check_still_valid(request)
 
         await context.presence.sync_begins(requester.user_id, presence)
         try:
