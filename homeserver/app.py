@@ -183,6 +183,7 @@ class Application:
             live_rooms,
             memberships,
             recent,
+            self.notifier,
             self.metrics,
         )
         self.writer = writer = EventWriter(server_name, key, clock, live_rooms, events, persistence)

@@ -33,14 +33,22 @@ _NEIGHBOUR_TOPICS = frozenset({Topic.PRESENCE, Topic.DEVICE_LISTS})
 class _Watcher:
     """A user who syncs: their rooms, and their long polls that wait now."""
 
-    __slots__ = ("rooms", "user_id", "waiting")
+    __slots__ = ("has_sent", "rooms", "user_id", "waiting")
 
     def __init__(self, user_id: UserId) -> None:
         self.user_id = user_id
         self.rooms: Mapping[RoomId, Any] = {}
         self.waiting: dict[asyncio.Future[bool], str] = {}
+        # What wakes them now is their own sending, whose answer is under way.
+        self.has_sent = False
 
     def wake(self, device: str | None = None) -> None:
+        if not self.has_sent:
+            self._wake(device)
+        elif self.waiting:
+            asyncio.get_running_loop().call_later(SENDER_FIRST_SECONDS, self._wake, device)
+
+    def _wake(self, device: str | None) -> None:
         for future, waiting_device in self.waiting.items():
             if not future.done() and (device is None or device == waiting_device):
                 future.set_result(True)
@@ -63,6 +71,7 @@ class Notifier:
         self._log: list[tuple[Topic, str]] = []
         self._watchers: OrderedDict[UserId, _Watcher] = OrderedDict()
         self._by_room: dict[RoomId, set[_Watcher]] = {}
+        self._senders: set[UserId] = set()
         self._stopping = False
 
     # -- what changed ----------------------------------------------------------------------------------
@@ -85,12 +94,18 @@ class Notifier:
             del self._positions[:cut]
             del self._log[:cut]
         self.position = max(self.position, position)
-        if announcements and self._watchers:
-            asyncio.get_running_loop().call_later(SENDER_FIRST_SECONDS, self._wake_all, announcements)
-
-    def _wake_all(self, announcements: Sequence[Announcement]) -> None:
+        senders, self._senders = self._senders, set()
+        held = [watcher for user_id in senders if (watcher := self._watchers.get(user_id)) is not None]
+        for watcher in held:
+            watcher.has_sent = True
         for announcement in announcements:
             self._wake(announcement.topic, announcement.key)
+        for watcher in held:
+            watcher.has_sent = False
+
+    def answer_first(self, senders: Iterable[UserId]) -> None:
+        """These have sent what is told next: each has the answer to that before their own devices are woken."""
+        self._senders.update(senders)
 
     def _wake(self, topic: Topic, key: str) -> None:
         if topic in _ROOM_TOPICS:

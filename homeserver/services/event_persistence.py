@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from homeserver.eventgraph.event import Event
     from homeserver.ids import DeviceId, EventId, RoomId
     from homeserver.metrics import Metrics
+    from homeserver.notifier.notifier import Notifier
     from homeserver.rooms.live_rooms import Head, LiveRoom, LiveRooms, SnapshotReference
     from homeserver.rooms.memberships import Memberships
     from homeserver.rooms.recent_events import RecentEvents
@@ -117,6 +118,7 @@ class EventPersistence:
         live_rooms: LiveRooms,
         memberships: Memberships,
         recent: RecentEvents,
+        notifier: Notifier,
         metrics: Metrics,
     ) -> None:
         self._database = database
@@ -124,6 +126,7 @@ class EventPersistence:
         self._live_rooms = live_rooms
         self._memberships = memberships
         self._recent = recent
+        self._notifier = notifier
         self._metrics = metrics
 
     async def commit(self, writes: Sequence[RoomWrite]) -> list[Outcome]:
@@ -352,6 +355,7 @@ class EventPersistence:
                 # The room went out of memory while somebody waited for its lock, and came in again.
                 held.invalidate()
         self._memberships.apply(run.memberships)
+        self._notifier.answer_first(prepared.event.sender for _, prepared, _ in run.rows)
         self._metrics.events.inc(len(run.rows))
 
 

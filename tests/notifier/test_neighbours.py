@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from homeserver.ids import RoomId, UserId
-from homeserver.notifier.notifier import SENDER_FIRST_SECONDS, Notifier
+from homeserver.notifier.notifier import Notifier
 from homeserver.storage.announcements import Announcement, Topic
 
 if TYPE_CHECKING:
@@ -40,8 +40,6 @@ class Waiting:
     async def woken_by_presence_of(self, user_id: UserId) -> set[UserId]:
         position = self.notifier.position + 1
         self.notifier.on_commit(position, [Announcement(position, Topic.PRESENCE, user_id, local=True)])
-        # Timers run in their order: after this one the waiting have been woken.
-        await asyncio.sleep(2 * SENDER_FIRST_SECONDS)
         await asyncio.sleep(0)
         woken = {user_id for user_id, task in self.tasks.items() if task.done()}
         self.notifier.stop()
