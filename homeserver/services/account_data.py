@@ -120,8 +120,13 @@ class AccountData:
 
 
 def _tags(content: bytes | None) -> dict[str, Any]:
+    """What are tags of that which clients have written: as account data they may write anything."""
     tags = orjson.loads(content).get("tags") if content is not None else None
-    return tags if isinstance(tags, dict) else {}
+    return {name: tag for name, tag in tags.items() if _is_tag(tag)} if isinstance(tags, dict) else {}
+
+
+def _is_tag(tag: Any) -> bool:
+    return isinstance(tag, dict) and type(tag.get("order", 0)) in (int, float)
 
 
 def _check_room_id(room_id: RoomId) -> None:

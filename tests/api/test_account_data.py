@@ -200,6 +200,9 @@ async def test_tags_set_as_account_data_are_tags(alice: Client) -> None:
         await alice.put(path_of(alice, "m.tag", room_id), content)
         assert await alice.get(tag_path(alice, room_id)) == {"tags": {}}
         await alice.put(tag_path(alice, room_id, "u.b"), {})
+    tags = {"u.a": {"order": 1}, "u.b": {"order": "x"}, "u.c": {"order": True}, "u.d": 5, "u.e": {}}
+    await alice.put(path_of(alice, "m.tag", room_id), {"tags": tags})
+    assert await alice.get(tag_path(alice, room_id)) == {"tags": {"u.a": {"order": 1}, "u.e": {}}}
 
 
 # -- ignored users ----------------------------------------------------------------------------------------
