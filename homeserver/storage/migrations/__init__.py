@@ -11,6 +11,10 @@ from homeserver.storage.migrations import (
     m0004_user_data,
     m0005_directory,
     m0006_people,
+    m0007_to_device,
+    m0008_device_keys,
+    m0009_device_lists,
+    m0010_key_backups,
 )
 
 if TYPE_CHECKING:
@@ -24,6 +28,10 @@ _MODULES = (
     m0004_user_data,
     m0005_directory,
     m0006_people,
+    m0007_to_device,
+    m0008_device_keys,
+    m0009_device_lists,
+    m0010_key_backups,
 )
 
 MIGRATIONS: tuple[Migration, ...] = tuple(module.MIGRATION for module in _MODULES)
