@@ -37,6 +37,7 @@ from homeserver.services.deactivation import Deactivation
 from homeserver.services.devices import Devices
 from homeserver.services.directory import Directory
 from homeserver.services.event_persistence import EventPersistence, EventStores
+from homeserver.services.event_preparation import EventPreparation
 from homeserver.services.event_writer import EventWriter
 from homeserver.services.filters import Filters
 from homeserver.services.history import History
@@ -56,6 +57,7 @@ from homeserver.services.room_creation import RoomCreation
 from homeserver.services.room_state import RoomState
 from homeserver.services.room_summaries import RoomSummaries
 from homeserver.services.room_upgrades import RoomUpgrades
+from homeserver.services.room_writes import RoomWrites
 from homeserver.services.spaces import Spaces
 from homeserver.services.typing import Typing
 from homeserver.services.upkeep import Upkeep
@@ -186,7 +188,10 @@ class Application:
             self.notifier,
             self.metrics,
         )
-        self.writer = writer = EventWriter(server_name, key, clock, live_rooms, events, persistence)
+        self._room_writes = RoomWrites(persistence)
+        preparation = EventPreparation(server_name, live_rooms, events)
+        writer = EventWriter(server_name, key, clock, live_rooms, events, preparation, self._room_writes)
+        self.writer = writer
         summaries = RoomSummaries(reader)
         directory_store = DirectoryStore(database)
         self._published_rooms = PublishedRooms(directory_store, summaries, tokens)
@@ -374,7 +379,7 @@ class Application:
         self.notifier.stop()
         self._typing.stop()
         await self._upkeep.stop()
-        await self.writer.close()
+        await self._room_writes.close()
         await self.database.close()
 
     def http(self, resources: Sequence[str]) -> HttpApplication:

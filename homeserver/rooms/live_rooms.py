@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from homeserver.errors import NotFound
 from homeserver.eventgraph.power_levels import PowerLevels
@@ -60,6 +60,8 @@ class LiveRoom:
     # The head that `state` was read at: another process may have moved on before we hear of it.
     state_version: int | None = None
     pending: dict[StateKey, Event] = field(default_factory=dict)
+    # Done when all that was handed to the database so far is there, or has failed.
+    last_write: asyncio.Future[Any] | None = None
     _levels: tuple[Event, Event | None, PowerLevels] | None = None
 
     def invalidate(self) -> None:

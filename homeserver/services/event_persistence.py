@@ -56,10 +56,10 @@ class PreparedEvent:
     state_before: SnapshotReference
     state_after: SnapshotReference
     replaces: Event | None
-    notifies: bool
-    highlights: frozenset[str]
-    thread_root: EventId | None
-    relation: tuple[EventId, str] | None
+    relation: tuple[EventId, str] | None = None
+    thread_root: EventId | None = None
+    notifies: bool = False
+    highlights: frozenset[str] = frozenset()
     redaction: tuple[StoredEvent, Event] | None = None
 
 

@@ -8,12 +8,9 @@ another process wrote first, the head is dropped and the event is built anew.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import secrets
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-
-import structlog
 
 from crypto import base64
 from homeserver.errors import BadJson, Forbidden, MatrixError, NotFound, TooLarge
@@ -21,34 +18,27 @@ from homeserver.eventgraph.auth_rules import auth_types_for, check_auth_rules
 from homeserver.eventgraph.builder import EventReference, build
 from homeserver.eventgraph.checks import check_format, check_size
 from homeserver.eventgraph.errors import AuthRuleViolated, EventRefused
-from homeserver.eventgraph.event import Event
 from homeserver.eventgraph.hashing import reference_hash
-from homeserver.eventgraph.redaction import redact
-from homeserver.ids import MAX_ID_BYTES, EventId, RoomId, is_event_id, random_string, server_name_of
+from homeserver.ids import EventId, RoomId, random_string
 from homeserver.rooms.live_rooms import CREATE, POWER_LEVELS, Head, LiveRoom, LiveRooms, SnapshotReference
-from homeserver.services.event_persistence import EventPersistence, PreparedEvent, RoomWrite, Verdict
-from homeserver.storage.errors import DatabaseUnavailable
+from homeserver.services.event_persistence import PreparedEvent, RoomWrite, Verdict
 from homeserver.storage.rooms import Extremity
 from homeserver.storage.transaction_ids import transaction_key
-from homeserver.views.push_rules import EVERYBODY, evaluate_defaults
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from crypto.keys import SigningKey
     from homeserver.clock import Clock
-    from homeserver.eventgraph.event import StateKey
+    from homeserver.eventgraph.event import Event, StateKey
     from homeserver.eventgraph.room_versions import RoomVersion
     from homeserver.ids import DeviceId, ServerName, UserId
-    from homeserver.services.event_persistence import Outcome
+    from homeserver.services.event_preparation import EventPreparation
+    from homeserver.services.room_writes import RoomWrites
     from homeserver.storage.database import Transaction
     from homeserver.storage.events import EventStore, StoredEvent
 
 _ATTEMPTS = 20
-_BATCH = 128
-_MAX_WAITING = 10_000
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +72,16 @@ class EventWriter:
         clock: Clock,
         live_rooms: LiveRooms,
         events: EventStore,
-        persistence: EventPersistence,
+        preparation: EventPreparation,
+        writes: RoomWrites,
     ) -> None:
         self._server_name = server_name
         self._key = key
         self._clock = clock
         self._live_rooms = live_rooms
         self._events = events
-        self._persistence = persistence
-        self._waiting: list[RoomWrite] = []
-        self._committing: asyncio.Task[None] | None = None
+        self._preparation = preparation
+        self._writes = writes
         self._created_ts = 0
 
     async def write(
@@ -157,7 +147,7 @@ class EventWriter:
                     events[-1].sender,
                     extra,
                 )
-            outcome = await self._finish(write)
+            outcome = await self._writes.finish(write)
             if outcome.verdict is Verdict.WRITTEN:
                 return event_ids
             if outcome.verdict is Verdict.REPEATED and outcome.event_id is not None:
@@ -192,7 +182,7 @@ class EventWriter:
                 prepared.append(event)
             room.head = head
             write = self._enqueue(room, 0, None, head, prepared, None, events[0].sender, extra)
-        outcome = await self._finish(write)
+        outcome = await self._writes.finish(write)
         if outcome.verdict is not Verdict.WRITTEN:
             message = "The room could not be created"
             raise MatrixError(message, status=500)
@@ -234,30 +224,13 @@ class EventWriter:
         if new.state_key is not None:
             keys.add((new.type, new.state_key))
         state = await self._live_rooms.state_to_build_on(room, keys)
-        redaction = await self._redaction(room, state, new) if new.redacts is not None else None
+        redacted = await self._redacted(room, state, new) if new.redacts is not None else None
         event = self._build(room, head, new, auth_keys, state)
         try:
             check_auth_rules(event, state)
         except AuthRuleViolated as error:
             raise Forbidden(str(error)) from error
-        prepared = PreparedEvent(
-            event=event,
-            state_before=head.snapshot,
-            state_after=head.snapshot if new.state_key is None else SnapshotReference(None),
-            replaces=None if new.state_key is None else state.get((new.type, new.state_key)),
-            notifies=False,
-            highlights=frozenset(),
-            thread_root=None,
-            relation=_relation(event),
-            redaction=redaction,
-        )
-        if prepared.relation is not None:
-            prepared.thread_root = await self._thread_root(prepared.relation)
-        levels = room.power_levels(state[CREATE], state.get(POWER_LEVELS)) if CREATE in state else None
-        if levels is not None:
-            verdict = evaluate_defaults(event, levels)
-            prepared.notifies = verdict.notifies
-            prepared.highlights = await self._members_of_ours(room, verdict.highlights)
+        prepared = await self._preparation.prepare(room, event, state, before=head.snapshot, target=redacted)
         if new.state_key is not None:
             room.pending[event.key] = event
         sha256 = (
@@ -317,10 +290,8 @@ class EventWriter:
             raise (TooLarge if error.too_large else BadJson)(str(error)) from error
         return event
 
-    async def _redaction(
-        self, room: LiveRoom, state: dict[StateKey, Event], new: NewEvent
-    ) -> tuple[StoredEvent, Event] | None:
-        """What a redaction takes away; raises unless the sender may take it."""
+    async def _redacted(self, room: LiveRoom, state: dict[StateKey, Event], new: NewEvent) -> StoredEvent:
+        """The event that a redaction is of; raises unless the sender may redact it."""
         assert new.redacts is not None
         target = await self._events.get(new.redacts)
         if target is None or target.room_nid != room.room_nid:
@@ -332,33 +303,7 @@ class EventWriter:
         ):
             message = "You may not redact other people's events in this room"
             raise Forbidden(message)
-        if target.redacted_by is not None:
-            return None
-        pruned = Event.from_json(
-            room.version, redact(room.version, target.event.pdu), event_id=target.event.event_id
-        )
-        return target, pruned
-
-    async def _members_of_ours(self, room: LiveRoom, highlights: frozenset[str]) -> frozenset[str]:
-        """Those for whom a highlight is kept: members who are users of this server, or `EVERYBODY`."""
-        if not highlights - {EVERYBODY}:
-            return highlights
-        ours = [
-            ("m.room.member", user_id)
-            for user_id in highlights - {EVERYBODY}
-            if server_name_of(user_id) == self._server_name
-        ]
-        state = await self._live_rooms.state_to_build_on(room, ours)
-        members = {user_id for (_, user_id), event in state.items() if event.membership == "join"}
-        return frozenset(members) | (highlights & {EVERYBODY})
-
-    async def _thread_root(self, relation: tuple[EventId, str]) -> EventId | None:
-        """The thread that an event belongs to: by its own relation, or by that of the event it relates to."""
-        relates_to, relation_type = relation
-        if relation_type == "m.thread":
-            return relates_to
-        parent = await self._events.get(relates_to)
-        return parent.thread_root if parent is not None else None
+        return target
 
     # -- committing ------------------------------------------------------------------------------------
 
@@ -373,10 +318,6 @@ class EventWriter:
         sender: UserId,
         extra: Callable[[Transaction, RoomId], Awaitable[None]] | None,
     ) -> RoomWrite:
-        if len(self._waiting) >= _MAX_WAITING:
-            room.invalidate()
-            message = "The server is too busy"
-            raise MatrixError(message, status=503, errcode="M_UNKNOWN")
         write = RoomWrite(
             room=room,
             generation=generation,
@@ -393,49 +334,8 @@ class EventWriter:
             write.transaction_key = transaction_key(
                 sender, transaction.device_id, transaction.endpoint, transaction.transaction_id
             )
-        self._waiting.append(write)
-        if self._committing is None:
-            # In a context of its own: it works for all, and must not log under the request that came first.
-            self._committing = asyncio.create_task(self._commit_waiting(), context=contextvars.Context())
+        self._writes.enqueue(write)
         return write
-
-    async def _finish(self, write: RoomWrite) -> Outcome:
-        # A caller that goes away does not stop the commit.
-        return await asyncio.shield(write.done)
-
-    async def _commit_waiting(self) -> None:
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
-                await self._commit(batch)
-        finally:
-            self._committing = None
-
-    async def _commit(self, batch: list[RoomWrite]) -> None:
-        try:
-            outcomes = await self._persistence.commit(batch)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the senders are told
-            if len(batch) > 1 and not isinstance(error, DatabaseUnavailable):
-                # One of them cannot be written: each on its own, so that only that one fails.
-                for write in batch:
-                    await self._commit([write])
-                return
-            if not isinstance(error, MatrixError | DatabaseUnavailable):
-                _log.exception("event_not_written", room_id=batch[0].room.room_id)
-            for write in batch:
-                _drop(write)
-                _fail(write.done, error)
-            return
-        for write, outcome in zip(batch, outcomes, strict=True):
-            if outcome.verdict is not Verdict.WRITTEN:
-                _drop(write)
-            if not write.done.done():
-                write.done.set_result(outcome)
-
-    async def close(self) -> None:
-        """Wait until everything that was taken in is committed."""
-        if self._committing is not None:
-            await self._committing
 
 
 class _EmptyState(dict[Any, Any]):
@@ -445,18 +345,6 @@ class _EmptyState(dict[Any, Any]):
         return None
 
 
-def _drop(write: RoomWrite) -> None:
-    if write.room.generation == write.generation:
-        write.room.invalidate()
-
-
-def _fail(done: asyncio.Future[Outcome], error: Exception) -> None:
-    if not done.done():
-        done.set_exception(error)
-        # The caller may be gone.
-        done.exception()
-
-
 def _reference(event: Event) -> EventReference:
     sha256 = (
         base64.encode_unpadded(reference_hash(event.version, event.pdu))
@@ -464,16 +352,3 @@ def _reference(event: Event) -> EventReference:
         else None
     )
     return EventReference(event.event_id, sha256)
-
-
-def _relation(event: Event) -> tuple[EventId, str] | None:
-    """Where an event points to by `m.relates_to` (CS "Forming relationships between events"); never for state."""
-    relates_to = event.content.get("m.relates_to")
-    if event.state_key is not None or not isinstance(relates_to, dict):
-        return None
-    event_id, relation_type = relates_to.get("event_id"), relates_to.get("rel_type")
-    if not isinstance(event_id, str) or not isinstance(relation_type, str):
-        return None
-    if not is_event_id(event_id) or len(relation_type.encode()) > MAX_ID_BYTES:
-        return None
-    return EventId(event_id), relation_type
