@@ -67,6 +67,7 @@ from homeserver.storage.access_tokens import AccessTokenStore
 from homeserver.storage.account_data import AccountDataStore
 from homeserver.storage.accounts import AccountStore
 from homeserver.storage.announcements import Announcement, Topic
+from homeserver.storage.device_lists import DeviceListStore
 from homeserver.storage.devices import DeviceStore
 from homeserver.storage.directory import DirectoryStore
 from homeserver.storage.engines import open_database
@@ -141,7 +142,8 @@ class Application:
         transaction_ids = TransactionIdStore(database)
         accounts_store = AccountStore(database)
         token_store = AccessTokenStore(database)
-        device_store = DeviceStore(database)
+        device_lists_store = DeviceListStore(database)
+        device_store = DeviceStore(database, device_lists_store)
         profile_store = ProfileStore(database)
         account_data_store = AccountDataStore(database)
         receipt_store = ReceiptStore(database)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from homeserver.storage.announcements import Topic
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from homeserver.ids import DeviceId, UserId
     from homeserver.storage.database import Database, Reader, Transaction
+    from homeserver.storage.device_lists import DeviceListStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +28,9 @@ class Device:
 class DeviceStore:
     """Devices by user."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, lists: DeviceListStore) -> None:
         self._database = database
+        self._lists = lists
 
     async def ensure(
         self,
@@ -49,8 +49,7 @@ class DeviceStore:
             display_name,
             now_ms,
         ):
-            await transaction.next_position()
-            transaction.announce(Topic.DEVICE_LISTS, user_id)
+            await self._lists.note_change(transaction, user_id)
 
     async def load(self, user_id: UserId, reader: Reader | None = None) -> list[Device]:
         """The devices of a user, oldest first."""
@@ -82,19 +81,17 @@ class DeviceStore:
             display_name,
         )
         if renamed:
-            await transaction.next_position()
-            transaction.announce(Topic.DEVICE_LISTS, user_id)
+            await self._lists.note_change(transaction, user_id)
         return bool(renamed)
 
     async def delete(self, transaction: Transaction, user_id: UserId, device_ids: Sequence[DeviceId]) -> None:
         """Delete devices."""
-        await transaction.execute(
+        if await transaction.execute(
             "DELETE FROM devices WHERE user_id = $1 AND device_id = ANY($2::text[])",
             user_id,
             list(device_ids),
-        )
-        await transaction.next_position()
-        transaction.announce(Topic.DEVICE_LISTS, user_id)
+        ):
+            await self._lists.note_change(transaction, user_id)
 
     async def set_last_seen(
         self, transaction: Transaction, rows: Sequence[tuple[UserId, DeviceId, int, str, str | None]]

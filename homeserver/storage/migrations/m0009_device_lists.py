@@ -11,12 +11,14 @@ MIGRATION = Migration(
     statements=(
         """
         CREATE TABLE device_list_changes (
-            stream_id BIGINT NOT NULL,
             user_id TEXT NOT NULL,
-            PRIMARY KEY (stream_id, user_id)
+            -- where the oldest row of a user stands for all that came before: the position of the first of these
+            first_stream_id BIGINT NOT NULL,
+            stream_id BIGINT NOT NULL,
+            PRIMARY KEY (user_id, stream_id)
         ) /* without rowid */
         """,
-        "CREATE INDEX device_list_changes_of_user ON device_list_changes (user_id, stream_id)",
+        "CREATE INDEX device_list_changes_in_order ON device_list_changes (stream_id, user_id)",
         # The place in the log from which on a room is encrypted: a room that once was stays so.
         "ALTER TABLE rooms ADD COLUMN encrypted_position BIGINT",
         """
@@ -31,6 +33,7 @@ MIGRATION = Migration(
 
 RETENTION = {
     "device_list_changes": Retention(
-        bounded_by="user", pruned_by="newer changes beyond a number for each user; the newest stays"
+        bounded_by="user",
+        pruned_by="newer changes beyond a number for each user: the oldest row takes in what is older",
     ),
 }

@@ -1,0 +1,61 @@
+"""When the devices of users changed: what those who share a room with them have to hear of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from homeserver.ids import UserId
+from homeserver.storage.announcements import Topic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from homeserver.storage.database import Database, Transaction
+
+KEPT_CHANGES = 30
+
+
+class DeviceListStore:
+    """Changes of device lists by user.
+
+    A row stands for one change, or for all changes between two positions: of each user the newest are kept apart,
+    and the oldest row takes in whatever is older. So whoever asks for an interval of long ago may be told of a
+    change that came before or after it, but never misses one.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def note_change(self, transaction: Transaction, user_id: UserId) -> None:
+        """Devices of a user, their keys, or the cross-signing keys of the user have changed."""
+        position = await transaction.next_position()
+        await transaction.execute_many(
+            "INSERT INTO device_list_changes (user_id, first_stream_id, stream_id) VALUES ($1, $2, $2)",
+            [(user_id, position)],
+        )
+        transaction.announce(Topic.DEVICE_LISTS, user_id)
+        thinned = await transaction.fetch_all(
+            "DELETE FROM device_list_changes WHERE user_id = $1 AND stream_id < ("
+            "SELECT stream_id FROM device_list_changes WHERE user_id = $1 ORDER BY stream_id DESC"
+            " LIMIT 1 OFFSET $2) RETURNING first_stream_id",
+            user_id,
+            KEPT_CHANGES - 1,
+        )
+        if thinned:
+            await transaction.execute(
+                "UPDATE device_list_changes SET first_stream_id = $2 WHERE user_id = $1 AND stream_id = ("
+                "SELECT min(stream_id) FROM device_list_changes WHERE user_id = $1)",
+                user_id,
+                min(first for (first,) in thinned),
+            )
+
+    async def load_changed(self, user_ids: Iterable[UserId], *, after: int, upto: int) -> set[UserId]:
+        """Those of these users who have changes with `after < position <= upto`."""
+        rows = await self._database.fetch_all(
+            "SELECT DISTINCT user_id FROM device_list_changes"
+            " WHERE user_id = ANY($1::text[]) AND stream_id > $2 AND first_stream_id <= $3",
+            list(user_ids),
+            after,
+            upto,
+        )
+        return {UserId(user_id) for (user_id,) in rows}
