@@ -77,6 +77,7 @@ from homeserver.storage.filters import FilterStore
 from homeserver.storage.interning import NumberStore
 from homeserver.storage.memberships import MembershipStore
 from homeserver.storage.notifications import HighlightStore
+from homeserver.storage.outliers import OutlierStore
 from homeserver.storage.presence import PresenceStore
 from homeserver.storage.profiles import ProfileStore
 from homeserver.storage.receipts import ReceiptStore
@@ -179,6 +180,7 @@ class Application:
                 state=state,
                 numbers=numbers,
                 memberships=membership_store,
+                outliers=OutlierStore(events, numbers),
                 relations=relation_store,
                 highlights=highlights,
                 transaction_ids=transaction_ids,

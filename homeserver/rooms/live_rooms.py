@@ -11,7 +11,7 @@ from homeserver.errors import NotFound
 from homeserver.eventgraph.power_levels import PowerLevels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from homeserver.eventgraph.event import Event, StateKey
     from homeserver.eventgraph.room_versions import RoomVersion
@@ -29,6 +29,14 @@ class SnapshotReference:
     """A state snapshot that may not be stored yet; its number is set by the write that stores it."""
 
     snapshot_nid: int | None
+
+
+@dataclass(slots=True, eq=False)
+class DerivedSnapshot(SnapshotReference):
+    """One that is stored by the write that needs it: `changes` on another, by event number or `GONE`."""
+
+    base: SnapshotReference
+    changes: Mapping[StateKey, int]
 
 
 @dataclass(frozen=True, slots=True)

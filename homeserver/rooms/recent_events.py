@@ -69,7 +69,7 @@ class RecentEvents:
         if tail is not None:
             index = bisect_right(tail.positions, position)
             if index:
-                return tail.events[index - 1].state_after
+                return tail.events[index - 1].state_then
             if tail.since == 0:
                 return 0
         return await self._events.get_snapshot_at(room_nid, position)

@@ -1,13 +1,14 @@
-"""The shell of state resolution: fetches what the room core asks for, in batches, from the stores.
+"""States beside the stored ones, and the shell of state resolution, which fetches what the room core asks for.
 
-Resolutions work on stored snapshots, and their answer is what a new snapshot has otherwise than the first of them.
-Where a room's state is large and the conflict small, only the conflict is loaded.
+A state is told by what it has otherwise than a stored snapshot. Where a room's state is large and the conflict small,
+only the events of the conflict are loaded.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from homeserver.eventgraph.questions import EventNumber, NeedAuthEvents, NeedEvents
@@ -15,12 +16,12 @@ from homeserver.eventgraph.state_res import resolve, split
 from homeserver.storage.state import GONE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from homeserver.eventgraph.event import Event, StateKey
     from homeserver.eventgraph.questions import Question, Resolution
     from homeserver.eventgraph.room_versions import RoomVersion
-    from homeserver.storage.events import EventStore
+    from homeserver.storage.events import EventStore, StoredEvent
     from homeserver.storage.interning import NumberStore
     from homeserver.storage.state import StateStore
 
@@ -28,8 +29,20 @@ _AT_A_TIME = 1_000
 _REMEMBERED_AUTH_EVENTS = 200_000
 
 
+@dataclass(frozen=True, slots=True)
+class StatePoint:
+    """A state: a stored snapshot (0: the empty one) with changes, by event number or `GONE`."""
+
+    snapshot_nid: int
+    changes: Mapping[StateKey, int] = field(default_factory=dict)
+
+    def changed(self, changes: Mapping[StateKey, int]) -> StatePoint:
+        """This state with further changes."""
+        return StatePoint(self.snapshot_nid, {**self.changes, **changes})
+
+
 class StateResolver:
-    """Resolves snapshots of one room. Event numbers are the order of storing: auth events are stored first."""
+    """Reads and resolves states of one room. Event numbers are the order of storing: auth events are stored first."""
 
     def __init__(self, events: EventStore, state: StateStore, numbers: NumberStore) -> None:
         self._events = events
@@ -38,24 +51,68 @@ class StateResolver:
         # What an event cites never changes, and is asked for again with every fork of its room.
         self._auth_events: OrderedDict[EventNumber, tuple[EventNumber, ...]] = OrderedDict()
 
-    async def resolve(self, version: RoomVersion, snapshots: Sequence[int]) -> dict[StateKey, int]:
-        """What the resolved state has otherwise than the first snapshot: the number of an event, or `GONE`.
+    async def entries(self, point: StatePoint, keys: Iterable[StateKey]) -> dict[StateKey, StoredEvent]:
+        """Some entries of a state; absent ones are left out."""
+        wanted = set(keys)
+        numbers = {key: number for key, number in point.changes.items() if key in wanted and number != GONE}
+        below = await self._numbers.load_key_numbers(wanted - point.changes.keys())
+        if below and point.snapshot_nid:
+            found = await self._state.get_numbers(point.snapshot_nid, below.values())
+            numbers.update({key: found[key_nid] for key, key_nid in below.items() if key_nid in found})
+        events = await self._events.load_numbered(numbers.values())
+        return {key: events[number] for key, number in numbers.items()}
 
-        By key and not by the key's number, since an event may win that was in no snapshot before. Raises
-        `LookupError` where an event of the auth chains is not stored, or was stored too late.
+    async def difference(self, old: StatePoint, new: StatePoint) -> dict[StateKey, int]:
+        """What a state has otherwise than another: the number of an event, or `GONE`."""
+        if new.snapshot_nid == 0:
+            whole_before, whole_after = await self._load(old), await self._load(new)
+            changed = {key for key, _ in whole_before.items() ^ whole_after.items()}
+            names = await self._state.load_keys(changed)
+            return {names[key]: whole_after.get(key, GONE) for key in changed}
+        below = await self._state.load_difference(old.snapshot_nid, new.snapshot_nid)
+        names = await self._state.load_keys(below)
+        difference = {names[key_nid]: number for key_nid, number in below.items()}
+        beside = {*old.changes, *new.changes}
+        before, after = await self._some(old, beside), await self._some(new, beside)
+        for key in beside:
+            difference.pop(key, None)
+            if before.get(key, GONE) != after.get(key, GONE):
+                difference[key] = after.get(key, GONE)
+        return difference
+
+    async def resolve(self, version: RoomVersion, points: Sequence[StatePoint]) -> StatePoint:
+        """The resolved state, told from the first of these.
+
+        By key and not by the key's number, since an event may win that was in no state before. Raises `LookupError`
+        where an event of the auth chains is not stored, or was stored too late.
         """
-        states = [
-            cast("dict[int, EventNumber]", await self._state.load_numbers(snapshot)) for snapshot in snapshots
-        ]
+        first = points[0]
+        states = [cast("dict[int, EventNumber]", await self._load(point)) for point in points]
         unconflicted, conflicted = split(states)
         keys = await self._state.load_keys({key_nid for state in conflicted for key_nid in state})
         named = [{keys[key_nid]: number for key_nid, number in state.items()} for state in conflicted]
         resolved = await self._run(resolve(version, named, unconflicted.values()), unconflicted)
-        return {
-            key: resolved.get(key, GONE)
-            for key in {*keys.values(), *resolved}
-            if resolved.get(key, GONE) != named[0].get(key, GONE)
-        }
+        return first.changed(
+            {
+                key: resolved.get(key, GONE)
+                for key in {*keys.values(), *resolved}
+                if resolved.get(key, GONE) != named[0].get(key, GONE)
+            }
+        )
+
+    async def _load(self, point: StatePoint) -> dict[int, int]:
+        """The whole of a state, key number -> event number. Every changed key has its number."""
+        numbers = await self._state.load_numbers(point.snapshot_nid) if point.snapshot_nid else {}
+        if point.changes:
+            for key, key_nid in (await self._numbers.load_key_numbers(point.changes)).items():
+                if point.changes[key] == GONE:
+                    numbers.pop(key_nid, None)
+                else:
+                    numbers[key_nid] = point.changes[key]
+        return numbers
+
+    async def _some(self, point: StatePoint, keys: Iterable[StateKey]) -> dict[StateKey, int]:
+        return {key: stored.event_nid for key, stored in (await self.entries(point, keys)).items()}
 
     async def _run(
         self, resolution: Resolution[dict[StateKey, EventNumber]], unconflicted: Mapping[int, EventNumber]

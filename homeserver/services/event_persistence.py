@@ -21,17 +21,18 @@ from homeserver.storage.events import EventRow, RoomPoint, StoredEvent, with_red
 from homeserver.storage.memberships import MembershipRow
 from homeserver.storage.relations import RelationRow
 from homeserver.storage.rooms import RoomRow, dump_extremities
+from homeserver.storage.state import GONE
 from homeserver.views.push_rules import EVERYBODY, mentioned_users
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from homeserver.eventgraph.event import Event
+    from homeserver.eventgraph.event import Event, StateKey
     from homeserver.ids import DeviceId, EventId, RoomId
     from homeserver.metrics import Metrics
     from homeserver.notifier.notifier import Notifier
-    from homeserver.rooms.live_rooms import Head, LiveRoom, LiveRooms, SnapshotReference
+    from homeserver.rooms.live_rooms import DerivedSnapshot, Head, LiveRoom, LiveRooms, SnapshotReference
     from homeserver.rooms.memberships import Memberships
     from homeserver.rooms.recent_events import RecentEvents
     from homeserver.storage.database import Database, Transaction
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from homeserver.storage.interning import NumberStore
     from homeserver.storage.memberships import MembershipStore
     from homeserver.storage.notifications import HighlightStore
+    from homeserver.storage.outliers import OutlierStore
     from homeserver.storage.relations import RelationStore
     from homeserver.storage.rooms import RoomStore
     from homeserver.storage.state import StateStore
@@ -61,6 +63,20 @@ class PreparedEvent:
     notifies: bool = False
     highlights: frozenset[str] = frozenset()
     redaction: tuple[StoredEvent, Event] | None = None
+    fork: Fork | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """What an event has that was not built on the whole of its room. It is stored already, as an outlier."""
+
+    event_nid: int
+    room_state: SnapshotReference
+    """The state of the room once the event has come."""
+    changes: Mapping[StateKey, tuple[Event | None, StoredEvent | None]]
+    """What that changes in the current state: before and after."""
+    snapshots: Sequence[DerivedSnapshot]
+    """What is to be stored first, in this order."""
 
 
 @dataclass(slots=True, eq=False)
@@ -174,38 +190,41 @@ class EventPersistence:
         sender_nid: int,
         run: _Commit,
     ) -> None:
-        event = prepared.event
-        event_nid = await transaction.next_position()
-        room_nid = write.room.room_nid
-        if event.state_key is not None:
+        event, fork = prepared.event, prepared.fork
+        position = await transaction.next_position()
+        if fork is not None:
+            await self._place_fork(transaction, write, prepared, fork, position, run)
+        elif event.state_key is not None:
+            room_nid = write.room.room_nid
             key_nid = (await self._stores.numbers.number_keys(transaction, [event.key]))[event.key]
             await self._stores.state.add_snapshot(
                 transaction,
-                snapshot_nid=event_nid,
+                snapshot_nid=position,
                 room_nid=room_nid,
                 previous=prepared.state_before.snapshot_nid,
-                changes={key_nid: event_nid},
+                changes={key_nid: position},
             )
-            prepared.state_after.snapshot_nid = event_nid
-            await self._stores.state.set_current(transaction, [(room_nid, key_nid, event_nid)])
+            prepared.state_after.snapshot_nid = position
+            await self._stores.state.set_current(transaction, [(room_nid, key_nid, position)])
             if event.type == "m.room.member":
-                self._count_member(write, prepared, event_nid, run)
-        after = prepared.state_after.snapshot_nid
-        before = prepared.state_before.snapshot_nid
+                _count_member(write, prepared.replaces, event, position, position, run)
+        after, before = prepared.state_after.snapshot_nid, prepared.state_before.snapshot_nid
         run.rows.append(
             (
                 write,
                 prepared,
                 EventRow(
                     event=event,
-                    event_nid=event_nid,
-                    room_nid=room_nid,
+                    event_nid=position if fork is None else fork.event_nid,
+                    stream_id=position,
+                    room_nid=write.room.room_nid,
                     sender_nid=sender_nid,
                     notifies=prepared.notifies,
                     thread_root=prepared.thread_root,
                     # The state before the create event is empty: it has no snapshot of its own.
-                    state_after=event_nid if after is None else after,
+                    state_after=position if after is None else after,
                     state_before=NO_STATE if before is None else before,
+                    room_state=None if fork is None else fork.room_state.snapshot_nid,
                     replaces_state=prepared.replaces.event_id if prepared.replaces else None,
                     device_id=write.device_id,
                     transaction_id=write.transaction_id,
@@ -213,34 +232,46 @@ class EventPersistence:
             )
         )
 
-    def _count_member(self, write: RoomWrite, prepared: PreparedEvent, event_nid: int, run: _Commit) -> None:
-        event = prepared.event
-        room = write.room
-        membership = event.membership
-        before = prepared.replaces.content.get("membership") if prepared.replaces else None
-        for counts, counted in ((run.joined, "join"), (run.invited, "invite")):
-            counts[room.room_nid] = (
-                counts.get(room.room_nid, 0) + (membership == counted) - (before == counted)
+    async def _place_fork(
+        self,
+        transaction: Transaction,
+        write: RoomWrite,
+        prepared: PreparedEvent,
+        fork: Fork,
+        position: int,
+        run: _Commit,
+    ) -> None:
+        """Store the snapshots that a fork needs, and what it changes in the current state."""
+        stores, room_nid = self._stores, write.room.room_nid
+        for snapshot in fork.snapshots:
+            numbers = await stores.numbers.number_keys(transaction, snapshot.changes)
+            snapshot.snapshot_nid = await transaction.next_position()
+            await stores.state.add_snapshot(
+                transaction,
+                snapshot_nid=snapshot.snapshot_nid,
+                room_nid=room_nid,
+                previous=snapshot.base.snapshot_nid or None,
+                changes={numbers[key]: event_nid for key, event_nid in snapshot.changes.items()},
             )
-        run.memberships.append(
-            MembershipRow(
-                user_id=UserId(event.state_key or ""),
-                room_nid=room.room_nid,
-                room_id=room.room_id,
-                membership=membership or "leave",
-                event_nid=event_nid,
-                stream_id=event_nid,
-                sender=event.sender,
-                forgotten=False,
-            )
-        )
+        transaction.announce(Topic.REDACTED, prepared.event.event_id)
+        numbers = await stores.numbers.number_keys(transaction, fork.changes)
+        rows = []
+        for key, (before, after) in fork.changes.items():
+            rows.append((room_nid, numbers[key], after.event_nid if after is not None else GONE))
+            if key[0] == "m.room.member":
+                event, event_nid = prepared.event, fork.event_nid
+                if after is not None:
+                    event, event_nid = after.event, after.event_nid
+                _count_member(write, before, event, event_nid, position, run, key=key, gone=after is None)
+        await stores.state.set_current(transaction, rows)
 
     async def _store(self, transaction: Transaction, run: _Commit) -> None:
         """Steps 3 and 4."""
         if not run.rows:
             return
         stores = self._stores
-        await stores.events.insert(transaction, [row for _, _, row in run.rows])
+        await stores.events.insert(transaction, [row for _, prepared, row in run.rows if not prepared.fork])
+        await stores.outliers.promote(transaction, [row for _, prepared, row in run.rows if prepared.fork])
         for write in run.written:
             if write.built_on is None:
                 await stores.rooms.insert(transaction, _room_row(write, run))
@@ -254,7 +285,7 @@ class EventPersistence:
                 (
                     user_id,
                     row.room_nid,
-                    row.event_nid,
+                    row.stream_id,
                     row.sender_nid,
                     row.thread_root,
                     int(prepared.notifies),
@@ -316,8 +347,8 @@ class EventPersistence:
                     write.head.head_version,
                     dump_extremities(write.head.extremities),
                     write.head.depth,
-                    row.state_after,
-                    row.event_nid,
+                    _snapshot_of(write, row),
+                    row.stream_id,
                     joined,
                     invited,
                 )
@@ -332,7 +363,10 @@ class EventPersistence:
             self._stores.events.remember(stored)
             self._recent.add(stored)
             event = prepared.event
-            if event.state_key is not None:
+            if prepared.fork is not None:
+                for key, (_, after) in prepared.fork.changes.items():
+                    room.state[key] = after.event if after is not None else None
+            elif event.state_key is not None:
                 room.state[event.key] = event
                 if room.pending.get(event.key) is event:
                     del room.pending[event.key]
@@ -359,6 +393,37 @@ class EventPersistence:
         self._metrics.events.inc(len(run.rows))
 
 
+def _count_member(
+    write: RoomWrite,
+    before: Event | None,
+    event: Event,
+    event_nid: int,
+    position: int,
+    run: _Commit,
+    *,
+    key: StateKey | None = None,
+    gone: bool = False,
+) -> None:
+    """Note a changed membership; where its event is `gone` from the state, the user is out of the room."""
+    room = write.room
+    was = before.content.get("membership") if before is not None else None
+    membership = "leave" if gone else event.membership or "leave"
+    for counts, counted in ((run.joined, "join"), (run.invited, "invite")):
+        counts[room.room_nid] = counts.get(room.room_nid, 0) + (membership == counted) - (was == counted)
+    run.memberships.append(
+        MembershipRow(
+            user_id=UserId((key or event.key)[1]),
+            room_nid=room.room_nid,
+            room_id=room.room_id,
+            membership=membership,
+            event_nid=event_nid,
+            stream_id=position,
+            sender=event.sender,
+            forgotten=False,
+        )
+    )
+
+
 NO_STATE = 0
 """The snapshot number of the empty state before a room's create event."""
 
@@ -372,6 +437,7 @@ class EventStores:
     state: StateStore
     numbers: NumberStore
     memberships: MembershipStore
+    outliers: OutlierStore
     relations: RelationStore
     highlights: HighlightStore
     transaction_ids: TransactionIdStore
@@ -388,11 +454,17 @@ def _room_row(write: RoomWrite, run: _Commit) -> RoomRow:
         head_version=write.head.head_version,
         forward_extremities=write.head.extremities,
         depth=write.head.depth,
-        state_snapshot=last.state_after,
-        last_position=last.event_nid,
+        state_snapshot=_snapshot_of(write, last),
+        last_position=last.stream_id,
         joined_members=run.joined.get(room.room_nid, 0),
         invited_members=run.invited.get(room.room_nid, 0),
     )
+
+
+def _snapshot_of(write: RoomWrite, last: EventRow) -> int:
+    """The state of a room after a write."""
+    snapshot_nid = write.head.snapshot.snapshot_nid
+    return last.state_after if snapshot_nid is None else snapshot_nid
 
 
 def _relation_row(prepared: PreparedEvent, row: EventRow) -> RelationRow:
@@ -405,5 +477,5 @@ def _relation_row(prepared: PreparedEvent, row: EventRow) -> RelationRow:
         relation_type=relation_type,
         event_type=prepared.event.type,
         sender_nid=row.sender_nid,
-        point=RoomPoint(prepared.event.depth, row.event_nid),
+        point=RoomPoint(prepared.event.depth, row.stream_id),
     )

@@ -46,6 +46,23 @@ class StoredEvent:
     transaction_id: str | None
     highlights: frozenset[str] | None = None
     """Whom it highlights; None where it was read from the database, which has rows for that."""
+    room_state: int | None = None
+    """The snapshot of the room's state once the event had come, where it was not built on the whole of the room."""
+
+    @property
+    def has_state(self) -> bool:
+        """Whether the state at the event is known; it is not for an outlier."""
+        return self.state_after != 0
+
+    @property
+    def forks(self) -> bool:
+        """Whether it was not built on all that stood in the room when it came."""
+        return self.room_state is not None
+
+    @property
+    def state_then(self) -> int:
+        """The snapshot of the room's state once the event had come."""
+        return self.state_after if self.room_state is None else self.room_state
 
     @property
     def point(self) -> RoomPoint:
@@ -114,13 +131,15 @@ class EventRow:
     replaces_state: EventId | None
     device_id: DeviceId | None
     transaction_id: str | None
+    stream_id: int
+    room_state: int | None = None
 
     def stored(self, room_id: RoomId, highlights: frozenset[str]) -> StoredEvent:
         """The event as it is kept in memory from its commit on."""
         return StoredEvent(
             event=self.event,
             event_nid=self.event_nid,
-            stream_id=self.event_nid,
+            stream_id=self.stream_id,
             room_nid=self.room_nid,
             room_id=room_id,
             status=Status.TIMELINE,
@@ -133,6 +152,7 @@ class EventRow:
             device_id=self.device_id,
             transaction_id=self.transaction_id,
             highlights=highlights,
+            room_state=self.room_state,
         )
 
 
@@ -142,7 +162,7 @@ _READ_AT_ONCE = 500
 _COLUMNS = (
     "e.event_nid, e.stream_id, e.room_nid, r.room_id, r.room_version, e.event_id, e.status, e.state_after,"
     " e.state_before, e.replaces_state, e.redacted_by, e.notifies, e.thread_root, e.device_id,"
-    " e.transaction_id, e.json"
+    " e.transaction_id, e.room_state, e.json"
 )
 _FROM = "FROM events e JOIN rooms r ON r.room_nid = e.room_nid"
 
@@ -170,6 +190,7 @@ def _read(row: tuple) -> StoredEvent:  # type: ignore[type-arg]
         thread_root,
         device_id,
         transaction_id,
+        room_state,
         json,
     ) = row
     return StoredEvent(
@@ -189,6 +210,7 @@ def _read(row: tuple) -> StoredEvent:  # type: ignore[type-arg]
         thread_root=thread_root,
         device_id=device_id,
         transaction_id=transaction_id,
+        room_state=room_state,
     )
 
 
@@ -234,7 +256,7 @@ class EventStore:
             [
                 (
                     row.event_nid,
-                    row.event_nid,
+                    row.stream_id,
                     row.room_nid,
                     row.event.event_id,
                     row.event.depth,
@@ -376,7 +398,8 @@ class EventStore:
     async def get_snapshot_at(self, room_nid: int, position: int) -> int:
         """The state snapshot of a room as it was at a position of the log; 0 before its first event."""
         snapshot = await self._database.fetch_value(
-            "SELECT state_after FROM events WHERE room_nid = $1 AND stream_id <= $2 AND status = 0"
+            "SELECT coalesce(room_state, state_after) FROM events"
+            " WHERE room_nid = $1 AND stream_id <= $2 AND status = 0"
             " ORDER BY stream_id DESC LIMIT 1",
             room_nid,
             position,

@@ -6,10 +6,10 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from homeserver.eventgraph.event import StateKey
-    from homeserver.storage.database import Database, Transaction
+    from homeserver.storage.database import Database, Reader, Transaction
 
 T = TypeVar("T")
 
@@ -48,20 +48,17 @@ class NumberStore:
     async def number_keys(self, transaction: Transaction, keys: Iterable[StateKey]) -> dict[StateKey, int]:
         """The numbers of these state keys, given now to those that have none."""
         numbers, missing = _split(self._keys, keys)
-        given: dict[StateKey, int] = {}
-        for key in missing:
-            key_nid = await transaction.fetch_value(
-                "SELECT key_nid FROM state_keys WHERE type = $1 AND state_key = $2", *key
-            )
-            if key_nid is None:
-                key_nid = await transaction.next_position()
-                await transaction.execute(
-                    "INSERT INTO state_keys (key_nid, type, state_key) VALUES ($1, $2, $3)", key_nid, *key
+        if missing:
+            given = await _load_keys(transaction, missing)
+            new = [(await transaction.next_position(), *key) for key in missing if key not in given]
+            if new:
+                await transaction.execute_many(
+                    "INSERT INTO state_keys (key_nid, type, state_key) VALUES ($1, $2, $3)", new
                 )
-            given[key] = key_nid
-        if given:
+                given.update({(type_, state_key): key_nid for key_nid, type_, state_key in new})
             transaction.after_commit(lambda: _remember(self._keys, given))
-        return {**numbers, **given}
+            numbers.update(given)
+        return numbers
 
     async def user_number(self, user_id: str) -> int | None:
         """The number of a user, if they ever had one."""
@@ -78,19 +75,7 @@ class NumberStore:
         """The numbers of those of these state keys that any room ever used."""
         numbers, missing = _split(self._keys, keys)
         if missing:
-            # Every type with every state key: the few that were not asked for are dropped.
-            rows = await self._database.fetch_all(
-                "SELECT type, state_key, key_nid FROM state_keys"
-                " WHERE type = ANY($1::text[]) AND state_key = ANY($2::text[])",
-                list({event_type for event_type, _ in missing}),
-                list({state_key for _, state_key in missing}),
-            )
-            wanted = set(missing)
-            found = {
-                (event_type, state_key): key_nid
-                for event_type, state_key, key_nid in rows
-                if (event_type, state_key) in wanted
-            }
+            found = await _load_keys(self._database, missing)
             _remember(self._keys, found)
             numbers.update(found)
         return numbers
@@ -105,6 +90,22 @@ class NumberStore:
             if known is not None:
                 _remember(self._keys, {key: known})
         return known
+
+
+async def _load_keys(reader: Reader, keys: Collection[StateKey]) -> dict[StateKey, int]:
+    # Every type with every state key: the few that were not asked for are dropped.
+    rows = await reader.fetch_all(
+        "SELECT type, state_key, key_nid FROM state_keys"
+        " WHERE type = ANY($1::text[]) AND state_key = ANY($2::text[])",
+        list({event_type for event_type, _ in keys}),
+        list({state_key for _, state_key in keys}),
+    )
+    wanted = set(keys)
+    return {
+        (event_type, state_key): key_nid
+        for event_type, state_key, key_nid in rows
+        if (event_type, state_key) in wanted
+    }
 
 
 def _split(known: OrderedDict[T, int], wanted: Iterable[T]) -> tuple[dict[T, int], list[T]]:

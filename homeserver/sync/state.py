@@ -81,11 +81,15 @@ class StateReader:
         self, room_nid: int, timeline: Timeline, interval: Interval, after: int
     ) -> _Numbers:
         last = await self._recent.snapshot_at(room_nid, interval.upto)
-        end = last if interval.use_state_after or not timeline.events else timeline.events[0].state_before
+        forked = any(stored.forks for stored in timeline.events)
+        end = last
+        if timeline.events and not interval.use_state_after:
+            end = await self._before(room_nid, timeline)
         start = await self._recent.snapshot_at(room_nid, after) if after else 0
         numbers = await self._difference(start, end)
-        if timeline.filtered and end != last:
-            # What changed during the timeline, and is not in it, can only be told here.
+        if (timeline.filtered or forked) and end != last:
+            # What changed during the timeline, and is not in it, can only be told here. (What is in it and lost to
+            # another event in the resolution of a fork cannot be told at all but in `state_after`.)
             shown = {stored.event_nid for stored in timeline.events}
             told = {s.event.key for s in timeline.events if s.event.state_key is not None}
             later = await self._difference(end, last)
@@ -94,6 +98,13 @@ class StateReader:
                 if event_nid not in shown and keys.get(key_nid) not in told:
                     numbers[key_nid] = event_nid
         return numbers
+
+    async def _before(self, room_nid: int, timeline: Timeline) -> int:
+        """The state of the room before a timeline."""
+        first = timeline.events[0]
+        if not first.forks:
+            return first.state_before
+        return await self._recent.snapshot_at(room_nid, first.stream_id - 1)
 
     async def _difference(self, start: int, end: int) -> _Numbers:
         if end in (0, start):
@@ -128,7 +139,7 @@ class StateReader:
         at = (
             await self._recent.snapshot_at(room_nid, interval.upto)
             if interval.use_state_after
-            else timeline.events[0].state_before
+            else await self._before(room_nid, timeline)
             if timeline.events
             else 0
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from homeserver.rooms.state_resolver import StateResolver
+from homeserver.rooms.state_resolver import StatePoint, StateResolver
 from homeserver.storage.events import EventRow, EventStore
 from homeserver.storage.interning import NumberStore
 from homeserver.storage.rooms import RoomRow, RoomStore
@@ -33,27 +33,27 @@ class StoredRoom:
 
     async def resolve(self, states: Sequence[Mapping[StateKey, EventId]]) -> State:
         """Store these states and resolve them through the shell."""
-        snapshots = await self.store_states(states)
-        changes = await self.resolver.resolve(self.room.version, snapshots)
-        numbers = await self.state.load_numbers(snapshots[0])
+        points = await self.store_states(states)
+        resolved = await self.resolver.resolve(self.room.version, points)
+        numbers = await self.state.load_numbers(resolved.snapshot_nid)
         keys = await self.state.load_keys(numbers)
-        entries = {**{keys[key_nid]: event_nid for key_nid, event_nid in numbers.items()}, **changes}
+        entries = {**{keys[key_nid]: event_nid for key_nid, event_nid in numbers.items()}, **resolved.changes}
         rows = await self.database.fetch_all(
             "SELECT event_nid, event_id FROM events WHERE room_nid = $1", self.room_nid
         )
         event_ids = dict(rows)
         return {key: event_ids[event_nid] for key, event_nid in entries.items() if event_nid != GONE}
 
-    async def store_states(self, states: Sequence[Mapping[StateKey, EventId]]) -> list[int]:
+    async def store_states(self, states: Sequence[Mapping[StateKey, EventId]]) -> list[StatePoint]:
         """Each state as a snapshot."""
 
-        async def work(transaction: Transaction) -> list[int]:
+        async def work(transaction: Transaction) -> list[StatePoint]:
             rows = await transaction.fetch_all(
                 "SELECT event_id, event_nid FROM events WHERE room_nid = $1", self.room_nid
             )
             event_nids = dict(rows)
             keys = await self.numbers.number_keys(transaction, {key for state in states for key in state})
-            snapshots = []
+            points = []
             for state in states:
                 snapshot_nid = await transaction.next_position()
                 await self.state.add_snapshot(
@@ -63,8 +63,8 @@ class StoredRoom:
                     previous=None,
                     changes={keys[key]: event_nids[event_id] for key, event_id in state.items()},
                 )
-                snapshots.append(snapshot_nid)
-            return snapshots
+                points.append(StatePoint(snapshot_nid))
+            return points
 
         return await self.database.write(work)
 
@@ -84,6 +84,7 @@ async def store_room(database: Database, room: Room) -> StoredRoom:
                 EventRow(
                     event=event,
                     event_nid=event_nid,
+                    stream_id=event_nid,
                     room_nid=room_nid,
                     sender_nid=0,
                     notifies=False,

@@ -15,6 +15,7 @@ from homeserver.storage.migrations import (
     m0008_device_keys,
     m0009_device_lists,
     m0010_key_backups,
+    m0011_forks,
 )
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _MODULES = (
     m0008_device_keys,
     m0009_device_lists,
     m0010_key_backups,
+    m0011_forks,
 )
 
 MIGRATIONS: tuple[Migration, ...] = tuple(module.MIGRATION for module in _MODULES)
