@@ -59,6 +59,7 @@ from homeserver.services.room_summaries import RoomSummaries
 from homeserver.services.room_upgrades import RoomUpgrades
 from homeserver.services.room_writes import RoomWrites
 from homeserver.services.spaces import Spaces
+from homeserver.services.to_device import ToDevice
 from homeserver.services.typing import Typing
 from homeserver.services.upkeep import Upkeep
 from homeserver.services.user_interactive import UserInteractive
@@ -85,6 +86,7 @@ from homeserver.storage.registration_tokens import RegistrationTokenStore
 from homeserver.storage.relations import RelationStore
 from homeserver.storage.rooms import RoomStore
 from homeserver.storage.state import StateStore
+from homeserver.storage.to_device import ToDeviceStore
 from homeserver.storage.transaction_ids import TransactionIdStore
 from homeserver.storage.typing import TypingStore
 from homeserver.storage.user_interactive import UserInteractiveStore
@@ -96,6 +98,7 @@ from homeserver.sync.rooms import RoomSections
 from homeserver.sync.state import StateReader
 from homeserver.sync.summaries import Summaries
 from homeserver.sync.timeline import TimelineReader
+from homeserver.sync.to_device import Inboxes
 from homeserver.views.aggregations import Aggregations
 from homeserver.views.client_events import ClientEvents
 from homeserver.views.erasure import Erasure
@@ -152,6 +155,7 @@ class Application:
         presence_store = PresenceStore(database)
         registration_tokens = RegistrationTokenStore(database)
         filter_store = FilterStore(database)
+        to_device_store = ToDeviceStore(database)
 
         # Rooms in memory.
         self._live_rooms = live_rooms = LiveRooms(rooms, events)
@@ -226,7 +230,7 @@ class Application:
         )
         rate_limits = RateLimits(clock, self.metrics, enabled=settings.rate_limits.enabled)
         passwords = Passwords(settings.passwords.hash_cost)
-        devices = Devices(database, device_store, token_store)
+        devices = Devices(database, device_store, token_store, to_device_store)
         accounts = Accounts(
             server_name,
             database,
@@ -263,12 +267,14 @@ class Application:
             database,
             clock,
             transaction_ids,
+            to_device_store,
             user_interactive_store,
             token_store,
             access_tokens,
             self.presence,
             self._typing,
         )
+        self._inboxes = Inboxes(database, to_device_store)
         sync = ClassicSync(
             self.notifier,
             clock,
@@ -288,6 +294,7 @@ class Application:
             unread,
             ignored,
             LazyMembers(),
+            self._inboxes,
         )
 
         # Doors.
@@ -342,6 +349,7 @@ class Application:
                 room_upgrades=RoomUpgrades(reader, writer, creation, profiles, directory, membership),
                 spaces=Spaces(reader, summaries, tokens),
                 sync=sync,
+                to_device=ToDevice(server_name, database, clock, to_device_store, rate_limits),
                 typing=self._typing,
                 user_interactive=UserInteractive(
                     database,
@@ -413,6 +421,8 @@ class Application:
                 self._presence_now.hear(announcement.position, UserId(key))
                 if not announcement.local:
                     self.presence.written_elsewhere(UserId(key))
+            elif topic is Topic.TO_DEVICE:
+                self._inboxes.hear(announcement.position, key)
             elif topic is Topic.ERASED:
                 self._erasure.add(UserId(key), announcement.position)
             elif announcement.local:

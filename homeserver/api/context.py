@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from homeserver.services.room_summaries import RoomSummaries
     from homeserver.services.room_upgrades import RoomUpgrades
     from homeserver.services.spaces import Spaces
+    from homeserver.services.to_device import ToDevice
     from homeserver.services.typing import Typing
     from homeserver.services.user_interactive import UserInteractive
     from homeserver.sync.classic import ClassicSync
@@ -72,5 +73,6 @@ class ApiContext:
     room_upgrades: RoomUpgrades
     spaces: Spaces
     sync: ClassicSync
+    to_device: ToDevice
     typing: Typing
     user_interactive: UserInteractive

@@ -18,6 +18,7 @@ from homeserver.api.client.profiles import ProfileEndpoints
 from homeserver.api.client.registration import RegistrationEndpoints
 from homeserver.api.client.room_creation import RoomCreationEndpoints
 from homeserver.api.client.sync import SyncEndpoints
+from homeserver.api.client.to_device import ToDeviceEndpoints
 from homeserver.api.client.user_data import UserDataEndpoints
 from homeserver.api.client.versions import VersionEndpoints
 
@@ -43,6 +44,7 @@ _CLIENT = (
     DirectoryEndpoints,
     UserDataEndpoints,
     EphemeralEndpoints,
+    ToDeviceEndpoints,
     SyncEndpoints,
 )
 

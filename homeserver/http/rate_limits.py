@@ -43,6 +43,8 @@ RATE_LIMITS: dict[str, RateLimit] = {
     "requests": RateLimit(50, 500),
     # Per user.
     "messages": RateLimit(10, 100),
+    # Counted in KiB, each message as one at least: a key of a room goes to every device of its members.
+    "to_device": RateLimit(500, 30_000),
     "membership": RateLimit(5, 100),
     "joins": RateLimit(0.5, 30),
     "invites": RateLimit(0.5, 50),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from homeserver.storage.access_tokens import AccessTokenStore
     from homeserver.storage.database import Database, Transaction
     from homeserver.storage.devices import Device, DeviceStore
+    from homeserver.storage.to_device import ToDeviceStore
 
 MAX_ID_BYTES = 255
 MAX_NAME_BYTES = 1_000
@@ -21,10 +22,17 @@ MAX_NAME_BYTES = 1_000
 class Devices:
     """What users do with their devices."""
 
-    def __init__(self, database: Database, store: DeviceStore, tokens: AccessTokenStore) -> None:
+    def __init__(
+        self,
+        database: Database,
+        store: DeviceStore,
+        tokens: AccessTokenStore,
+        to_device: ToDeviceStore,
+    ) -> None:
         self._database = database
         self._store = store
         self._tokens = tokens
+        self._to_device = to_device
 
     async def load(self, user_id: UserId) -> list[Device]:
         """All devices of a user."""
@@ -44,7 +52,7 @@ class Devices:
             raise NotFound("Unknown device")
 
     async def delete(self, user_id: UserId, device_ids: Sequence[DeviceId]) -> None:
-        """Delete devices with their tokens; unknown ones are passed over."""
+        """Delete devices with their tokens and the messages that wait for them; unknown ones are passed over."""
         await self._database.write(lambda t: self.delete_in(t, user_id, device_ids))
 
     async def delete_in(
@@ -52,6 +60,7 @@ class Devices:
     ) -> None:
         """Delete devices inside a larger write."""
         await self._tokens.delete_of_devices(transaction, user_id, device_ids)
+        await self._to_device.delete_of_devices(transaction, user_id, device_ids)
         await self._store.delete(transaction, user_id, device_ids)
 
     async def delete_all_in(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from homeserver.services.typing import Typing
     from homeserver.storage.access_tokens import AccessTokenStore
     from homeserver.storage.database import Database, Transaction
+    from homeserver.storage.to_device import ToDeviceStore
     from homeserver.storage.transaction_ids import TransactionIdStore
     from homeserver.storage.user_interactive import UserInteractiveStore
 
@@ -35,6 +36,7 @@ class Upkeep:
         database: Database,
         clock: Clock,
         transaction_ids: TransactionIdStore,
+        to_device: ToDeviceStore,
         user_interactive: UserInteractiveStore,
         token_store: AccessTokenStore,
         access_tokens: AccessTokens,
@@ -44,6 +46,7 @@ class Upkeep:
         self._database = database
         self._clock = clock
         self._transaction_ids = transaction_ids
+        self._to_device = to_device
         self._user_interactive = user_interactive
         self._token_store = token_store
         self._access_tokens = access_tokens
@@ -76,6 +79,7 @@ class Upkeep:
         await self._user_interactive.delete_expired(transaction, now)
         await self._token_store.delete_expired_logins(transaction, now)
         await self._transaction_ids.prune(transaction, now - _TRANSACTION_IDS_MS, self._part)
+        await self._to_device.prune_transactions(transaction, now - _TRANSACTION_IDS_MS, self._part)
         self._part = (self._part + 1) % PARTS
 
     async def _run(self) -> None:

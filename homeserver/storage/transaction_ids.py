@@ -26,6 +26,11 @@ def transaction_key(user_id: str, device_id: str | None, endpoint: str, transact
     return int.from_bytes(digest, "big", signed=True)
 
 
+def keys_of_part(part: int) -> tuple[int, int]:
+    """The lowest and the highest key of one of `PARTS` parts."""
+    return _LOWEST_KEY + part * _KEYS_IN_PART, _LOWEST_KEY + (part + 1) * _KEYS_IN_PART - 1
+
+
 class TransactionIdStore:
     """Which event each transaction id made."""
 
@@ -63,7 +68,6 @@ class TransactionIdStore:
         """
         await transaction.execute(
             "DELETE FROM transaction_ids WHERE transaction_key >= $1 AND transaction_key <= $2 AND created_ts < $3",
-            _LOWEST_KEY + part * _KEYS_IN_PART,
-            _LOWEST_KEY + (part + 1) * _KEYS_IN_PART - 1,
+            *keys_of_part(part),
             before_ts,
         )

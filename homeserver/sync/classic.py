@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from homeserver.sync.lazy_members import LazyMembers
     from homeserver.sync.moves import MoveReader
     from homeserver.sync.rooms import RoomSections
+    from homeserver.sync.to_device import Inboxes
     from homeserver.views.filters import SyncFilter
     from homeserver.views.ignored import IgnoredUsers
     from homeserver.views.tokens import Tokens
@@ -85,6 +86,7 @@ class ClassicSync:
         unread: UnreadCounts,
         ignored: IgnoredUsers,
         lazy_members: LazyMembers,
+        inboxes: Inboxes,
     ) -> None:
         self._notifier = notifier
         self._clock = clock
@@ -97,6 +99,7 @@ class ClassicSync:
         self._unread = unread
         self._ignored = ignored
         self._lazy_members = lazy_members
+        self._inboxes = inboxes
 
     async def answer(
         self, requester: Requester, request: SyncRequest, check_access: Callable[[], Awaitable[None]]
@@ -106,10 +109,11 @@ class ClassicSync:
         Raises `InvalidParam` for a token that this server did not make, and what `check_access` raises once the
         device may read no more: it is asked whenever the wait ends.
         """
-        since = None
+        token = None
         if request.since is not None:
             token = await self._tokens.read_sync_token(request.since, requester.user_id, requester.device_id)
-            since = token.position
+        since = None if token is None else token.position
+        acknowledged = await self._inboxes.acknowledge(requester, token)
         known_members = self._lazy_members.known(requester, request.filter, since)
         deadline = self._clock.monotonic() + min(request.timeout_ms, MAX_TIMEOUT_MS) / 1000
         while True:
@@ -121,6 +125,9 @@ class ClassicSync:
             answer = await self._build(
                 requester, rooms, interval, request.filter, known_members, sent_members
             )
+            messages, last_message = await self._inboxes.read(requester, after=acknowledged, upto=upto)
+            if messages:
+                answer["to_device"] = {"events": messages}
             remaining = deadline - self._clock.monotonic()
             if since is None or request.full_state or remaining <= 0 or _has_news(answer):
                 break
@@ -137,7 +144,9 @@ class ClassicSync:
                 break
         if request.filter.room.state.lazy_load_members:
             self._lazy_members.note(requester, request.filter, known_members, sent_members, upto)
-        answer["next_batch"] = self._tokens.sync_token(requester.user_id, requester.device_id, upto)
+        answer["next_batch"] = self._tokens.sync_token(
+            requester.user_id, requester.device_id, upto, last_message
+        )
         return answer
 
     # -- what there is to tell -------------------------------------------------------------------------

@@ -13,16 +13,16 @@ MIGRATION = Migration(
         CREATE TABLE to_device_messages (
             user_id TEXT NOT NULL,
             device_id TEXT NOT NULL,
-            -- several messages may have come in one transaction
+            -- no device gets two messages at one position
             stream_id BIGINT NOT NULL,
             -- JSON as it goes out: {"type", "sender", "content"}, the content byte for byte as it came
             message BYTEA NOT NULL,
             PRIMARY KEY (user_id, device_id, stream_id)
-        ) /* without rowid */
+        )
         """,
         """
         CREATE TABLE to_device_transactions (
-            -- a hash of sender, device and transaction id
+            -- a hash of sender, device, type of the message and transaction id
             transaction_key BIGINT PRIMARY KEY,
             created_ts BIGINT NOT NULL
         )

@@ -1,0 +1,116 @@
+"""Sending to devices (CS "Send-to-Device messaging").
+
+A message is stored as it goes out, its content byte for byte as it came. It is in the inbox of each of its devices
+once the sending is answered; `homeserver.sync.to_device` hands it out, and drops it once it was acknowledged.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import orjson
+
+from homeserver.errors import InvalidParam, TooLarge
+from homeserver.ids import MAX_ID_BYTES, DeviceId, UserId, server_name_of
+from homeserver.storage.transaction_ids import transaction_key
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from homeserver.clock import Clock
+    from homeserver.ids import ServerName
+    from homeserver.services.requester import Requester
+    from homeserver.storage.database import Database, Transaction
+    from homeserver.storage.to_device import ToDeviceStore
+
+MAX_CONTENT_BYTES = 65_536
+"""As large as an event may be. The specification has no limit."""
+ALL_DEVICES = "*"
+_KIBIBYTE = 1024
+
+Contents = dict[str, dict[str, bytes]]
+"""What goes to whom: user id -> device id, or `*` for all devices -> the content, JSON as it came."""
+
+
+class SendingLimit(Protocol):
+    """Bounds how much somebody may send."""
+
+    def check(self, name: str, key: str, count: int) -> None:
+        """Count KiB that are to be stored; `LimitExceeded` where it is too much."""
+
+
+class ToDevice:
+    """Puts messages into the inboxes of devices."""
+
+    def __init__(
+        self,
+        server_name: ServerName,
+        database: Database,
+        clock: Clock,
+        store: ToDeviceStore,
+        limit: SendingLimit,
+    ) -> None:
+        self._server_name = server_name
+        self._database = database
+        self._clock = clock
+        self._store = store
+        self._limit = limit
+
+    async def send(
+        self, requester: Requester, event_type: str, transaction_id: str, contents: Contents
+    ) -> None:
+        """Send a message to each of some devices; done once, however often it is asked for.
+
+        Users and devices that are not there are passed over. Raises `InvalidParam`, `TooLarge`, `LimitExceeded`.
+        """
+        _check(event_type, contents)
+        # Those of other servers go out with the sender of federation, which this version does not have.
+        here = {
+            UserId(user_id): by_device
+            for user_id, by_device in contents.items()
+            if server_name_of(user_id) == self._server_name
+        }
+        messages = await self._addressed(requester.user_id, event_type, here)
+        if not messages:
+            return
+        self._limit.check("to_device", requester.user_id, sum(map(_kibibytes, messages)))
+        key = transaction_key(
+            requester.user_id, requester.device_id, f"sendToDevice {event_type}", transaction_id
+        )
+
+        async def work(transaction: Transaction) -> None:
+            if await self._store.begin_transaction(transaction, key, self._clock.now_ms()):
+                await self._store.insert(transaction, messages)
+
+        await self._database.write(work)
+
+    async def _addressed(
+        self, sender: UserId, event_type: str, contents: Mapping[UserId, Mapping[str, bytes]]
+    ) -> list[tuple[UserId, DeviceId, bytes]]:
+        """The devices that there are among those addressed, each with its message as it will go out.
+
+        "Only one message can be sent to each device per transaction": one to it alone goes before one to all.
+        """
+        if not contents:
+            return []
+        head = b'{"type":%b,"sender":%b,"content":' % (orjson.dumps(event_type), orjson.dumps(sender))
+        messages = []
+        for user_id, device_id in await self._store.load_devices(contents):
+            by_device = contents[user_id]
+            content = by_device.get(device_id, by_device.get(ALL_DEVICES))
+            if content is not None:
+                messages.append((user_id, device_id, b"%b%b}" % (head, content)))
+        return messages
+
+
+def _check(event_type: str, contents: Contents) -> None:
+    if len(event_type.encode()) > MAX_ID_BYTES:
+        raise InvalidParam(f"The type of a message has at most {MAX_ID_BYTES} bytes")
+    for by_device in contents.values():
+        for content in by_device.values():
+            if len(content) > MAX_CONTENT_BYTES:
+                raise TooLarge(f"A message has at most {MAX_CONTENT_BYTES} bytes")
+
+
+def _kibibytes(message: tuple[UserId, DeviceId, bytes]) -> int:
+    return -(-len(message[2]) // _KIBIBYTE)
