@@ -30,6 +30,8 @@ from homeserver.rooms.live_rooms import LiveRooms
 from homeserver.rooms.memberships import Memberships
 from homeserver.rooms.reader import RoomReader
 from homeserver.rooms.recent_events import RecentEvents
+from homeserver.rooms.snapshots import SnapshotWriter
+from homeserver.rooms.state_resolver import StateResolver
 from homeserver.services.access_tokens import AccessTokens
 from homeserver.services.account_data import AccountData
 from homeserver.services.accounts import Accounts
@@ -41,6 +43,7 @@ from homeserver.services.event_preparation import EventPreparation
 from homeserver.services.event_writer import EventWriter
 from homeserver.services.filters import Filters
 from homeserver.services.history import History
+from homeserver.services.inbound.events import InboundEvents
 from homeserver.services.logins import Logins
 from homeserver.services.membership import Membership
 from homeserver.services.messages import Messages
@@ -75,6 +78,7 @@ from homeserver.storage.engines import open_database
 from homeserver.storage.errors import DatabaseRefused
 from homeserver.storage.events import EventStore
 from homeserver.storage.filters import FilterStore
+from homeserver.storage.gaps import GapStore
 from homeserver.storage.interning import NumberStore
 from homeserver.storage.memberships import MembershipStore
 from homeserver.storage.notifications import HighlightStore
@@ -176,6 +180,7 @@ class Application:
         self._unread = unread = UnreadCounts(highlights, receipt_store, numbers, ignored, recent)
 
         # Deeds.
+        outlier_store, snapshots = OutlierStore(events, numbers), SnapshotWriter(state, numbers)
         persistence = EventPersistence(
             database,
             EventStores(
@@ -184,7 +189,8 @@ class Application:
                 state=state,
                 numbers=numbers,
                 memberships=membership_store,
-                outliers=OutlierStore(events, numbers),
+                outliers=outlier_store,
+                snapshots=snapshots,
                 relations=relation_store,
                 highlights=highlights,
                 transaction_ids=transaction_ids,
@@ -200,6 +206,18 @@ class Application:
         preparation = EventPreparation(server_name, live_rooms, events)
         writer = EventWriter(server_name, key, clock, live_rooms, events, preparation, self._room_writes)
         self.writer = writer
+        self.inbound_events = InboundEvents(
+            database,
+            clock,
+            live_rooms,
+            events,
+            outlier_store,
+            GapStore(database),
+            StateResolver(events, state, numbers),
+            snapshots,
+            preparation,
+            self._room_writes,
+        )
         summaries = RoomSummaries(reader)
         directory_store = DirectoryStore(database)
         self._published_rooms = PublishedRooms(directory_store, summaries, tokens)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from homeserver.rooms.live_rooms import DerivedSnapshot, Head, LiveRoom, LiveRooms, SnapshotReference
     from homeserver.rooms.memberships import Memberships
     from homeserver.rooms.recent_events import RecentEvents
+    from homeserver.rooms.snapshots import SnapshotWriter
     from homeserver.storage.database import Database, Transaction
     from homeserver.storage.events import EventStore
     from homeserver.storage.interning import NumberStore
@@ -63,6 +64,8 @@ class PreparedEvent:
     notifies: bool = False
     highlights: frozenset[str] = frozenset()
     redaction: tuple[StoredEvent, Event] | None = None
+    redacted_by: EventId | None = None
+    """The redaction that came before it."""
     fork: Fork | None = None
 
 
@@ -225,6 +228,7 @@ class EventPersistence:
                     state_after=position if after is None else after,
                     state_before=NO_STATE if before is None else before,
                     room_state=None if fork is None else fork.room_state.snapshot_nid,
+                    redacted_by=prepared.redacted_by,
                     replaces_state=prepared.replaces.event_id if prepared.replaces else None,
                     device_id=write.device_id,
                     transaction_id=write.transaction_id,
@@ -243,16 +247,7 @@ class EventPersistence:
     ) -> None:
         """Store the snapshots that a fork needs, and what it changes in the current state."""
         stores, room_nid = self._stores, write.room.room_nid
-        for snapshot in fork.snapshots:
-            numbers = await stores.numbers.number_keys(transaction, snapshot.changes)
-            snapshot.snapshot_nid = await transaction.next_position()
-            await stores.state.add_snapshot(
-                transaction,
-                snapshot_nid=snapshot.snapshot_nid,
-                room_nid=room_nid,
-                previous=snapshot.base.snapshot_nid or None,
-                changes={numbers[key]: event_nid for key, event_nid in snapshot.changes.items()},
-            )
+        await stores.snapshots.store(transaction, room_nid, fork.snapshots)
         transaction.announce(Topic.REDACTED, prepared.event.event_id)
         numbers = await stores.numbers.number_keys(transaction, fork.changes)
         rows = []
@@ -438,6 +433,7 @@ class EventStores:
     numbers: NumberStore
     memberships: MembershipStore
     outliers: OutlierStore
+    snapshots: SnapshotWriter
     relations: RelationStore
     highlights: HighlightStore
     transaction_ids: TransactionIdStore

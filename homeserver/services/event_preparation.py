@@ -48,7 +48,9 @@ class EventPreparation:
             state_after=before if event.state_key is None else SnapshotReference(None),
             replaces=None if event.state_key is None else state.get(event.key),
             relation=relation_of(event),
-            redaction=None if target is None or target.redacted_by is not None else (target, pruned(target)),
+            redaction=None
+            if target is None or target.redacted_by is not None
+            else (target, redacted_form(target.event)),
         )
         if prepared.relation is not None:
             prepared.thread_root = await self._thread_root(prepared.relation)
@@ -81,9 +83,8 @@ class EventPreparation:
         return parent.thread_root if parent is not None else None
 
 
-def pruned(target: StoredEvent) -> Event:
+def redacted_form(event: Event) -> Event:
     """The redacted form of an event."""
-    event = target.event
     return Event.from_json(event.version, redact(event.version, event.pdu), event_id=event.event_id)
 
 

@@ -133,6 +133,7 @@ class EventRow:
     transaction_id: str | None
     stream_id: int
     room_state: int | None = None
+    redacted_by: EventId | None = None
 
     def stored(self, room_id: RoomId, highlights: frozenset[str]) -> StoredEvent:
         """The event as it is kept in memory from its commit on."""
@@ -146,7 +147,7 @@ class EventRow:
             state_after=self.state_after,
             state_before=self.state_before,
             replaces_state=self.replaces_state,
-            redacted_by=None,
+            redacted_by=self.redacted_by,
             notifies=self.notifies,
             thread_root=self.thread_root,
             device_id=self.device_id,

@@ -71,7 +71,8 @@ class OutlierStore:
         """Give outliers their place in the timeline."""
         await transaction.execute_many(
             "UPDATE events SET stream_id = $2, status = $3, notifies = $4, thread_root = $5, state_after = $6,"
-            " state_before = $7, replaces_state = $8, room_state = $9 WHERE event_nid = $1",
+            " state_before = $7, replaces_state = $8, room_state = $9, redacted_by = $10, json = $11"
+            " WHERE event_nid = $1",
             [
                 (
                     row.event_nid,
@@ -83,6 +84,8 @@ class OutlierStore:
                     row.state_before if row.state_before != row.state_after else None,
                     row.replaces_state,
                     row.room_state,
+                    row.redacted_by,
+                    row.event.json,
                 )
                 for row in rows
             ],

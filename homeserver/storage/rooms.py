@@ -110,6 +110,10 @@ class RoomStore:
         )
         return dict(rows)
 
+    async def is_known(self, transaction: Transaction, room_id: RoomId) -> bool:
+        """Whether a room is stored."""
+        return bool(await transaction.fetch_value("SELECT 1 FROM rooms WHERE room_id = $1", room_id))
+
     async def insert(self, transaction: Transaction, row: RoomRow) -> None:
         """Store a new room."""
         await transaction.execute(

@@ -16,6 +16,7 @@ from homeserver.storage.migrations import (
     m0009_device_lists,
     m0010_key_backups,
     m0011_forks,
+    m0012_gaps,
 )
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ _MODULES = (
     m0009_device_lists,
     m0010_key_backups,
     m0011_forks,
+    m0012_gaps,
 )
 
 MIGRATIONS: tuple[Migration, ...] = tuple(module.MIGRATION for module in _MODULES)

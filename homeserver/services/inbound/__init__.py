@@ -1,0 +1,1 @@
+"""What other servers send: events into rooms, and what it takes to judge them."""

@@ -1,0 +1,105 @@
+"""A room that this server comes into, or comes back to: its state as another server tells it (SS "Joining Rooms")."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from homeserver.eventgraph.errors import EventRefused
+from homeserver.services.inbound.events import Unplaceable
+from homeserver.storage.rooms import RoomRow
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from homeserver.eventgraph.event import Event
+    from homeserver.eventgraph.room_versions import RoomVersion
+    from homeserver.ids import EventId, RoomId
+    from homeserver.rooms.live_rooms import LiveRoom, LiveRooms
+    from homeserver.services.inbound.events import InboundEvents
+    from homeserver.services.inbound.outliers import Outliers
+    from homeserver.storage.database import Database, Transaction
+    from homeserver.storage.events import EventStore
+    from homeserver.storage.rooms import RoomStore
+
+
+class RoomArrivals:
+    """Writes down the rooms that this server comes into."""
+
+    def __init__(
+        self,
+        database: Database,
+        rooms: RoomStore,
+        live_rooms: LiveRooms,
+        events: EventStore,
+        outliers: Outliers,
+        inbound: InboundEvents,
+    ) -> None:
+        self._database = database
+        self._rooms = rooms
+        self._live_rooms = live_rooms
+        self._events = events
+        self._outliers = outliers
+        self._inbound = inbound
+
+    async def arrive(
+        self,
+        version: RoomVersion,
+        event: Event,
+        state: Mapping[EventId, Event],
+        auth_chain: Mapping[EventId, Event],
+    ) -> LiveRoom:
+        """Begin a room with an event of a user of ours and the state before it, as the resident server tells it.
+
+        What of that state is wrongly signed, or not allowed by what it cites, is left out of it. Raises
+        `EventRefused` where what is left does not allow the event, or says otherwise what room this is.
+        """
+        room = await self._known(event.room_id, version)
+        await self._outliers.take(room, {**auth_chain, **state})
+        stored = await self._events.load(state)
+        entries = {
+            one.event.key: one.event_nid
+            for one in stored.values()
+            if one.event.state_key is not None and not one.event.rejected and one.room_nid == room.room_nid
+        }
+        create = entries.get(("m.room.create", ""))
+        if create is None:
+            raise EventRefused("the state of the room has no create event")
+        (created,) = (await self._events.load_numbered([create])).values()
+        if created.event.content.get("room_version", "1") != version.identifier:
+            raise EventRefused("the room is of another version")
+        try:
+            await self._inbound.arrive(room, event, entries)
+        except Unplaceable as error:
+            raise EventRefused(str(error)) from error
+        return room
+
+    async def _known(self, room_id: RoomId, version: RoomVersion) -> LiveRoom:
+        """The room, without anything in it where it is new here."""
+
+        async def work(transaction: Transaction) -> None:
+            if not await self._rooms.is_known(transaction, room_id):
+                await self._rooms.insert(transaction, await _empty(transaction, room_id, version))
+
+        if await self._live_rooms.find(room_id) is None:
+            await self._database.write(work)
+        room = await self._live_rooms.get(room_id)
+        if room.version is not version:
+            raise EventRefused("the room is of another version")
+        return room
+
+
+async def _empty(transaction: Transaction, room_id: RoomId, version: RoomVersion) -> RoomRow:
+    room_nid = await transaction.next_position()
+    return RoomRow(
+        room_nid=room_nid,
+        room_id=room_id,
+        version=version,
+        head_version=secrets.randbits(62),
+        forward_extremities=(),
+        depth=0,
+        state_snapshot=0,
+        last_position=room_nid,
+        joined_members=0,
+        invited_members=0,
+    )

@@ -1,0 +1,431 @@
+"""An event of another server enters a room (SS "Checks performed on receipt of a PDU", steps 4 to 6).
+
+One that follows all that stands in the room takes the short way, the way of our own events: built on the head in
+memory, committed together with what comes at the same time. Any other is stored as an outlier first; then the state
+at it and the state of the room are resolved from what is stored, and it gets its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from crypto import base64
+from homeserver.eventgraph.auth_rules import auth_types_of, check_auth_rules
+from homeserver.eventgraph.errors import AuthRuleViolated, EventRefused
+from homeserver.eventgraph.hashing import reference_hash
+from homeserver.ids import EventId, server_name_of
+from homeserver.rooms.live_rooms import CREATE, POWER_LEVELS, DerivedSnapshot, Head, SnapshotReference
+from homeserver.rooms.state_resolver import StatePoint
+from homeserver.services.event_persistence import Fork, RoomWrite, Verdict
+from homeserver.services.event_preparation import redacted_form
+from homeserver.services.inbound.outliers import cited_by, refusal
+from homeserver.storage.events import Status
+from homeserver.storage.rooms import Extremity
+from homeserver.storage.state import GONE
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from homeserver.clock import Clock
+    from homeserver.eventgraph.event import Event, StateKey
+    from homeserver.ids import RoomId
+    from homeserver.rooms.live_rooms import LiveRoom, LiveRooms
+    from homeserver.rooms.snapshots import SnapshotWriter
+    from homeserver.rooms.state_resolver import StateResolver
+    from homeserver.services.event_persistence import PreparedEvent
+    from homeserver.services.event_preparation import EventPreparation
+    from homeserver.services.room_writes import RoomWrites
+    from homeserver.storage.database import Database, Transaction
+    from homeserver.storage.events import EventStore, StoredEvent
+    from homeserver.storage.gaps import GapStore
+    from homeserver.storage.outliers import OutlierStore
+
+_ATTEMPTS = 20
+
+_log = structlog.get_logger(__name__)
+
+
+class Unplaceable(Exception):
+    """What an event follows or cites is not known here: it has to be fetched first."""
+
+
+@dataclass(slots=True)
+class _Placing:
+    """An event on its way to its place, by the long way."""
+
+    room: LiveRoom
+    event: Event
+    event_nid: int
+    before: StatePoint
+    is_arrival: bool = False
+    """The room begins with it: nothing that stood there before counts."""
+    snapshots: list[DerivedSnapshot] = field(default_factory=list)
+
+    def reference(self, point: StatePoint) -> SnapshotReference:
+        """The snapshot of a state, to be stored if it is none yet."""
+        if not point.changes:
+            return SnapshotReference(point.snapshot_nid)
+        derived = DerivedSnapshot(None, SnapshotReference(point.snapshot_nid), point.changes)
+        self.snapshots.append(derived)
+        return derived
+
+
+class InboundEvents:
+    """Judges and places events whose signatures are right and whose predecessors are known."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        live_rooms: LiveRooms,
+        events: EventStore,
+        outliers: OutlierStore,
+        gaps: GapStore,
+        resolver: StateResolver,
+        snapshots: SnapshotWriter,
+        preparation: EventPreparation,
+        writes: RoomWrites,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._live_rooms = live_rooms
+        self._events = events
+        self._outliers = outliers
+        self._gaps = gaps
+        self._resolver = resolver
+        self._snapshots = snapshots
+        self._preparation = preparation
+        self._writes = writes
+
+    async def place(
+        self, room: LiveRoom, event: Event, given: Mapping[EventId, StatePoint] | None = None
+    ) -> Status:
+        """Give an event its place in a room, or say why it has none; when this returns, that is durable.
+
+        `given` has the states after events that it follows and that have no place here. Raises `Unplaceable` where
+        it follows or cites what is not known. Events of one room are placed one at a time.
+        """
+        stored = await self._events.get(event.event_id)
+        if stored is not None and stored.has_state:
+            return stored.status
+        if stored is None:
+            event.rejected = refusal(event, await self._cited(event)) is not None
+            if not event.rejected and not given and await self._place_at_head(room, event):
+                return Status.TIMELINE
+        else:
+            event = stored.event
+        point = await self._state_before(room, event, given or {})
+        numbers = await self._database.write(lambda t: self._outliers.insert(t, room.room_nid, [event]))
+        placing = _Placing(room, event, numbers[event.event_id], point)
+        if event.rejected or not await self._is_allowed(event, point):
+            return await self._settle(placing, Status.REJECTED)
+        for _ in range(_ATTEMPTS):
+            status = await self._place_beside(placing)
+            if status is not None:
+                return status
+        message = "The room is too busy"
+        raise Unplaceable(message)
+
+    async def arrive(self, room: LiveRoom, event: Event, state: Mapping[StateKey, int]) -> None:
+        """Begin a room, or begin it anew, with an event of ours (a join, say) and the state that it came into.
+
+        `state` is by the numbers of stored events. What was in the room before stays, and ends in a gap. Raises
+        `Unplaceable` where the state does not allow the event.
+        """
+        numbers = await self._database.write(lambda t: self._outliers.insert(t, room.room_nid, [event]))
+        placing = _Placing(room, event, numbers[event.event_id], StatePoint(0, state), is_arrival=True)
+        if not await self._is_allowed(event, placing.before):
+            message = "the state does not allow it"
+            raise Unplaceable(message)
+        for _ in range(_ATTEMPTS):
+            if await self._place_beside(placing) is not None:
+                return
+        message = "The room is too busy"
+        raise Unplaceable(message)
+
+    async def _cited(self, event: Event) -> dict[EventId, Event]:
+        cited = cited_by([event])
+        found = {event_id: stored.event for event_id, stored in (await self._events.load(cited)).items()}
+        if cited - found.keys():
+            message = f"cites {min(cited - found.keys())}, which is not known"
+            raise Unplaceable(message)
+        return found
+
+    # -- the short way ---------------------------------------------------------------------------------
+
+    async def _place_at_head(self, room: LiveRoom, event: Event) -> bool:
+        """Place an event that follows all that stands in the room; False where it does not, or is not allowed."""
+        wanted = set(event.prev_event_ids)
+        for _ in range(_ATTEMPTS):
+            async with room.lock:
+                head = await self._live_rooms.load_head(room)
+                if {extremity.event_id for extremity in head.extremities} != wanted:
+                    return False
+                generation = room.generation
+                keys = {*auth_types_of(event), CREATE, POWER_LEVELS}
+                if event.state_key is not None:
+                    keys.add(event.key)
+                state = await self._live_rooms.state_to_build_on(room, keys)
+                try:
+                    check_auth_rules(event, state)
+                except AuthRuleViolated:
+                    return False
+                if await self._is_early(event):
+                    return False
+                target = await self._redacted(room, event, state)
+                prepared = await self._preparation.prepare(
+                    room, event, state, before=head.snapshot, target=target
+                )
+                if generation != room.generation:
+                    continue
+                if event.state_key is not None:
+                    room.pending[event.key] = event
+                room.head = Head(
+                    secrets.randbits(62),
+                    (_extremity(event),),
+                    max(head.depth, event.depth),
+                    prepared.state_after,
+                )
+                write = self._write(room, generation, head, room.head, prepared)
+                self._writes.enqueue(write)
+            outcome = await self._writes.finish(write)
+            if outcome.verdict is Verdict.WRITTEN:
+                return True
+            if await self._events.get(event.event_id) is not None:
+                # Another process was told of it as well.
+                return False
+        return False
+
+    def _write(
+        self, room: LiveRoom, generation: int, head: Head, after: Head, prepared: PreparedEvent
+    ) -> RoomWrite:
+        return RoomWrite(
+            room=room,
+            generation=generation,
+            built_on=head.head_version,
+            head=after,
+            events=[prepared],
+            done=asyncio.get_running_loop().create_future(),
+            created_ts=self._clock.now_ms(),
+        )
+
+    # -- the long way ----------------------------------------------------------------------------------
+
+    async def _state_before(
+        self, room: LiveRoom, event: Event, given: Mapping[EventId, StatePoint]
+    ) -> StatePoint:
+        """The state before an event: that after those it follows, resolved where they differ."""
+        followed = await self._events.load(event.prev_event_ids)
+        points: list[StatePoint] = []
+        for event_id in event.prev_event_ids:
+            stored = followed.get(event_id)
+            point = given.get(event_id)
+            if stored is not None and stored.has_state:
+                point = StatePoint(stored.state_after)
+            if point is None:
+                message = f"follows {event_id}, which has no place"
+                raise Unplaceable(message)
+            if point not in points:
+                points.append(point)
+        if not points:
+            # Only a create event follows nothing, and a room that is known has one.
+            message = "follows nothing"
+            raise Unplaceable(message)
+        return await self._resolved(room, points)
+
+    async def _resolved(self, room: LiveRoom, points: Sequence[StatePoint]) -> StatePoint:
+        if len(points) == 1:
+            return points[0]
+        try:
+            return await self._resolver.resolve(room.version, points)
+        except LookupError as error:
+            raise Unplaceable(str(error)) from error
+
+    async def _is_allowed(self, event: Event, point: StatePoint) -> bool:
+        keys = {*auth_types_of(event), CREATE}
+        entries = await self._resolver.entries(point, keys)
+        try:
+            check_auth_rules(event, {key: stored.event for key, stored in entries.items()})
+        except (AuthRuleViolated, EventRefused) as error:
+            _log.info("event_rejected", event_id=event.event_id, reason=str(error))
+            return False
+        return True
+
+    async def _place_beside(self, placing: _Placing) -> Status | None:
+        """Place an event beside others, under the room's lock until it is written; None: try again."""
+        room, event = placing.room, placing.event
+        async with room.lock:
+            # What is resolved is read from the database: nothing of the room may be on its way there.
+            await self._writes.settle(room)
+            head = await self._live_rooms.load_head(room)
+            generation = room.generation
+            keys = {*auth_types_of(event), CREATE, POWER_LEVELS}
+            if placing.is_arrival:
+                entries = await self._resolver.entries(placing.before, keys)
+                current = {key: stored.event for key, stored in entries.items()}
+            else:
+                current = await self._live_rooms.state_entries(room, keys)
+            try:
+                check_auth_rules(event, current)
+            except AuthRuleViolated as error:
+                _log.info("event_soft_failed", event_id=event.event_id, reason=str(error))
+                return await self._settle(placing, Status.SOFT_FAILED)
+            placing.snapshots.clear()
+            prepared = await self._prepare_beside(placing, current)
+            after = await self._follow(placing, head, prepared)
+            if generation != room.generation:
+                return None
+            write = self._write(room, generation, head, after, prepared)
+            write.extra = await self._gap_writer(placing)
+            room.head = after
+            self._writes.enqueue(write)
+            outcome = await self._writes.finish(write)
+        return Status.TIMELINE if outcome.verdict is Verdict.WRITTEN else None
+
+    async def _prepare_beside(self, placing: _Placing, current: Mapping[StateKey, Event]) -> PreparedEvent:
+        room, event = placing.room, placing.event
+        before = placing.reference(placing.before)
+        keys = {CREATE, POWER_LEVELS}
+        if event.state_key is not None:
+            keys.add(event.key)
+        entries = await self._resolver.entries(placing.before, keys)
+        state = {key: stored.event for key, stored in entries.items()}
+        target = await self._redacted(room, event, current)
+        prepared = await self._preparation.prepare(room, event, state, before=before, target=target)
+        await self._redact_at_once(room, prepared, current)
+        if event.state_key is not None:
+            changes = {event.key: placing.event_nid}
+            prepared.state_after = DerivedSnapshot(None, before, changes)
+            placing.snapshots.append(prepared.state_after)
+        return prepared
+
+    async def _follow(self, placing: _Placing, head: Head, prepared: PreparedEvent) -> Head:
+        """The head of the room once the event has come, and what that changes in its state."""
+        room, event = placing.room, placing.event
+        extremities, snapshot, changes = head.extremities, head.snapshot, {}
+        if placing.is_arrival or not await self._gaps.is_followed(room.room_nid, event.event_id):
+            left = [] if placing.is_arrival else _not_followed(head.extremities, event)
+            extremities = (*left, _extremity(event))
+            after = placing.before
+            if event.state_key is not None:
+                after = after.changed({event.key: placing.event_nid})
+            stored = await self._events.load([one.event_id for one in left])
+            others = dict.fromkeys(one.state_after for one in stored.values())
+            now = await self._resolved(room, [*map(StatePoint, others), after])
+            old = StatePoint(head.snapshot.snapshot_nid or 0)
+            changes = await self._resolver.difference(old, now)
+            if changes:
+                snapshot = placing.reference(old.changed(changes))
+        numbered = await self._events.load_numbered(number for number in changes.values() if number != GONE)
+        before = await self._live_rooms.state_entries(room, changes)
+        prepared.fork = Fork(
+            event_nid=placing.event_nid,
+            room_state=snapshot,
+            changes={key: (before.get(key), numbered.get(number)) for key, number in changes.items()},
+            snapshots=placing.snapshots,
+        )
+        return Head(secrets.randbits(62), extremities, max(head.depth, event.depth), snapshot)
+
+    async def _gap_writer(self, placing: _Placing) -> Callable[[Transaction, RoomId], Awaitable[None]]:
+        followed = await self._events.load(placing.event.prev_event_ids)
+        missing = [
+            event_id
+            for event_id in placing.event.prev_event_ids
+            if event_id not in followed or not followed[event_id].has_state
+        ]
+        room_nid, event = placing.room.room_nid, placing.event
+        redacts = event.redacts if await self._is_early(event) else None
+
+        async def write(transaction: Transaction, _: RoomId) -> None:
+            await self._gaps.set(transaction, room_nid, event.event_id, placing.event_nid, missing)
+            if redacts is not None:
+                await self._gaps.add_early_redaction(transaction, room_nid, redacts, event.event_id)
+
+        return write
+
+    async def _settle(self, placing: _Placing, status: Status) -> Status:
+        """Store what became of an event that gets no place in the timeline, with the state at it."""
+        event = placing.event
+        placing.snapshots.clear()
+        before = placing.reference(placing.before)
+        after = before
+        if event.state_key is not None and status is Status.SOFT_FAILED:
+            # Others may build on it, and their state counts it in.
+            after = DerivedSnapshot(None, before, {event.key: placing.event_nid})
+            placing.snapshots.append(after)
+        snapshots = tuple(placing.snapshots)
+
+        async def work(transaction: Transaction) -> None:
+            await self._snapshots.store(transaction, placing.room.room_nid, snapshots)
+            await self._outliers.settle(
+                transaction,
+                event,
+                placing.event_nid,
+                status,
+                state_before=before.snapshot_nid or 0,
+                state_after=after.snapshot_nid or 0,
+            )
+
+        await self._database.write(work)
+        return status
+
+    # -- redactions ------------------------------------------------------------------------------------
+
+    async def _is_early(self, event: Event) -> bool:
+        """Whether an event redacts one that has not come yet."""
+        if event.type != "m.room.redaction" or event.redacts is None:
+            return False
+        return await self._events.get(event.redacts) is None
+
+    async def _redacted(
+        self, room: LiveRoom, event: Event, state: Mapping[StateKey, Event]
+    ) -> StoredEvent | None:
+        """The event that this one redacts, where it is here and the sender may redact it."""
+        if event.type != "m.room.redaction" or event.redacts is None:
+            return None
+        target = await self._events.get(event.redacts)
+        if target is None or target.room_nid != room.room_nid:
+            return None
+        return target if _may_redact(room, event, target.event, state) else None
+
+    async def _redact_at_once(
+        self, room: LiveRoom, prepared: PreparedEvent, state: Mapping[StateKey, Event]
+    ) -> None:
+        """Take the content of an event whose redaction came before it."""
+        event = prepared.event
+        early = await self._events.load(await self._gaps.load_early_redactions(room.room_nid, event.event_id))
+        for redaction in early.values():
+            if redaction.status is Status.TIMELINE and _may_redact(room, redaction.event, event, state):
+                prepared.event = redacted_form(event)
+                prepared.redacted_by = redaction.event.event_id
+                prepared.relation, prepared.notifies, prepared.highlights = None, False, frozenset()
+                return
+
+
+def _may_redact(room: LiveRoom, redaction: Event, target: Event, state: Mapping[StateKey, Event]) -> bool:
+    if redaction.version.redactions_are_authorised:
+        return True
+    if CREATE not in state:
+        return False
+    # "... the power level of the redaction event's sender is greater than or equal to the redact level", or
+    # "the domain of the redaction event's sender matches that of the original event's sender".
+    levels = room.power_levels(state[CREATE], state.get(POWER_LEVELS))
+    if server_name_of(target.sender) == server_name_of(redaction.sender):
+        return True
+    return levels.user_level(redaction.sender) >= levels.required_for("redact")
+
+
+def _not_followed(extremities: Sequence[Extremity], event: Event) -> list[Extremity]:
+    return [extremity for extremity in extremities if extremity.event_id not in event.prev_event_ids]
+
+
+def _extremity(event: Event) -> Extremity:
+    sha256 = None
+    if event.version.event_ids_are_given:
+        sha256 = base64.encode_unpadded(reference_hash(event.version, event.pdu))
+    return Extremity(event.event_id, sha256)

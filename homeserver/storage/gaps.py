@@ -1,0 +1,83 @@
+"""What is missing of rooms: events that others follow, and those that a redaction came before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from homeserver.ids import EventId
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from homeserver.storage.database import Database, Transaction
+
+
+class GapStore:
+    """Backward extremities, and redactions that wait for their event."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def set(
+        self,
+        transaction: Transaction,
+        room_nid: int,
+        event_id: EventId,
+        event_nid: int,
+        missing: Iterable[EventId],
+    ) -> None:
+        """Note that an event has come into the timeline, and which of those that it follows have not."""
+        await transaction.execute(
+            "DELETE FROM backward_extremities WHERE room_nid = $1 AND event_id = $2", room_nid, event_id
+        )
+        await transaction.execute(
+            "DELETE FROM early_redactions WHERE room_nid = $1 AND redacts = $2", room_nid, event_id
+        )
+        await transaction.execute_many(
+            "INSERT INTO backward_extremities (room_nid, event_id, followed_by) VALUES ($1, $2, $3)"
+            " ON CONFLICT DO NOTHING",
+            [(room_nid, other, event_nid) for other in missing],
+        )
+
+    async def is_followed(self, room_nid: int, event_id: EventId) -> bool:
+        """Whether an event of the timeline follows this one, which is not in it."""
+        return bool(
+            await self._database.fetch_value(
+                "SELECT 1 FROM backward_extremities WHERE room_nid = $1 AND event_id = $2 LIMIT 1",
+                room_nid,
+                event_id,
+            )
+        )
+
+    async def load_missing(
+        self, room_nid: int, *, depth_from: int, depth_upto: int, limit: int
+    ) -> list[tuple[EventId, int]]:
+        """Missing events with the depth of the deepest event that follows each, where that is in a range; deepest first."""
+        rows = await self._database.fetch_all(
+            "SELECT b.event_id, max(e.depth) FROM backward_extremities b JOIN events e ON e.event_nid = b.followed_by"
+            " WHERE b.room_nid = $1 GROUP BY b.event_id HAVING max(e.depth) >= $2 AND max(e.depth) <= $3"
+            " ORDER BY max(e.depth) DESC LIMIT $4",
+            room_nid,
+            depth_from,
+            depth_upto,
+            limit,
+        )
+        return [(EventId(event_id), depth) for event_id, depth in rows]
+
+    async def add_early_redaction(
+        self, transaction: Transaction, room_nid: int, redacts: EventId, event_id: EventId
+    ) -> None:
+        """Remember a redaction of an event that has not come."""
+        await transaction.execute(
+            "INSERT INTO early_redactions (room_nid, redacts, event_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+            room_nid,
+            redacts,
+            event_id,
+        )
+
+    async def load_early_redactions(self, room_nid: int, event_id: EventId) -> list[EventId]:
+        """The redactions that came before this event."""
+        rows = await self._database.fetch_all(
+            "SELECT event_id FROM early_redactions WHERE room_nid = $1 AND redacts = $2", room_nid, event_id
+        )
+        return [EventId(row[0]) for row in rows]

@@ -1,0 +1,107 @@
+"""Rooms of other servers, made in memory by `tests.eventgraph`, that a server is told of event by event."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from homeserver.rooms.state_resolver import StatePoint
+from homeserver.services.inbound.arrivals import RoomArrivals
+from homeserver.services.inbound.outliers import Outliers
+from homeserver.storage.interning import NumberStore
+from homeserver.storage.outliers import OutlierStore
+from homeserver.storage.rooms import RoomStore
+from homeserver.storage.state import StateStore
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from homeserver.eventgraph.event import Event
+    from homeserver.ids import EventId
+    from homeserver.rooms.live_rooms import LiveRoom
+    from homeserver.storage.events import Status
+    from tests.eventgraph.rooms import Room, State
+    from tests.server import Server
+
+
+class EverybodySigns:
+    """Takes every signature for right: rooms in memory are signed with one key."""
+
+    async def rightly_signed(self, events: Collection[Event]) -> set[EventId]:
+        return {event.event_id for event in events}
+
+
+class ForeignRoom:
+    """A room as a server under test has been told of it."""
+
+    def __init__(self, server: Server, room: Room) -> None:
+        self.room = room
+        self.application = server.application
+        application = self.application
+        database = application.database
+        self.rooms = RoomStore(database)
+        self.state = StateStore(database)
+        outliers = Outliers(
+            database,
+            application._events,
+            OutlierStore(application._events, NumberStore(database)),
+            EverybodySigns(),
+        )
+        self.outliers = outliers
+        self.arrivals = RoomArrivals(
+            database,
+            self.rooms,
+            application._live_rooms,
+            application._events,
+            outliers,
+            application.inbound_events,
+        )
+
+    async def arrive(self, event: Event) -> LiveRoom:
+        """The server comes into the room with this event."""
+        before = self.room.state_before([self.room.events[event_id] for event_id in event.prev_event_ids])
+        state = {event_id: self.room.events[event_id] for event_id in before.values()}
+        return await self.arrivals.arrive(self.room.version, event, state, self.auth_chain(state))
+
+    def auth_chain(self, events: Collection[EventId]) -> dict[EventId, Event]:
+        chain: dict[EventId, Event] = {}
+        ahead = list(events)
+        while ahead:
+            event = self.room.events[ahead.pop()]
+            for event_id in event.auth_event_ids:
+                if event_id not in chain:
+                    chain[event_id] = self.room.events[event_id]
+                    ahead.append(event_id)
+        return chain
+
+    async def take(self, event: Event) -> Status:
+        """The server is told of an event, and of the states after those before it that have no place there."""
+        room = await self.application._live_rooms.get(self.room.room_id)
+        stored = await self.application._events.load(event.prev_event_ids)
+        given = {
+            event_id: await self._point(self.room.state_after[event_id])
+            for event_id in event.prev_event_ids
+            if event_id not in stored or not stored[event_id].has_state
+        }
+        return await self.application.inbound_events.place(room, event, given)
+
+    async def _point(self, state: State) -> StatePoint:
+        numbers = await self.application._events.load_event_numbers(state.values())
+        return StatePoint(0, {key: numbers[event_id] for key, event_id in state.items()})
+
+    async def state_after(self, event_id: EventId) -> State:
+        stored = await self.application._events.get(event_id)
+        assert stored is not None
+        return await self.state.load_event_ids(stored.state_after)
+
+    async def current_state(self) -> State:
+        """The current state as the tables have it."""
+        row = await self.rooms.get(self.room.room_id)
+        assert row is not None
+        numbers = await self.state.load_current(row.room_nid)
+        assert numbers == await self.state.load_numbers(row.state_snapshot)
+        return await self.state.load_event_ids(row.state_snapshot)
+
+    async def extremities(self) -> Sequence[EventId]:
+        row = await self.rooms.get(self.room.room_id)
+        assert row is not None
+        return [extremity.event_id for extremity in row.forward_extremities]
