@@ -34,9 +34,14 @@ _STATE_TYPES = (
 
 
 class RandomRoom:
-    """A room that grows at random, and sets of states in it that are worth resolving."""
+    """A room that grows at random, and sets of states in it that are worth resolving.
 
-    def __init__(self, version: str, seed: int, events: int) -> None:
+    Here nothing is ever taken away from an event. A server that keeps redacted events as such resolves states with
+    what is left of them: for a comparison with one, redactions are to be `without_effect`.
+    """
+
+    def __init__(self, version: str, seed: int, events: int, *, without_effect: bool = False) -> None:
+        self._without_effect = without_effect
         self._random = Random(f"{version}-{seed}")
         self._federated = self._random.random() < 0.95
         self._tokens: list[str] = []
@@ -185,7 +190,8 @@ class RandomRoom:
 
     def _redact(self, sender: str, _: State, options: dict[str, Any]) -> None:
         target = self._random.choice(self._accepted())
-        self.room.send("m.room.redaction", sender, {}, redacts=target.event_id, **options)
+        redacts = f"$nothing{self.room.clock}:one.example" if self._without_effect else target.event_id
+        self.room.send("m.room.redaction", sender, {}, redacts=redacts, **options)
 
     def _offer_third_party_invite(self, sender: str, _: State, options: dict[str, Any]) -> None:
         token = f"token{len(self.room.events)}"

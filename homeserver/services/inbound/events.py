@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from homeserver.storage.outliers import OutlierStore
 
 _ATTEMPTS = 20
+_MAX_REFUSED = 200
 
 _log = structlog.get_logger(__name__)
 
@@ -309,7 +310,8 @@ class InboundEvents:
         room, event = placing.room, placing.event
         extremities, snapshot, changes = head.extremities, head.snapshot, {}
         if placing.is_arrival or not await self._gaps.is_followed(room.room_nid, event.event_id):
-            left = [] if placing.is_arrival else _not_followed(head.extremities, event)
+            followed = await self._followed(event)
+            left = [] if placing.is_arrival else [e for e in head.extremities if e.event_id not in followed]
             extremities = (*left, _extremity(event))
             after = placing.before
             if event.state_key is not None:
@@ -330,6 +332,21 @@ class InboundEvents:
             snapshots=placing.snapshots,
         )
         return Head(secrets.randbits(62), extremities, max(head.depth, event.depth), snapshot)
+
+    async def _followed(self, event: Event) -> set[EventId]:
+        """What an event follows, also by way of events that were refused a place: these were never extremities."""
+        followed: set[EventId] = set()
+        ahead = set(event.prev_event_ids)
+        while ahead and len(followed) < _MAX_REFUSED:
+            followed |= ahead
+            stored = await self._events.load(ahead)
+            ahead = {
+                event_id
+                for one in stored.values()
+                if one.status in (Status.SOFT_FAILED, Status.REJECTED)
+                for event_id in one.event.prev_event_ids
+            } - followed
+        return followed
 
     async def _gap_writer(self, placing: _Placing) -> Callable[[Transaction, RoomId], Awaitable[None]]:
         followed = await self._events.load(placing.event.prev_event_ids)
@@ -418,10 +435,6 @@ def _may_redact(room: LiveRoom, redaction: Event, target: Event, state: Mapping[
     if server_name_of(target.sender) == server_name_of(redaction.sender):
         return True
     return levels.user_level(redaction.sender) >= levels.required_for("redact")
-
-
-def _not_followed(extremities: Sequence[Extremity], event: Event) -> list[Extremity]:
-    return [extremity for extremity in extremities if extremity.event_id not in event.prev_event_ids]
 
 
 def _extremity(event: Event) -> Extremity:
