@@ -44,6 +44,7 @@ from homeserver.services.event_writer import EventWriter
 from homeserver.services.filters import Filters
 from homeserver.services.history import History
 from homeserver.services.inbound.events import InboundEvents
+from homeserver.services.key_backups import KeyBackups
 from homeserver.services.logins import Logins
 from homeserver.services.membership import Membership
 from homeserver.services.messages import Messages
@@ -80,6 +81,7 @@ from homeserver.storage.events import EventStore
 from homeserver.storage.filters import FilterStore
 from homeserver.storage.gaps import GapStore
 from homeserver.storage.interning import NumberStore
+from homeserver.storage.key_backups import KeyBackupStore
 from homeserver.storage.memberships import MembershipStore
 from homeserver.storage.notifications import HighlightStore
 from homeserver.storage.outliers import OutlierStore
@@ -160,6 +162,7 @@ class Application:
         registration_tokens = RegistrationTokenStore(database)
         filter_store = FilterStore(database)
         to_device_store = ToDeviceStore(database)
+        key_backup_store = KeyBackupStore(database)
 
         # Rooms in memory.
         self._live_rooms = live_rooms = LiveRooms(rooms, events)
@@ -267,7 +270,7 @@ class Application:
             token_store,
             devices,
             membership,
-            (profile_store, account_data_store, filter_store, presence),
+            (profile_store, account_data_store, filter_store, presence, key_backup_store),
         )
         self._access_tokens = access_tokens = AccessTokens(database, clock, token_store, device_store)
         logins = Logins(
@@ -280,6 +283,7 @@ class Application:
         access = RoomAccessRules(reader, visibility)
         history = History(database, reader, access, visibility, client_events, ignored, tokens)
         self._typing = Typing(database, clock, typing_store, reader)
+        key_backups = KeyBackups(database, key_backup_store)
         user_interactive_store = UserInteractiveStore(database)
         self._upkeep = Upkeep(
             database,
@@ -291,6 +295,7 @@ class Application:
             access_tokens,
             self.presence,
             self._typing,
+            key_backups,
         )
         self._inboxes = Inboxes(database, to_device_store)
         sync = ClassicSync(
@@ -333,6 +338,7 @@ class Application:
                 directory=directory,
                 filters=Filters(database, filter_store),
                 history=history,
+                key_backups=key_backups,
                 logins=logins,
                 membership=membership,
                 messages=Messages(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from homeserver.services.directory import Directory
     from homeserver.services.filters import Filters
     from homeserver.services.history import History
+    from homeserver.services.key_backups import KeyBackups
     from homeserver.services.logins import Logins
     from homeserver.services.membership import Membership
     from homeserver.services.messages import Messages
@@ -58,6 +59,7 @@ class ApiContext:
     directory: Directory
     filters: Filters
     history: History
+    key_backups: KeyBackups
     logins: Logins
     membership: Membership
     messages: Messages

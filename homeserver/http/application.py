@@ -17,7 +17,7 @@ from homeserver import logs
 from homeserver.errors import MatrixError, MethodNotAllowed, Unrecognized
 from homeserver.http.errors import error_response
 from homeserver.http.request import Request
-from homeserver.http.response import CORS
+from homeserver.http.response import CORS, StreamedJson
 from homeserver.http.routing import Match
 
 if TYPE_CHECKING:
@@ -91,6 +91,9 @@ class HttpApplication:
             return
         headers = [*response.raw_headers, *CORS]
         await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        if isinstance(response, StreamedJson) and scope["method"] != "HEAD":
+            async for part in response.parts:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
         body = b"" if scope["method"] == "HEAD" else bytes(response.body)
         await send({"type": "http.response.body", "body": body})
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from homeserver.http.response import CORS, json_response
+from homeserver.http.response import CORS, StreamedJson, json_response
 
 if TYPE_CHECKING:
     import asyncio
@@ -40,6 +40,7 @@ _PROGRESS_BYTES = 4096
 
 _CORS = b"".join(b"%s: %s\r\n" % header for header in CORS)
 _CLOSE = b"connection: close\r\n"
+_CHUNKED = (b"transfer-encoding", b"chunked")
 
 # What clients get wrong is not worth a line: they could fill the disk.
 _log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Connection(HttpToolsProtocol):
         # Bytes since the last head was complete that are no body: of the next head, of chunks and trailers.
         self._outside_bodies = 0
         self._received = 0
+        self._streamed = 0
         self._heads = 0
         self._last_look: tuple[tuple[str, int] | None, int] = (None, 0)
         self._looks_without_progress = 0
@@ -153,13 +155,36 @@ class Connection(HttpToolsProtocol):
             return
         cycle.response_started = True
         cycle.waiting_for_100_continue = False
-        head = _head(response, keep_alive=cycle.keep_alive)
-        self.transport.write(head if cycle.scope["method"] == "HEAD" else head + response.body)
+        if isinstance(response, StreamedJson):
+            await self._stream(cycle, response)
+        else:
+            head = _head(response, keep_alive=cycle.keep_alive)
+            self.transport.write(head if cycle.scope["method"] == "HEAD" else head + response.body)
         cycle.response_complete = True
         cycle.message_event.set()
         if not cycle.keep_alive:
             self.transport.close()
         cycle.on_response()
+
+    async def _stream(self, cycle: RequestResponseCycle, response: StreamedJson) -> None:
+        """Write an answer as fast as the client reads it, in chunks where it knows of chunks."""
+        chunked = cycle.scope["http_version"] != "1.0"
+        if chunked:
+            response.raw_headers.append(_CHUNKED)
+        else:
+            cycle.keep_alive = False
+        self.transport.write(_head(response, keep_alive=cycle.keep_alive))
+        if cycle.scope["method"] == "HEAD":
+            return
+        async for part in response.parts:
+            if self.flow.write_paused:
+                await self.flow.drain()
+            if cycle.disconnected:
+                return
+            self._streamed += len(part)
+            self.transport.write(b"%x\r\n%s\r\n" % (len(part), part) if chunked else part)
+        if chunked:
+            self.transport.write(b"0\r\n\r\n")
 
     # -- what does not move ------------------------------------------------------------------------------
 
@@ -186,7 +211,7 @@ class Connection(HttpToolsProtocol):
         cycle = self.cycle
         unsent: int = self.transport.get_write_buffer_size()
         if unsent:
-            return ("read", self._heads), unsent
+            return ("read", self._heads), self._streamed - unsent
         if cycle is not None and not cycle.response_complete:
             if cycle.more_body and not self.flow.read_paused:
                 return ("body", self._heads), self._received

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from starlette.responses import Response
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 JSON_HEADERS = [(b"content-type", b"application/json")]
 CORS = [
@@ -31,6 +34,22 @@ class JsonResponse(Response):
             self.raw_headers += [
                 (name.lower().encode("latin-1"), text.encode("latin-1")) for name, text in headers.items()
             ]
+
+
+class StreamedJson(Response):
+    """A JSON answer that is too large to be held whole: it is written part by part, as the client reads it.
+
+    What is raised while the parts are made ends the connection, so that the client does not take a part for the whole.
+    """
+
+    media_type = "application/json"
+
+    def __init__(self, parts: AsyncIterator[bytes]) -> None:
+        self.status_code = 200
+        self.background = None
+        self.body = b""
+        self.raw_headers = [*JSON_HEADERS]
+        self.parts = parts
 
 
 def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -14,6 +14,7 @@ from homeserver.storage.transaction_ids import PARTS
 if TYPE_CHECKING:
     from homeserver.clock import Clock
     from homeserver.services.access_tokens import AccessTokens
+    from homeserver.services.key_backups import KeyBackups
     from homeserver.services.presence import Presence
     from homeserver.services.typing import Typing
     from homeserver.storage.access_tokens import AccessTokenStore
@@ -42,6 +43,7 @@ class Upkeep:
         access_tokens: AccessTokens,
         presence: Presence,
         typing: Typing,
+        key_backups: KeyBackups,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -52,6 +54,7 @@ class Upkeep:
         self._access_tokens = access_tokens
         self._presence = presence
         self._typing = typing
+        self._key_backups = key_backups
         self._part = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -73,6 +76,7 @@ class Upkeep:
         await self._typing.end_expired()
         await self._access_tokens.flush_seen()
         await self._database.write(self._prune)
+        await self._key_backups.delete_dropped()
 
     async def _prune(self, transaction: Transaction) -> None:
         now = self._clock.now_ms()
