@@ -263,6 +263,7 @@ class Application:
             passwords,
             rate_limits,
         )
+        key_backups = KeyBackups(database, key_backup_store)
         self._deactivation = deactivation = Deactivation(
             database,
             clock,
@@ -271,6 +272,7 @@ class Application:
             devices,
             membership,
             (profile_store, account_data_store, filter_store, presence, key_backup_store),
+            key_backups,
         )
         self._access_tokens = access_tokens = AccessTokens(database, clock, token_store, device_store)
         logins = Logins(
@@ -283,7 +285,6 @@ class Application:
         access = RoomAccessRules(reader, visibility)
         history = History(database, reader, access, visibility, client_events, ignored, tokens)
         self._typing = Typing(database, clock, typing_store, reader)
-        key_backups = KeyBackups(database, key_backup_store)
         user_interactive_store = UserInteractiveStore(database)
         self._upkeep = Upkeep(
             database,

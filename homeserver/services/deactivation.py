@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from homeserver.clock import Clock
     from homeserver.ids import UserId
     from homeserver.services.devices import Devices
+    from homeserver.services.key_backups import KeyBackups
     from homeserver.services.membership import Membership
     from homeserver.storage.access_tokens import AccessTokenStore
     from homeserver.storage.accounts import AccountStore
@@ -40,6 +41,7 @@ class Deactivation:
         devices: Devices,
         membership: Membership,
         kept: Sequence[KeptForUsers],
+        key_backups: KeyBackups,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -48,6 +50,7 @@ class Deactivation:
         self._devices = devices
         self._membership = membership
         self._kept = kept
+        self._key_backups = key_backups
 
     async def deactivate(self, user_id: UserId, *, erase: bool = False) -> None:
         """Close an account for good; with `erase`, newcomers to a room see the user's events redacted.
@@ -66,6 +69,7 @@ class Deactivation:
 
         await self._database.write(work)
         await self._membership.leave_all(user_id)
+        await self._key_backups.delete_dropped()
 
     async def resume(self) -> None:
         """Take those out of their rooms whose deactivation the end of the program broke off."""

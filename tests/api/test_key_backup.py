@@ -484,9 +484,26 @@ async def test_a_backup_goes_with_the_account(server: Server, alice: Client, bob
         await create(client)
         await put_all(client, "1", {ROOM: {"a": key(), "b": key()}})
     await alice.post("/account/deactivate", {"auth": AUTH})
-    await server.application._upkeep.look_after()
     assert await rows(server) == {"key_backups": 1, "backed_up_keys": 2, "dropped_key_sets": 0}
     assert await get_all(bob, "1") == {ROOM: {"a": key(), "b": key()}}
+
+
+async def test_what_the_end_of_the_program_left_of_a_deletion_goes_later(
+    server: Server, alice: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = await create(alice)
+    await put_all(alice, version, {ROOM: {"a": key(), "b": key()}})
+
+    async def nothing(_: object) -> None:
+        """The program ends before it comes to that."""
+
+    with monkeypatch.context() as patched:
+        patched.setattr(key_backups.KeyBackups, "delete_dropped", nothing)
+        assert await alice.delete(path(), version=version) == {"etag": "2", "count": 0}
+    assert await get_all(alice, version) == {}
+    assert await rows(server) == {"key_backups": 1, "backed_up_keys": 2, "dropped_key_sets": 1}
+    await server.application._upkeep.look_after()
+    assert await rows(server) == {"key_backups": 1, "backed_up_keys": 0, "dropped_key_sets": 0}
 
 
 async def test_random_deeds_leave_what_a_plain_model_says(server: Server, alice: Client) -> None:

@@ -175,6 +175,8 @@ def kind_of(name: str, path: str) -> str | None:
         return "login"
     if name == "type" and "/account_data/" in path:
         return "account_data"
+    if name == "version" and "/room_keys/" in path:
+        return "backup"
     if name == "kind" and "/pushrules/" not in path:
         return "account_kind"
     return KIND_OF.get(name)

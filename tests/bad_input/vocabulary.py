@@ -95,6 +95,7 @@ KIND_OF = {
     "predecessor": "event",
     "refresh_token": "token",
     "token": "token",
+    "sessionId": "megolm_session",
 }
 
 WORDS = {
@@ -159,6 +160,8 @@ WORDS = {
         '{"room":{"rooms":["!a"]}}',
     ),
     "token": ("rsa_nobody", "rsr_nobody", "rsl_nobody"),
+    "backup": ("1", "2", "0", "01", "one"),
+    "megolm_session": ("one", "two", "a/b+c="),
 }
 
 BAD_TEXTS = (
@@ -325,6 +328,12 @@ _AUTH = Pairs(
         ("password", "secret"),
     ]
 )
+_BACKED_UP_KEY = {
+    "first_message_index": 1,
+    "forwarded_count": 0,
+    "is_verified": True,
+    "session_data": {"ephemeral": "e", "ciphertext": "c", "mac": "m"},
+}
 SENSIBLE: list[tuple[str, dict[str, Any]]] = [
     (r"/login$", {"type": "m.login.password", "identifier": {}, "password": "secret", "refresh_token": True}),
     (r"/login$", {"type": "m.login.token", "token": "x"}),
@@ -356,6 +365,10 @@ SENSIBLE: list[tuple[str, dict[str, Any]]] = [
     (r"/(state|send)/", {"body": "a", "m.relates_to": {"rel_type": "x", "event_id": "x", "key": "x"}}),
     (r"/send/", {"body": "a", "m.relates_to": {"m.in_reply_to": {"event_id": "x"}, "is_falling_back": True}}),
     (r"/send/", {"redacts": "x", "body": "a", "m.mentions": {"user_ids": ["x"], "room": True}}),
+    (r"/room_keys/version", {"algorithm": "m.megolm_backup.v1.curve25519-aes-sha2", "auth_data": {"a": "x"}}),
+    (r"/room_keys/keys$", {"rooms": Pairs([(Ref("room", 0), {"sessions": {"one": _BACKED_UP_KEY}})])}),
+    (r"/room_keys/keys/\{roomId\}$", {"sessions": {"one": _BACKED_UP_KEY, "two": _BACKED_UP_KEY}}),
+    (r"/room_keys/keys/\{roomId\}/\{sessionId\}$", _BACKED_UP_KEY),
     (r"/account_data/", {"ignored_users": Pairs([(Ref("user", 2), {})]), "tags": {"u": {"order": "x"}}}),
 ]
 """Bodies that are right where the path ends so, before ids are filled in, and before they are spoilt."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from homeserver.config import ListenerSettings
 from homeserver.http.application import HttpApplication
 from homeserver.http.connections import PATIENCE, Connection, look_at
-from homeserver.http.response import json_response
+from homeserver.http.response import StreamedJson, json_response
 from homeserver.http.routing import Route, Router
 from homeserver.http.server import HttpServer, listen
 from homeserver.metrics import Metrics
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from homeserver.http.request import Request
 
 BIG = 8_000_000
+PART = 100_000
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -32,11 +33,13 @@ class Site:
     def __init__(self) -> None:
         self.may_answer = asyncio.Event()
         self.left = asyncio.Event()
+        self.made = 0
         self._writers: list[asyncio.StreamWriter] = []
         routes = [
             Route("GET", "/big", self.big),
             Route("GET", "/wait", self.wait),
             Route("GET", "/torn", self.torn),
+            Route("GET", "/parts", self.parts),
             Route("GET", "/poll", self.poll),
             Route("PUT", "/read", self.read, max_body_bytes=BIG),
             Route("PUT", "/refuse", self.read, max_body_bytes=10),
@@ -56,6 +59,19 @@ class Site:
 
     async def torn(self, request: Request) -> Response:
         return json_response({}, headers={"Location": "/a\r\nSet-Cookie: b"})
+
+    async def parts(self, request: Request) -> Response:
+        return StreamedJson(self._parts(request.query.get_int("many", 3), request.query.get_int("fails", -1)))
+
+    async def _parts(self, many: int, fails: int) -> AsyncIterator[bytes]:
+        try:
+            for number in range(many):
+                if number == fails:
+                    raise OSError
+                self.made += 1
+                yield b"%d" % (number % 10) * PART
+        finally:
+            self.left.set()
 
     async def wait(self, request: Request) -> Response:
         await self.may_answer.wait()
