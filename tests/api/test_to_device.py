@@ -384,3 +384,37 @@ async def test_nobody_sends_without_a_token(server: Server) -> None:
     with pytest.raises(Refused) as error:
         await server.nobody().put("/sendToDevice/m.test/1", {"messages": {}})
     assert (error.value.status, error.value.errcode) == (401, "M_MISSING_TOKEN")
+
+
+@pytest.mark.parametrize(
+    ("number_of_devices", "number_of_messages"),
+    [(10, 250), pytest.param(100, 1_000, marks=pytest.mark.soak)],
+)
+async def test_full_queues_of_many_devices_are_drained_in_order_while_more_comes(
+    server: Server, alice: Client, number_of_devices: int, number_of_messages: int
+) -> None:
+    devices = [await server.login(alice, f"D{number}") for number in range(number_of_devices)]
+
+    async def send_to_all(number: int) -> None:
+        contents = {
+            device.device_id: {"text": f"{number} to {device.device_id}", "padding": "x" * 1_000}
+            for device in devices
+        }
+        await send_raw(alice, {alice.user_id: contents})
+
+    for number in range(number_of_messages):
+        await send_to_all(number)
+    assert await waiting(server) == number_of_devices * number_of_messages
+    late = [send_to_all(number_of_messages + number) for number in range(10)]
+    found, *_ = await asyncio.gather(asyncio.gather(*(drain(device) for device in devices)), *late)
+    for device, texts_found in zip(devices, found, strict=True):
+        # Of what was sent meanwhile all that came before an empty answer.
+        rest = await drain(device)
+        all_texts = [*texts_found, *rest]
+        assert len(all_texts) == number_of_messages + 10
+        expected = [f"{number} to {device.device_id}" for number in range(number_of_messages)]
+        assert all_texts[:number_of_messages] == expected
+        assert set(all_texts[number_of_messages:]) == {
+            f"{number_of_messages + number} to {device.device_id}" for number in range(10)
+        }
+    assert await waiting(server) == 0

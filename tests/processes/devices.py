@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,13 @@ import httpx
 from tests.client import Client, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from tests.server_process import Account, ServerProcess
 
 TIMELINE = {"room": {"timeline": {"limit": 100}}, "presence": {"types": []}}
 _PATIENCE_SECONDS = 60
+_LONGEST_LIFE_SECONDS = 0.15
 
 
 @asynccontextmanager
@@ -40,7 +42,7 @@ class Sender:
         self.room_id = room_id
         self.name = name
         self.answered: dict[str, str] = {}
-        """The text of each answered message, and the event id that was the answer."""
+        """The text of each answered message, and the event id that was the answer, if any."""
         self.progress = asyncio.Event()
         """Set by every answer."""
         self.tried_again = 0
@@ -51,7 +53,7 @@ class Sender:
         while True:
             await up.wait()
             try:
-                self.answered[text] = await self.client.send(self.room_id, text, transaction_id=text)
+                self.answered[text] = await self.deliver(text)
                 self.progress.set()
             except (httpx.TransportError, Refused) as error:
                 if isinstance(error, Refused) and error.status != 503:
@@ -61,6 +63,23 @@ class Sender:
                 await asyncio.sleep(0)
                 continue
             return
+
+    async def deliver(self, text: str) -> str:
+        """Ask once for the sending of a message."""
+        return await self.client.send(self.room_id, text, transaction_id=text)
+
+
+class DeviceSender(Sender):
+    """Sends to another device instead of a room."""
+
+    def __init__(self, client: Client, recipient: Client, name: str) -> None:
+        super().__init__(client, "", name)
+        self.recipient = recipient
+
+    async def deliver(self, text: str) -> str:
+        messages = {self.recipient.user_id: {self.recipient.device_id: {"text": text}}}
+        await self.client.put(f"/sendToDevice/m.test/{text}", {"messages": messages})
+        return ""
 
 
 class Reader:
@@ -113,6 +132,21 @@ class Reader:
             pass
 
 
+class InboxReader(Reader):
+    """Syncs on and on, and keeps the texts that were sent to the device."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(client, "")
+        self.texts: list[str] = []
+
+    async def sync(self, timeout: int = 0) -> bool:
+        answer = await self.client.sync(self.since, timeout=timeout, filter=TIMELINE)
+        events = answer.get("to_device", {}).get("events", [])
+        self.texts += [event["content"]["text"] for event in events]
+        self.since = answer["next_batch"]
+        return bool(events)
+
+
 async def timeline(client: Client, room_id: str) -> list[dict[str, Any]]:
     """All events of a room, oldest first."""
     events: list[dict[str, Any]] = []
@@ -123,3 +157,34 @@ async def timeline(client: Client, room_id: str) -> list[dict[str, Any]]:
         token = page.get("end")
         if token is None:
             return events[::-1]
+
+
+async def send_and_kill(
+    server: ServerProcess, senders: Sequence[Sender], readers: Sequence[Reader], kills: int
+) -> None:
+    """Send and read on while the server is killed again and again, each time in the middle of it."""
+    up, over = asyncio.Event(), asyncio.Event()
+    up.set()
+    chance = random.Random(kills)
+    async with asyncio.TaskGroup() as tasks:
+        for sender in senders:
+            tasks.create_task(_send_on(sender, up, over))
+        reading = [tasks.create_task(reader.sync_for_ever(up)) for reader in readers]
+        for _ in range(kills):
+            chosen = chance.choice(senders)
+            chosen.progress.clear()
+            await chosen.progress.wait()
+            # Any moment is as good as any other.
+            await asyncio.sleep(chance.uniform(0, _LONGEST_LIFE_SECONDS))
+            up.clear()
+            server.kill()
+            await asyncio.to_thread(server.start)
+            up.set()
+        over.set()
+        for task in reading:
+            task.cancel()
+
+
+async def _send_on(sender: Sender, up: asyncio.Event, over: asyncio.Event) -> None:
+    while not over.is_set():
+        await sender.send(up)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.client import bodies
-from tests.processes.devices import Reader, Sender, connected, timeline
+from tests.processes.devices import Reader, Sender, connected, send_and_kill, timeline
 from tests.server_process import ServerProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
-
-_LONGEST_LIFE_SECONDS = 0.15
 
 
 @pytest.mark.parametrize(
@@ -46,7 +41,7 @@ async def test_messages_survive_kills_in_the_middle_of_sending(
                 for client in (alice, bob)
                 for number in range(3)
             ]
-            await _send_and_kill(server, senders, reader, kills)
+            await send_and_kill(server, senders, [reader], kills)
             await reader.catch_up()
             stored = [event for event in await timeline(alice, room_id) if event["type"] == "m.room.message"]
 
@@ -60,32 +55,3 @@ async def test_messages_survive_kills_in_the_middle_of_sending(
     # The kills fell into what was under way.
     assert sum(sender.tried_again for sender in senders) > kills // 4
     assert reader.lost_answers > kills // 4
-
-
-async def _send_and_kill(
-    server: ServerProcess, senders: Sequence[Sender], reader: Reader, kills: int
-) -> None:
-    up, over = asyncio.Event(), asyncio.Event()
-    up.set()
-    chance = random.Random(kills)
-    async with asyncio.TaskGroup() as tasks:
-        for sender in senders:
-            tasks.create_task(_send_on(sender, up, over))
-        reading = tasks.create_task(reader.sync_for_ever(up))
-        for _ in range(kills):
-            chosen = chance.choice(senders)
-            chosen.progress.clear()
-            await chosen.progress.wait()
-            # Any moment is as good as any other.
-            await asyncio.sleep(chance.uniform(0, _LONGEST_LIFE_SECONDS))
-            up.clear()
-            server.kill()
-            await asyncio.to_thread(server.start)
-            up.set()
-        over.set()
-        reading.cancel()
-
-
-async def _send_on(sender: Sender, up: asyncio.Event, over: asyncio.Event) -> None:
-    while not over.is_set():
-        await sender.send(up)
