@@ -15,7 +15,7 @@ from benchmarks import results
 from benchmarks.client import Accounts, Device, in_parallel
 from benchmarks.connection import Address
 from benchmarks.figures import SMALL, Figure, Load, Setting
-from benchmarks.scenarios import catching_up, delivering, logging_in, sending, syncing
+from benchmarks.scenarios import catching_up, delivering, logging_in, sending, syncing, to_device
 from benchmarks.servers.bare_route import BareRoute
 from benchmarks.servers.restante import Restante
 from benchmarks.servers.synapse import Synapse
@@ -42,6 +42,7 @@ async def measure(
         sending.measure(setting),
         delivering.measure(setting),
         syncing.measure(setting),
+        to_device.measure(setting),
         catching_up.measure(setting, database_bytes),
         logging_in.measure(setting),
     ):

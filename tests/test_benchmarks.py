@@ -23,7 +23,7 @@ async def test_every_scenario_runs(shared_secret: str | None, tmp_path: Path) ->
     with ServerProcess(tmp_path, registration=registration) as server:
         figures = await measure(server.url, shared_secret, SMALL)
     assert all(figure.value > 0 for figure in figures)
-    assert len({figure.name for figure in figures}) == len(figures) == 9
+    assert len({figure.name for figure in figures}) == len(figures) == 11
 
 
 async def test_a_refusal_is_not_counted(tmp_path: Path) -> None:
