@@ -91,12 +91,14 @@ from homeserver.storage.receipts import ReceiptStore
 from homeserver.storage.registration_tokens import RegistrationTokenStore
 from homeserver.storage.relations import RelationStore
 from homeserver.storage.rooms import RoomStore
+from homeserver.storage.shared_rooms import SharedRoomStore
 from homeserver.storage.state import StateStore
 from homeserver.storage.to_device import ToDeviceStore
 from homeserver.storage.transaction_ids import TransactionIdStore
 from homeserver.storage.typing import TypingStore
 from homeserver.storage.user_interactive import UserInteractiveStore
 from homeserver.sync.classic import ClassicSync
+from homeserver.sync.device_lists import DeviceLists
 from homeserver.sync.extras import Extras
 from homeserver.sync.lazy_members import LazyMembers
 from homeserver.sync.moves import MoveReader
@@ -147,13 +149,14 @@ class Application:
         state = StateStore(database)
         numbers = NumberStore(database)
         membership_store = MembershipStore(database)
+        shared_room_store = SharedRoomStore(database)
         relation_store = RelationStore(database)
         highlights = HighlightStore(database)
         transaction_ids = TransactionIdStore(database)
         accounts_store = AccountStore(database)
         token_store = AccessTokenStore(database)
-        device_lists_store = DeviceListStore(database)
-        device_store = DeviceStore(database, device_lists_store)
+        device_list_store = DeviceListStore(database)
+        device_store = DeviceStore(database, device_list_store)
         profile_store = ProfileStore(database)
         account_data_store = AccountDataStore(database)
         receipt_store = ReceiptStore(database)
@@ -194,6 +197,7 @@ class Application:
                 memberships=membership_store,
                 outliers=outlier_store,
                 snapshots=snapshots,
+                shared_rooms=shared_room_store,
                 relations=relation_store,
                 highlights=highlights,
                 transaction_ids=transaction_ids,
@@ -299,6 +303,9 @@ class Application:
             key_backups,
         )
         self._inboxes = Inboxes(database, to_device_store)
+        device_lists = DeviceLists(
+            self.notifier, tokens, memberships, membership_store, shared_room_store, device_list_store
+        )
         sync = ClassicSync(
             self.notifier,
             clock,
@@ -315,6 +322,7 @@ class Application:
                 tokens,
             ),
             Extras(clock, account_data_store, receipt_store, self._typing_now, self._presence_now, ignored),
+            device_lists,
             unread,
             ignored,
             LazyMembers(),
@@ -335,6 +343,7 @@ class Application:
                 accounts=accounts,
                 client_events=client_events,
                 deactivation=deactivation,
+                device_lists=device_lists,
                 devices=devices,
                 directory=directory,
                 filters=Filters(database, filter_store),

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from homeserver.services.typing import Typing
     from homeserver.services.user_interactive import UserInteractive
     from homeserver.sync.classic import ClassicSync
+    from homeserver.sync.device_lists import DeviceLists
     from homeserver.views.client_events import ClientEvents
 
 
@@ -55,6 +56,7 @@ class ApiContext:
     accounts: Accounts
     client_events: ClientEvents
     deactivation: Deactivation
+    device_lists: DeviceLists
     devices: Devices
     directory: Directory
     filters: Filters

@@ -13,6 +13,7 @@ from homeserver.api.client.events import EventEndpoints
 from homeserver.api.client.fallback import FallbackEndpoints
 from homeserver.api.client.history import HistoryEndpoints
 from homeserver.api.client.key_backup import KeyBackupEndpoints
+from homeserver.api.client.key_changes import KeyChangesEndpoints
 from homeserver.api.client.login import LoginEndpoints
 from homeserver.api.client.membership import MembershipEndpoints
 from homeserver.api.client.profiles import ProfileEndpoints
@@ -46,6 +47,7 @@ _CLIENT = (
     UserDataEndpoints,
     EphemeralEndpoints,
     ToDeviceEndpoints,
+    KeyChangesEndpoints,
     SyncEndpoints,
     KeyBackupEndpoints,
 )

@@ -76,11 +76,15 @@ class Notifier:
 
     # -- what changed ----------------------------------------------------------------------------------
 
-    def changes_since(self, position: int) -> list[tuple[Topic, str]] | None:
-        """Everything announced after a position, or None where that is longer ago than memory reaches."""
+    def changes_since(self, position: int, upto: int | None = None) -> list[tuple[Topic, str]] | None:
+        """Everything announced after a position, up to another one or the newest.
+
+        None where that is longer ago than memory reaches.
+        """
         if position < self._floor:
             return None
-        return self._log[bisect_right(self._positions, position) :]
+        end = None if upto is None else bisect_right(self._positions, upto)
+        return self._log[bisect_right(self._positions, position) : end]
 
     def on_commit(self, position: int, announcements: Sequence[Announcement]) -> None:
         """Take in the announcements of a commit, and wake those whom they concern."""

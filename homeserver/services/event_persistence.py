@@ -44,10 +44,12 @@ if TYPE_CHECKING:
     from homeserver.storage.outliers import OutlierStore
     from homeserver.storage.relations import RelationStore
     from homeserver.storage.rooms import RoomStore
+    from homeserver.storage.shared_rooms import SharedRoomStore
     from homeserver.storage.state import StateStore
     from homeserver.storage.transaction_ids import TransactionIdStore
     from homeserver.storage.typing import TypingStore
 
+ENCRYPTION = ("m.room.encryption", "")
 _OUT = frozenset({"leave", "ban"})
 
 
@@ -124,6 +126,10 @@ class _Commit:
     memberships: list[MembershipRow] = field(default_factory=list)
     joined: dict[int, int] = field(default_factory=dict)
     invited: dict[int, int] = field(default_factory=dict)
+    encrypted: dict[int, int] = field(default_factory=dict)
+    """Rooms, each with the place of the first event that switched encryption on."""
+    moved: set[int] = field(default_factory=set)
+    """Rooms that somebody came into or went out of."""
     written: list[RoomWrite] = field(default_factory=list)
 
 
@@ -211,6 +217,8 @@ class EventPersistence:
             await self._stores.state.set_current(transaction, [(room_nid, key_nid, position)])
             if event.type == "m.room.member":
                 _count_member(write, prepared.replaces, event, position, position, run)
+            elif event.key == ENCRYPTION:
+                run.encrypted.setdefault(room_nid, position)
         after, before = prepared.state_after.snapshot_nid, prepared.state_before.snapshot_nid
         run.rows.append(
             (
@@ -258,6 +266,8 @@ class EventPersistence:
                 if after is not None:
                     event, event_nid = after.event, after.event_nid
                 _count_member(write, before, event, event_nid, position, run, key=key, gone=after is None)
+            elif key == ENCRYPTION and after is not None:
+                run.encrypted.setdefault(room_nid, position)
         await stores.state.set_current(transaction, rows)
 
     async def _store(self, transaction: Transaction, run: _Commit) -> None:
@@ -318,6 +328,8 @@ class EventPersistence:
                     await stores.highlights.delete_read(
                         transaction, left.user_id, left.room_nid, left.stream_id
                     )
+        if run.encrypted or run.moved:
+            await stores.shared_rooms.note(transaction, run.encrypted, run.moved)
         await self._set_heads(transaction, run)
         for room_id in {write.room.room_id for write in run.written}:
             transaction.announce(Topic.ROOM_EVENTS, room_id)
@@ -405,6 +417,8 @@ def _count_member(
     membership = "leave" if gone else event.membership or "leave"
     for counts, counted in ((run.joined, "join"), (run.invited, "invite")):
         counts[room.room_nid] = counts.get(room.room_nid, 0) + (membership == counted) - (was == counted)
+    if (membership == "join") != (was == "join"):
+        run.moved.add(room.room_nid)
     run.memberships.append(
         MembershipRow(
             user_id=UserId((key or event.key)[1]),
@@ -434,6 +448,7 @@ class EventStores:
     memberships: MembershipStore
     outliers: OutlierStore
     snapshots: SnapshotWriter
+    shared_rooms: SharedRoomStore
     relations: RelationStore
     highlights: HighlightStore
     transaction_ids: TransactionIdStore

@@ -31,6 +31,8 @@ class Topic(StrEnum):
     """`user_id|device_id`."""
     DEVICE_LISTS = "device_lists"
     """The user id of the one whose devices changed."""
+    SHARED_ROOM = "shared_room"
+    """A room id: somebody came into the encrypted room or went out, or it has become encrypted."""
     ONE_TIME_KEYS = "one_time_keys"
     """`user_id|device_id`."""
     CREDENTIALS = "credentials"

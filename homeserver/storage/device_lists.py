@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from homeserver.ids import UserId
 from homeserver.storage.announcements import Topic
+from homeserver.storage.shared_rooms import joined_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,6 +56,19 @@ class DeviceListStore:
             "SELECT DISTINCT user_id FROM device_list_changes"
             " WHERE user_id = ANY($1::text[]) AND stream_id > $2 AND first_stream_id <= $3",
             list(user_ids),
+            after,
+            upto,
+        )
+        return {UserId(user_id) for (user_id,) in rows}
+
+    async def load_changed_members(self, room_nids: Iterable[int], *, after: int, upto: int) -> set[UserId]:
+        """Those who were in one of these rooms at `upto` and have changes with `after < position <= upto`."""
+        rows = await self._database.fetch_all(
+            "SELECT DISTINCT m.user_id FROM memberships m WHERE m.room_nid = ANY($1::bigint[])"
+            " AND EXISTS (SELECT 1 FROM device_list_changes c"
+            " WHERE c.user_id = m.user_id AND c.stream_id > $2 AND c.first_stream_id <= $3)"
+            f" AND {joined_at('$3')}",
+            list(room_nids),
             after,
             upto,
         )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from homeserver.services.requester import Requester
     from homeserver.storage.memberships import MembershipRow
     from homeserver.storage.rooms import RoomStore
+    from homeserver.sync.device_lists import DeviceLists
     from homeserver.sync.extras import Extras
     from homeserver.sync.interval import Changes
     from homeserver.sync.lazy_members import LazyMembers
@@ -83,6 +84,7 @@ class ClassicSync:
         rooms: RoomStore,
         sections: RoomSections,
         extras: Extras,
+        device_lists: DeviceLists,
         unread: UnreadCounts,
         ignored: IgnoredUsers,
         lazy_members: LazyMembers,
@@ -96,6 +98,7 @@ class ClassicSync:
         self._rooms = rooms
         self._sections = sections
         self._extras = extras
+        self._device_lists = device_lists
         self._unread = unread
         self._ignored = ignored
         self._lazy_members = lazy_members
@@ -167,6 +170,10 @@ class ClassicSync:
             "device_unused_fallback_key_types": [],
             "org.matrix.msc2732.device_unused_fallback_key_types": [],
         }
+        if interval.since is not None:
+            answer["device_lists"] = await self._device_lists.read(
+                requester.user_id, rooms, interval, changes
+            )
         if changes.none and not interval.full_state:
             return answer
         moves = Moves()
@@ -356,4 +363,5 @@ class ClassicSync:
 
 
 def _has_news(answer: Mapping[str, Any]) -> bool:
-    return bool(answer.keys() & {"rooms", "account_data", "presence", "to_device", "device_lists"})
+    has_sections = answer.keys() & {"rooms", "account_data", "presence", "to_device"}
+    return bool(has_sections) or any(answer.get("device_lists", {}).values())

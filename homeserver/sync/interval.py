@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from homeserver.ids import RoomId
+from homeserver.ids import RoomId, UserId
 from homeserver.storage.announcements import Topic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from homeserver.ids import DeviceId, UserId
+    from homeserver.ids import DeviceId
     from homeserver.notifier.notifier import Notifier
 
 _NEIGHBOURS = frozenset({Topic.PRESENCE, Topic.DEVICE_LISTS})
@@ -42,6 +42,10 @@ class Changes:
     rooms_with_events: frozenset[RoomId]
     rooms_with_receipts: frozenset[RoomId]
     rooms_with_typing: frozenset[RoomId]
+    shared_rooms: frozenset[RoomId]
+    """Encrypted rooms that somebody came into or went out of."""
+    changed_devices: frozenset[UserId]
+    """Users whose devices changed, whether they share a room with the user or not."""
     topics: frozenset[Topic]
 
     @property
@@ -62,6 +66,8 @@ UNKNOWN = Changes(
     rooms_with_events=_NOTHING,
     rooms_with_receipts=_NOTHING,
     rooms_with_typing=_NOTHING,
+    shared_rooms=_NOTHING,
+    changed_devices=frozenset(),
     topics=frozenset(),
 )
 
@@ -70,15 +76,17 @@ def read_changes(
     notifier: Notifier, interval: Interval, concern: Concern, rooms: Mapping[RoomId, object]
 ) -> Changes:
     """What was announced in an interval that concerns a user with these rooms."""
-    announced = None if interval.since is None else notifier.changes_since(interval.since)
+    announced = None if interval.since is None else notifier.changes_since(interval.since, interval.upto)
     if announced is None:
         return UNKNOWN
     by_topic: dict[Topic, set[RoomId]] = {
         Topic.ROOM_EVENTS: set(),
         Topic.RECEIPTS: set(),
         Topic.TYPING: set(),
+        Topic.SHARED_ROOM: set(),
     }
     topics = set()
+    changed_devices = set()
     for topic, key in announced:
         in_rooms = by_topic.get(topic)
         if in_rooms is not None:
@@ -86,11 +94,15 @@ def read_changes(
                 in_rooms.add(RoomId(key))
         elif key in concern.own_keys or topic in _NEIGHBOURS:
             topics.add(topic)
+            if topic is Topic.DEVICE_LISTS:
+                changed_devices.add(UserId(key))
     return Changes(
         known=True,
         rooms_with_events=frozenset(by_topic[Topic.ROOM_EVENTS]),
         rooms_with_receipts=frozenset(by_topic[Topic.RECEIPTS]),
         rooms_with_typing=frozenset(by_topic[Topic.TYPING]),
+        shared_rooms=frozenset(by_topic[Topic.SHARED_ROOM]),
+        changed_devices=frozenset(changed_devices),
         topics=frozenset(topics),
     )
 

@@ -19,6 +19,7 @@ MIGRATION = Migration(
         ) /* without rowid */
         """,
         "CREATE INDEX device_list_changes_in_order ON device_list_changes (stream_id, user_id)",
+        "CREATE INDEX membership_log_of_room_in_order ON membership_log (room_nid, stream_id)",
         # The place in the log from which on a room is encrypted: a room that once was stays so.
         "ALTER TABLE rooms ADD COLUMN encrypted_position BIGINT",
         """
