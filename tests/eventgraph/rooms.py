@@ -111,7 +111,9 @@ class Room:
         return self.add(event, before)
 
     def add(self, event: Event, before: State) -> Event:
-        """Judge an event by the state before it, and put it into the graph."""
+        """Judge an event by the state before it, and put it into the graph; one made alike is the same one."""
+        if event.event_id in self.events:
+            return self.events[event.event_id]
         try:
             check_auth_events(event, [self.events[event_id] for event_id in event.auth_event_ids])
             check_auth_rules(event, self.events_of(before))
