@@ -39,6 +39,10 @@ class GapStore:
             [(room_nid, other, event_nid) for other in missing],
         )
 
+    async def set_arrival(self, transaction: Transaction, room_nid: int, depth: int) -> None:
+        """Note at which depth this server came into a room: what is older was never sent to it."""
+        await transaction.execute("UPDATE rooms SET arrival_depth = $2 WHERE room_nid = $1", room_nid, depth)
+
     async def is_followed(self, room_nid: int, event_id: EventId) -> bool:
         """Whether an event of the timeline follows this one, which is not in it."""
         return bool(

@@ -38,10 +38,15 @@ class RoomRow:
     last_position: int
     joined_members: int
     invited_members: int
+    arrival_depth: int = 0
+    """The depth at which this server came into the room; 0 where it was there from the start."""
 
 
 def _read(row: tuple) -> RoomRow:  # type: ignore[type-arg]
-    room_nid, room_id, version, head_version, extremities, depth, snapshot, position, joined, invited = row
+    *columns, arrival_depth = row
+    room_nid, room_id, version, head_version, extremities, depth, snapshot, position, joined, invited = (
+        columns
+    )
     return RoomRow(
         room_nid=room_nid,
         room_id=RoomId(room_id),
@@ -55,12 +60,13 @@ def _read(row: tuple) -> RoomRow:  # type: ignore[type-arg]
         last_position=position,
         joined_members=joined,
         invited_members=invited,
+        arrival_depth=arrival_depth,
     )
 
 
 _COLUMNS = (
     "room_nid, room_id, room_version, head_version, forward_extremities, depth, state_snapshot, last_position,"
-    " joined_members, invited_members"
+    " joined_members, invited_members, arrival_depth"
 )
 
 
@@ -117,7 +123,7 @@ class RoomStore:
     async def insert(self, transaction: Transaction, row: RoomRow) -> None:
         """Store a new room."""
         await transaction.execute(
-            f"INSERT INTO rooms ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            f"INSERT INTO rooms ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
             row.room_nid,
             row.room_id,
             row.version.identifier,
@@ -128,6 +134,7 @@ class RoomStore:
             row.last_position,
             row.joined_members,
             row.invited_members,
+            row.arrival_depth,
         )
 
     async def update_heads(

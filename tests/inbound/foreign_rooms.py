@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from homeserver.rooms.state_resolver import StatePoint
 from homeserver.services.inbound.arrivals import RoomArrivals
+from homeserver.services.inbound.gaps import GapFiller
 from homeserver.services.inbound.outliers import Outliers
+from homeserver.services.inbound.sources import SourceFailed, StateIds
 from homeserver.storage.interning import NumberStore
 from homeserver.storage.outliers import OutlierStore
 from homeserver.storage.rooms import RoomStore
 from homeserver.storage.state import StateStore
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from homeserver.eventgraph.event import Event
-    from homeserver.ids import EventId
+    from homeserver.ids import EventId, RoomId
     from homeserver.rooms.live_rooms import LiveRoom
     from homeserver.storage.events import Status
     from tests.eventgraph.rooms import Room, State
@@ -60,18 +62,20 @@ class ForeignRoom:
         """The server comes into the room with this event."""
         before = self.room.state_before([self.room.events[event_id] for event_id in event.prev_event_ids])
         state = {event_id: self.room.events[event_id] for event_id in before.values()}
-        return await self.arrivals.arrive(self.room.version, event, state, self.auth_chain(state))
+        return await self.arrivals.arrive(self.room.version, event, state, auth_chain(self.room, state))
 
-    def auth_chain(self, events: Collection[EventId]) -> dict[EventId, Event]:
-        chain: dict[EventId, Event] = {}
-        ahead = list(events)
-        while ahead:
-            event = self.room.events[ahead.pop()]
-            for event_id in event.auth_event_ids:
-                if event_id not in chain:
-                    chain[event_id] = self.room.events[event_id]
-                    ahead.append(event_id)
-        return chain
+    async def receive(self, event: Event, source: Resident) -> Status:
+        """The server is told of an event, and asks for what is missing."""
+        room = await self.application._live_rooms.get(self.room.room_id)
+        filler = GapFiller(
+            self.application.clock,
+            self.rooms,
+            self.application._events,
+            self.application.inbound_events._resolver,
+            self.outliers,
+            self.application.inbound_events,
+        )
+        return await filler.place(room, event, source)
 
     async def take(self, event: Event) -> Status:
         """The server is told of an event, and of the states after those before it that have no place there."""
@@ -105,3 +109,73 @@ class ForeignRoom:
         row = await self.rooms.get(self.room.room_id)
         assert row is not None
         return [extremity.event_id for extremity in row.forward_extremities]
+
+
+class Resident:
+    """A server that is in a room and answers for it."""
+
+    def __init__(self, room: Room, *, missing_limit: int = 10, backfills: bool = True) -> None:
+        self.room = room
+        self.missing_limit = missing_limit
+        self.backfills = backfills
+        self.asked: list[str] = []
+
+    async def missing_events(
+        self, room_id: RoomId, *, earliest: Sequence[EventId], latest: Sequence[EventId], min_depth: int
+    ) -> list[Any]:
+        self.asked.append("missing_events")
+        found = self._before(latest, set(earliest), self.missing_limit)
+        return [event.pdu for event in found if event.depth >= min_depth and event.event_id not in latest]
+
+    async def backfill(self, room_id: RoomId, event_ids: Sequence[EventId], limit: int) -> list[Any]:
+        self.asked.append("backfill")
+        if not self.backfills:
+            raise SourceFailed
+        return [event.pdu for event in self._before(event_ids, set(), limit)]
+
+    async def event(self, room_id: RoomId, event_id: EventId) -> Any:
+        self.asked.append("event")
+        return self.room.events[event_id].pdu
+
+    async def state_ids(self, room_id: RoomId, event_id: EventId) -> StateIds:
+        self.asked.append("state_ids")
+        state = self._state_before(event_id)
+        return StateIds(list(state.values()), list(self._chain(state.values())))
+
+    async def state(self, room_id: RoomId, event_id: EventId) -> tuple[list[Any], list[Any]]:
+        self.asked.append("state")
+        state = self._state_before(event_id).values()
+        return [self.room.events[one].pdu for one in state], [one.pdu for one in self._chain(state).values()]
+
+    async def event_auth(self, room_id: RoomId, event_id: EventId) -> list[Any]:
+        self.asked.append("event_auth")
+        return [event.pdu for event in self._chain([event_id]).values()]
+
+    def _state_before(self, event_id: EventId) -> State:
+        previous = self.room.events[event_id].prev_event_ids
+        return self.room.state_before([self.room.events[one] for one in previous])
+
+    def _before(self, event_ids: Sequence[EventId], known: set[EventId], limit: int) -> list[Event]:
+        found: dict[EventId, Event] = {}
+        ahead = list(event_ids)
+        while ahead and len(found) < limit:
+            event = self.room.events[ahead.pop(0)]
+            found[event.event_id] = event
+            ahead += [one for one in event.prev_event_ids if one not in known and one not in found]
+        return list(found.values())
+
+    def _chain(self, event_ids: Iterable[EventId]) -> dict[EventId, Event]:
+        return auth_chain(self.room, event_ids)
+
+
+def auth_chain(room: Room, event_ids: Iterable[EventId]) -> dict[EventId, Event]:
+    """All that events cite, and what that cites, and so on."""
+    chain: dict[EventId, Event] = {}
+    ahead = list(event_ids)
+    while ahead:
+        event = room.events[ahead.pop()]
+        for event_id in event.auth_event_ids:
+            if event_id not in chain:
+                chain[event_id] = room.events[event_id]
+                ahead.append(event_id)
+    return chain

@@ -123,7 +123,7 @@ class InboundEvents:
         point = await self._state_before(room, event, given or {})
         numbers = await self._database.write(lambda t: self._outliers.insert(t, room.room_nid, [event]))
         placing = _Placing(room, event, numbers[event.event_id], point)
-        if event.rejected or not await self._is_allowed(event, point):
+        if event.rejected or not await self.is_allowed(event, point):
             return await self._settle(placing, Status.REJECTED)
         for _ in range(_ATTEMPTS):
             status = await self._place_beside(placing)
@@ -140,7 +140,7 @@ class InboundEvents:
         """
         numbers = await self._database.write(lambda t: self._outliers.insert(t, room.room_nid, [event]))
         placing = _Placing(room, event, numbers[event.event_id], StatePoint(0, state), is_arrival=True)
-        if not await self._is_allowed(event, placing.before):
+        if not await self.is_allowed(event, placing.before):
             message = "the state does not allow it"
             raise Unplaceable(message)
         for _ in range(_ATTEMPTS):
@@ -148,6 +148,17 @@ class InboundEvents:
                 return
         message = "The room is too busy"
         raise Unplaceable(message)
+
+    async def is_allowed(self, event: Event, point: StatePoint) -> bool:
+        """Whether the rules allow an event in a state."""
+        keys = {*auth_types_of(event), CREATE}
+        entries = await self._resolver.entries(point, keys)
+        try:
+            check_auth_rules(event, {key: stored.event for key, stored in entries.items()})
+        except (AuthRuleViolated, EventRefused) as error:
+            _log.info("event_rejected", event_id=event.event_id, reason=str(error))
+            return False
+        return True
 
     async def _cited(self, event: Event) -> dict[EventId, Event]:
         cited = cited_by([event])
@@ -246,16 +257,6 @@ class InboundEvents:
             return await self._resolver.resolve(room.version, points)
         except LookupError as error:
             raise Unplaceable(str(error)) from error
-
-    async def _is_allowed(self, event: Event, point: StatePoint) -> bool:
-        keys = {*auth_types_of(event), CREATE}
-        entries = await self._resolver.entries(point, keys)
-        try:
-            check_auth_rules(event, {key: stored.event for key, stored in entries.items()})
-        except (AuthRuleViolated, EventRefused) as error:
-            _log.info("event_rejected", event_id=event.event_id, reason=str(error))
-            return False
-        return True
 
     async def _place_beside(self, placing: _Placing) -> Status | None:
         """Place an event beside others, under the room's lock until it is written; None: try again."""
@@ -360,6 +361,8 @@ class InboundEvents:
 
         async def write(transaction: Transaction, _: RoomId) -> None:
             await self._gaps.set(transaction, room_nid, event.event_id, placing.event_nid, missing)
+            if placing.is_arrival:
+                await self._gaps.set_arrival(transaction, room_nid, event.depth)
             if redacts is not None:
                 await self._gaps.add_early_redaction(transaction, room_nid, redacts, event.event_id)
 

@@ -52,6 +52,10 @@ class Outliers:
                 events[event.event_id] = event
         return events
 
+    async def rightly_signed(self, events: Collection[Event]) -> set[EventId]:
+        """Those of these events that all servers have signed which must."""
+        return await self._signatures.rightly_signed(events)
+
     async def take(self, room: LiveRoom, events: Mapping[EventId, Event]) -> None:
         """Store those of these events that are new and rightly signed, refused ones as such.
 

@@ -9,6 +9,8 @@ MIGRATION = Migration(
     number=12,
     description="gaps in rooms",
     statements=(
+        # At which depth this server came into the room: what is older was never sent to it.
+        "ALTER TABLE rooms ADD COLUMN arrival_depth BIGINT NOT NULL DEFAULT 0",
         """
         CREATE TABLE backward_extremities (
             room_nid BIGINT NOT NULL,

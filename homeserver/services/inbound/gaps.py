@@ -1,0 +1,217 @@
+"""What stands between an event that came and what is known: fetched from those who have it, within bounds.
+
+First the missing events themselves, walking back until they meet what is known. Where the gap is too wide for that,
+the state at its near end, so that the room can go on; what is in the gap is paged in when somebody reads back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from homeserver.eventgraph.errors import EventRefused
+from homeserver.eventgraph.receiving import in_order
+from homeserver.rooms.live_rooms import CREATE
+from homeserver.rooms.state_resolver import StatePoint
+from homeserver.services.inbound.events import Unplaceable
+from homeserver.services.inbound.outliers import cited_by
+from homeserver.services.inbound.sources import SourceFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from homeserver.clock import Clock
+    from homeserver.eventgraph.event import Event
+    from homeserver.ids import EventId
+    from homeserver.rooms.live_rooms import LiveRoom
+    from homeserver.rooms.state_resolver import StateResolver
+    from homeserver.services.inbound.events import InboundEvents
+    from homeserver.services.inbound.outliers import Outliers
+    from homeserver.services.inbound.sources import EventSource
+    from homeserver.storage.events import EventStore, Status
+    from homeserver.storage.rooms import RoomStore
+
+_MAX_EVENTS = 2_000
+_MAX_SECONDS = 60
+_PAGE = 100
+_MAX_NAMED = 20
+_MAX_STATES = 20
+_ONE_BY_ONE = 50
+_AT_ONCE = 10
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Effort:
+    """What has been spent on one event that came."""
+
+    source: EventSource
+    deadline: float
+    states: dict[EventId, StatePoint] = field(default_factory=dict)
+
+
+class GapFiller:
+    """Places events, and before them what they follow and cite."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        rooms: RoomStore,
+        events: EventStore,
+        resolver: StateResolver,
+        outliers: Outliers,
+        inbound: InboundEvents,
+    ) -> None:
+        self._clock = clock
+        self._rooms = rooms
+        self._events = events
+        self._resolver = resolver
+        self._outliers = outliers
+        self._inbound = inbound
+
+    async def place(self, room: LiveRoom, event: Event, source: EventSource) -> Status:
+        """Place an event whose signatures are right; what is missing before it comes from `source`.
+
+        Raises `Unplaceable` or `SourceFailed` where that cannot be had.
+        """
+        effort = _Effort(source, self._clock.monotonic() + _MAX_SECONDS)
+        missing = await self._without_state(event.prev_event_ids)
+        if missing:
+            between = await self._collect(room, event, missing, effort)
+            try:
+                ordered = in_order(between)
+            except EventRefused as error:
+                raise Unplaceable(str(error)) from error
+            for one in ordered:
+                try:
+                    await self._place(room, one, effort)
+                except (Unplaceable, SourceFailed) as error:
+                    _log.info("missing_event_not_placed", event_id=one.event_id, why=str(error))
+        return await self._place(room, event, effort)
+
+    async def _place(self, room: LiveRoom, event: Event, effort: _Effort) -> Status:
+        await self._fetch_cited(room, event, effort)
+        given = {
+            event_id: await self._state_after(room, event_id, effort)
+            for event_id in await self._without_state(event.prev_event_ids)
+        }
+        return await self._inbound.place(room, event, given)
+
+    async def _without_state(self, event_ids: Iterable[EventId]) -> list[EventId]:
+        """Those of these events that are not here, or not with the state at them."""
+        wanted = list(dict.fromkeys(event_ids))
+        stored = await self._events.load(wanted)
+        return [one for one in wanted if one not in stored or not stored[one].has_state]
+
+    # -- missing events --------------------------------------------------------------------------------
+
+    async def _collect(
+        self, room: LiveRoom, event: Event, missing: Collection[EventId], effort: _Effort
+    ) -> dict[EventId, Event]:
+        """The events before one, as far back as what is known, or as the bounds allow."""
+        row = await self._rooms.get(room.room_id)
+        assert row is not None
+        found: dict[EventId, Event] = {}
+        known = [extremity.event_id for extremity in row.forward_extremities][:_MAX_NAMED]
+        try:
+            pdus = await effort.source.missing_events(
+                room.room_id, earliest=known, latest=[event.event_id], min_depth=row.arrival_depth
+            )
+            await self._add(room, pdus, row.arrival_depth, found)
+            while ahead := await self._ahead(missing, found):
+                if len(found) >= _MAX_EVENTS or self._clock.monotonic() >= effort.deadline:
+                    break
+                pdus = await effort.source.backfill(room.room_id, ahead[:_MAX_NAMED], _PAGE)
+                if not await self._add(room, pdus, row.arrival_depth, found):
+                    break
+        except SourceFailed as error:
+            _log.info("missing_events_not_fetched", room_id=room.room_id, why=str(error))
+        return found
+
+    async def _ahead(self, missing: Collection[EventId], found: dict[EventId, Event]) -> list[EventId]:
+        """What is followed and not known, newest followers first."""
+        followed = [*missing]
+        for one in sorted(found.values(), key=lambda other: -other.depth):
+            followed += one.prev_event_ids
+        return await self._without_state(one for one in followed if one not in found)
+
+    async def _add(
+        self, room: LiveRoom, pdus: Iterable[Any], least_depth: int, found: dict[EventId, Event]
+    ) -> bool:
+        """Add the events that are new, rightly signed and not from before we came; whether there were any."""
+        events = self._outliers.read(room.version, room.room_id, pdus)
+        fresh = await self._without_state(events)
+        new = [events[one] for one in fresh if one not in found and events[one].depth >= least_depth][
+            : _MAX_EVENTS - len(found)
+        ]
+        signed = await self._outliers.rightly_signed(new)
+        found.update({one.event_id: one for one in new if one.event_id in signed})
+        return bool(signed)
+
+    # -- what is cited ---------------------------------------------------------------------------------
+
+    async def _fetch_cited(self, room: LiveRoom, event: Event, effort: _Effort) -> None:
+        cited = cited_by([event])
+        if not cited - (await self._events.load_event_numbers(cited)).keys():
+            return
+        pdus = await effort.source.event_auth(room.room_id, event.event_id)
+        await self._outliers.take(room, self._outliers.read(room.version, room.room_id, pdus))
+
+    # -- states ----------------------------------------------------------------------------------------
+
+    async def _state_after(self, room: LiveRoom, event_id: EventId, effort: _Effort) -> StatePoint:
+        """The state after an event that has no place here, as the source tells it."""
+        known = effort.states.get(event_id)
+        if known is not None:
+            return known
+        if len(effort.states) >= _MAX_STATES:
+            message = "the state of too many events is missing"
+            raise Unplaceable(message)
+        ids = await effort.source.state_ids(room.room_id, event_id)
+        await self._fetch(room, event_id, {*ids.state, *ids.auth_chain, event_id}, effort)
+        row = await self._rooms.get(room.room_id)
+        assert row is not None
+        stored = await self._events.load([*ids.state, event_id])
+        event = stored.pop(event_id, None) if event_id not in ids.state else stored.get(event_id)
+        entries = {
+            one.event.key: one.event_nid
+            for one in stored.values()
+            if one.event.state_key is not None and not one.event.rejected and one.room_nid == room.room_nid
+        }
+        here = StatePoint(row.state_snapshot)
+        create = (await self._resolver.entries(here, [CREATE])).get(CREATE)
+        if create is not None and create.event.event_id == event_id:
+            return StatePoint(0, {CREATE: create.event_nid})
+        if create is None or entries.get(CREATE) != create.event_nid:
+            message = f"the state at {event_id} is not of this room"
+            raise SourceFailed(message)
+        # Told from the current state, which it mostly equals.
+        point = here.changed(await self._resolver.difference(here, StatePoint(0, entries)))
+        sets_state = event is not None and event.event.state_key is not None and not event.event.rejected
+        if event is not None and sets_state and await self._inbound.is_allowed(event.event, point):
+            point = point.changed({event.event.key: event.event_nid})
+        effort.states[event_id] = point
+        return point
+
+    async def _fetch(self, room: LiveRoom, event_id: EventId, wanted: set[EventId], effort: _Effort) -> None:
+        missing = wanted - (await self._events.load_event_numbers(wanted)).keys()
+        pdus: list[Any] = []
+        if len(missing) > _ONE_BY_ONE:
+            state, auth_chain = await effort.source.state(room.room_id, event_id)
+            pdus = [*auth_chain, *state]
+            missing &= {event_id}
+        slots = asyncio.Semaphore(_AT_ONCE)
+
+        async def fetch(one: EventId) -> None:
+            async with slots:
+                pdus.append(await effort.source.event(room.room_id, one))
+
+        failures = await asyncio.gather(*map(fetch, missing), return_exceptions=True)
+        for failure in failures:
+            if isinstance(failure, BaseException) and not isinstance(failure, SourceFailed):
+                raise failure
+        await self._outliers.take(room, self._outliers.read(room.version, room.room_id, pdus))

@@ -1,0 +1,119 @@
+"""Events whose predecessors never came: fetched, or stepped over with the state at the near end of the gap."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from homeserver.services.inbound.events import Unplaceable
+from homeserver.services.inbound.sources import SourceFailed
+from homeserver.storage.events import Status
+from tests.eventgraph.random_rooms import RandomRoom
+from tests.eventgraph.rooms import ALICE, BOB, CHARLIE, Room, member, public_room
+from tests.inbound.foreign_rooms import ForeignRoom, Resident
+
+if TYPE_CHECKING:
+    from homeserver.ids import EventId
+    from tests.server import Server
+
+
+async def timeline(foreign: ForeignRoom) -> list[EventId]:
+    """The events that the server shows, in order of arrival."""
+    database = foreign.application.database
+    rows = await database.fetch_all("SELECT event_id FROM events WHERE status = 0 ORDER BY stream_id")
+    return [row[0] for row in rows]
+
+
+async def arrived(server: Server, room: Room) -> ForeignRoom:
+    foreign = ForeignRoom(server, room)
+    await foreign.arrive(room.newest())
+    return foreign
+
+
+async def test_missing_events_are_fetched_and_shown_in_order(server: Server) -> None:
+    room = public_room("11", BOB)
+    foreign = await arrived(server, room)
+    before = await timeline(foreign)
+    sent = [room.send("m.room.message", ALICE, {"body": str(number)}) for number in range(45)]
+    assert await foreign.receive(sent[-1], Resident(room)) is Status.TIMELINE
+    assert await timeline(foreign) == [*before, *(event.event_id for event in sent)]
+    assert await foreign.extremities() == [sent[-1].event_id]
+
+
+async def test_a_gap_that_nobody_fills_is_stepped_over_with_the_state_at_its_end(server: Server) -> None:
+    room = public_room("11", BOB)
+    foreign = await arrived(server, room)
+    before = await timeline(foreign)
+    room.set_topic(ALICE, "in the gap")
+    for number in range(15):
+        room.send("m.room.message", ALICE, {"body": str(number)})
+    last = room.send("m.room.message", BOB, {"body": "after the gap"})
+    assert await foreign.receive(last, Resident(room, missing_limit=0, backfills=False)) is Status.TIMELINE
+    assert await timeline(foreign) == [*before, last.event_id]
+    assert await foreign.current_state() == room.state_after[last.event_id]
+
+
+async def test_what_was_before_our_arrival_is_not_fetched(server: Server) -> None:
+    room = public_room("11", BOB)
+    fork = room.newest()
+    for number in range(5):
+        room.send("m.room.message", ALICE, {"body": str(number)})
+    other = room.newest()
+    room.send("m.room.message", ALICE, {"body": "a fork"}, prev=[fork])
+    side = room.newest()
+    room.join(CHARLIE, prev=[other])
+    foreign = await arrived(server, room)
+    before = await timeline(foreign)
+    merged = room.send("m.room.message", ALICE, {"body": "merges"}, prev=[room.newest(), side])
+    assert await foreign.receive(merged, Resident(room)) is Status.TIMELINE
+    assert await timeline(foreign) == [*before, merged.event_id]
+
+
+async def test_a_state_of_another_room_is_not_believed(server: Server) -> None:
+    room, other = public_room("11", BOB), Room("11", name="other")
+    other.join(ALICE)
+    foreign = await arrived(server, room)
+    room.send("m.room.message", ALICE, {"body": "in the gap"})
+    last = room.send("m.room.message", ALICE, {"body": "after the gap"})
+
+    class Liar(Resident):
+        def _state_before(self, event_id):
+            self.room.events.update(other.events)
+            return other.state_after[other.newest().event_id]
+
+    with pytest.raises((SourceFailed, Unplaceable)):
+        await foreign.receive(last, Liar(room, missing_limit=0, backfills=False))
+    assert last.event_id not in await timeline(foreign)
+
+
+async def test_a_state_that_leaves_out_a_ban_does_not_undo_it(server: Server) -> None:
+    """What a server says of the state before an event is resolved against what is known."""
+    room = public_room("11", BOB, CHARLIE, users={CHARLIE: 50})
+    foreign = await arrived(server, room)
+    fork = room.newest()
+    ban = room.set_member(CHARLIE, BOB, "ban")
+    await foreign.take(ban)
+    gap = room.send("m.room.message", ALICE, {"body": "in the gap"}, prev=[fork])
+    last = room.send("m.room.message", ALICE, {"body": "follows both"}, prev=[gap, ban])
+    assert await foreign.receive(last, Resident(room, missing_limit=0, backfills=False)) is Status.TIMELINE
+    assert (await foreign.current_state())[member(BOB)] == ban.event_id
+
+
+@pytest.mark.parametrize("version", ["2", "11", "12"])
+async def test_random_rooms_of_which_only_a_few_events_come(version: str, server: Server) -> None:
+    """Whatever a server is told of, it ends with the state that the resident has."""
+    for seed in range(3):
+        room = RandomRoom(version, seed, 40, without_effect=True).room
+        foreign = ForeignRoom(server, room)
+        events = list(room.events.values())
+        await foreign.arrive(events[1])
+        random = Random(seed)
+        for event in events[2:]:
+            if random.random() < 0.3 and not event.rejected:
+                resident = Resident(room, missing_limit=random.randint(0, 5))
+                await foreign.receive(event, resident)
+                assert await foreign.state_after(event.event_id) == room.state_after[event.event_id]
+        tips = await foreign.extremities()
+        assert await foreign.current_state() == room.resolve([room.state_after[tip] for tip in tips])
