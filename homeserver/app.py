@@ -36,6 +36,7 @@ from homeserver.services.access_tokens import AccessTokens
 from homeserver.services.account_data import AccountData
 from homeserver.services.accounts import Accounts
 from homeserver.services.deactivation import Deactivation
+from homeserver.services.device_keys import DeviceKeys
 from homeserver.services.devices import Devices
 from homeserver.services.directory import Directory
 from homeserver.services.event_persistence import EventPersistence, EventStores
@@ -45,9 +46,11 @@ from homeserver.services.filters import Filters
 from homeserver.services.history import History
 from homeserver.services.inbound.events import InboundEvents
 from homeserver.services.key_backups import KeyBackups
+from homeserver.services.key_queries import KeyQueries
 from homeserver.services.logins import Logins
 from homeserver.services.membership import Membership
 from homeserver.services.messages import Messages
+from homeserver.services.one_time_keys import OneTimeKeys
 from homeserver.services.passwords import Passwords
 from homeserver.services.presence import Presence
 from homeserver.services.profiles import Profiles
@@ -72,6 +75,8 @@ from homeserver.storage.access_tokens import AccessTokenStore
 from homeserver.storage.account_data import AccountDataStore
 from homeserver.storage.accounts import AccountStore
 from homeserver.storage.announcements import Announcement, Topic
+from homeserver.storage.cross_signing import CrossSigningStore
+from homeserver.storage.device_keys import DeviceKeyStore
 from homeserver.storage.device_lists import DeviceListStore
 from homeserver.storage.devices import DeviceStore
 from homeserver.storage.directory import DirectoryStore
@@ -82,8 +87,10 @@ from homeserver.storage.filters import FilterStore
 from homeserver.storage.gaps import GapStore
 from homeserver.storage.interning import NumberStore
 from homeserver.storage.key_backups import KeyBackupStore
+from homeserver.storage.key_signatures import KeySignatureStore
 from homeserver.storage.memberships import MembershipStore
 from homeserver.storage.notifications import HighlightStore
+from homeserver.storage.one_time_keys import OneTimeKeyStore
 from homeserver.storage.outliers import OutlierStore
 from homeserver.storage.presence import PresenceStore
 from homeserver.storage.profiles import ProfileStore
@@ -111,6 +118,7 @@ from homeserver.views.aggregations import Aggregations
 from homeserver.views.client_events import ClientEvents
 from homeserver.views.erasure import Erasure
 from homeserver.views.ignored import IgnoredUsers
+from homeserver.views.keys_left import KeysLeftNow
 from homeserver.views.presence import PresenceNow
 from homeserver.views.tokens import Tokens
 from homeserver.views.typing import TypingNow
@@ -166,6 +174,10 @@ class Application:
         filter_store = FilterStore(database)
         to_device_store = ToDeviceStore(database)
         key_backup_store = KeyBackupStore(database)
+        device_key_store = DeviceKeyStore(database)
+        one_time_key_store = OneTimeKeyStore(database)
+        cross_signing_store = CrossSigningStore(database)
+        key_signatures = KeySignatureStore(database)
 
         # Rooms in memory.
         self._live_rooms = live_rooms = LiveRooms(rooms, events)
@@ -181,6 +193,7 @@ class Application:
         aggregations = Aggregations(relation_store, events, numbers, visibility, ignored)
         self._typing_now = TypingNow(clock, typing_store)
         self._presence_now = PresenceNow(database.position, presence_store, memberships)
+        self._keys_left = KeysLeftNow(one_time_key_store)
         self._erasure = erasure = Erasure(accounts_store, visibility)
         client_events = ClientEvents(clock, events, visibility, aggregations, erasure, budget // 8)
         self._unread = unread = UnreadCounts(highlights, receipt_store, numbers, ignored, recent)
@@ -255,7 +268,12 @@ class Application:
         )
         rate_limits = RateLimits(clock, self.metrics, enabled=settings.rate_limits.enabled)
         passwords = Passwords(settings.passwords.hash_cost)
-        devices = Devices(database, device_store, token_store, to_device_store)
+        devices = Devices(
+            database,
+            device_store,
+            token_store,
+            (to_device_store, device_key_store, one_time_key_store, key_signatures),
+        )
         accounts = Accounts(
             server_name,
             database,
@@ -327,7 +345,10 @@ class Application:
             ignored,
             LazyMembers(),
             self._inboxes,
+            self._keys_left,
         )
+
+        one_time_keys = OneTimeKeys(server_name, database, one_time_key_store)
 
         # Doors.
         self.control = Control(accounts, deactivation, registration)
@@ -345,10 +366,23 @@ class Application:
                 deactivation=deactivation,
                 device_lists=device_lists,
                 devices=devices,
+                device_keys=DeviceKeys(
+                    database,
+                    device_store,
+                    device_key_store,
+                    key_signatures,
+                    cross_signing_store,
+                    one_time_key_store,
+                    one_time_keys,
+                    device_list_store,
+                ),
                 directory=directory,
                 filters=Filters(database, filter_store),
                 history=history,
                 key_backups=key_backups,
+                key_queries=KeyQueries(
+                    server_name, accounts_store, device_key_store, cross_signing_store, key_signatures
+                ),
                 logins=logins,
                 membership=membership,
                 messages=Messages(
@@ -359,6 +393,7 @@ class Application:
                     RelationRules(events, relation_store, numbers),
                     transaction_ids,
                 ),
+                one_time_keys=one_time_keys,
                 presence=self.presence,
                 profiles=profiles,
                 published_rooms=self._published_rooms,
@@ -451,6 +486,8 @@ class Application:
                     self._events.forget(EventId(key))
             elif topic is Topic.TYPING:
                 self._typing_now.invalidate(RoomId(key))
+            elif topic is Topic.ONE_TIME_KEYS:
+                self._keys_left.invalidate(key)
             elif topic is Topic.PRESENCE:
                 self._presence_now.hear(announcement.position, UserId(key))
                 if not announcement.local:

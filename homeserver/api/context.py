@@ -15,14 +15,17 @@ if TYPE_CHECKING:
     from homeserver.services.account_data import AccountData
     from homeserver.services.accounts import Accounts
     from homeserver.services.deactivation import Deactivation
+    from homeserver.services.device_keys import DeviceKeys
     from homeserver.services.devices import Devices
     from homeserver.services.directory import Directory
     from homeserver.services.filters import Filters
     from homeserver.services.history import History
     from homeserver.services.key_backups import KeyBackups
+    from homeserver.services.key_queries import KeyQueries
     from homeserver.services.logins import Logins
     from homeserver.services.membership import Membership
     from homeserver.services.messages import Messages
+    from homeserver.services.one_time_keys import OneTimeKeys
     from homeserver.services.presence import Presence
     from homeserver.services.profiles import Profiles
     from homeserver.services.published_rooms import PublishedRooms
@@ -57,14 +60,17 @@ class ApiContext:
     client_events: ClientEvents
     deactivation: Deactivation
     device_lists: DeviceLists
+    device_keys: DeviceKeys
     devices: Devices
     directory: Directory
     filters: Filters
     history: History
     key_backups: KeyBackups
+    key_queries: KeyQueries
     logins: Logins
     membership: Membership
     messages: Messages
+    one_time_keys: OneTimeKeys
     presence: Presence
     profiles: Profiles
     published_rooms: PublishedRooms

@@ -14,6 +14,7 @@ from homeserver.api.client.fallback import FallbackEndpoints
 from homeserver.api.client.history import HistoryEndpoints
 from homeserver.api.client.key_backup import KeyBackupEndpoints
 from homeserver.api.client.key_changes import KeyChangesEndpoints
+from homeserver.api.client.keys import KeyEndpoints
 from homeserver.api.client.login import LoginEndpoints
 from homeserver.api.client.membership import MembershipEndpoints
 from homeserver.api.client.profiles import ProfileEndpoints
@@ -38,6 +39,7 @@ _CLIENT = (
     FallbackEndpoints,
     AccountEndpoints,
     DeviceEndpoints,
+    KeyEndpoints,
     ProfileEndpoints,
     RoomCreationEndpoints,
     MembershipEndpoints,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from homeserver.errors import InvalidParam, NotFound
 
@@ -13,10 +13,18 @@ if TYPE_CHECKING:
     from homeserver.storage.access_tokens import AccessTokenStore
     from homeserver.storage.database import Database, Transaction
     from homeserver.storage.devices import Device, DeviceStore
-    from homeserver.storage.to_device import ToDeviceStore
 
 MAX_ID_BYTES = 255
 MAX_NAME_BYTES = 1_000
+
+
+class KeptForDevices(Protocol):
+    """What is kept for devices and goes with them."""
+
+    async def delete_of_devices(
+        self, transaction: Transaction, user_id: UserId, device_ids: Sequence[DeviceId]
+    ) -> None:
+        """Drop everything of some devices."""
 
 
 class Devices:
@@ -27,12 +35,12 @@ class Devices:
         database: Database,
         store: DeviceStore,
         tokens: AccessTokenStore,
-        to_device: ToDeviceStore,
+        kept: Sequence[KeptForDevices],
     ) -> None:
         self._database = database
         self._store = store
         self._tokens = tokens
-        self._to_device = to_device
+        self._kept = kept
 
     async def load(self, user_id: UserId) -> list[Device]:
         """All devices of a user."""
@@ -52,7 +60,7 @@ class Devices:
             raise NotFound("Unknown device")
 
     async def delete(self, user_id: UserId, device_ids: Sequence[DeviceId]) -> None:
-        """Delete devices with their tokens and the messages that wait for them; unknown ones are passed over."""
+        """Delete devices with their tokens and all that is kept for them; unknown ones are passed over."""
         await self._database.write(lambda t: self.delete_in(t, user_id, device_ids))
 
     async def delete_in(
@@ -60,7 +68,8 @@ class Devices:
     ) -> None:
         """Delete devices inside a larger write."""
         await self._tokens.delete_of_devices(transaction, user_id, device_ids)
-        await self._to_device.delete_of_devices(transaction, user_id, device_ids)
+        for kept in self._kept:
+            await kept.delete_of_devices(transaction, user_id, device_ids)
         await self._store.delete(transaction, user_id, device_ids)
 
     async def delete_all_in(

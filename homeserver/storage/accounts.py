@@ -9,6 +9,8 @@ from homeserver.ids import UserId
 from homeserver.storage.announcements import Topic
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from homeserver.storage.database import Database, Reader, Transaction
 
 
@@ -75,6 +77,13 @@ class AccountStore:
     async def exists(self, user_id: UserId) -> bool:
         """Whether there is, or was, an account of this name."""
         return bool(await self._database.fetch_value("SELECT 1 FROM accounts WHERE user_id = $1", user_id))
+
+    async def load_existing(self, user_ids: Sequence[UserId]) -> list[UserId]:
+        """Those of these users of whom there is, or was, an account."""
+        rows = await self._database.fetch_all(
+            "SELECT user_id FROM accounts WHERE user_id = ANY($1::text[])", list(user_ids)
+        )
+        return [UserId(user_id) for (user_id,) in rows]
 
     async def load_all(self) -> list[Account]:
         """All accounts, oldest first."""

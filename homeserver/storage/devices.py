@@ -70,6 +70,14 @@ class DeviceStore:
         )
         return Device(*row) if row else None
 
+    async def exists(self, reader: Reader, user_id: UserId, device_id: DeviceId) -> bool:
+        """Whether there is such a device."""
+        return bool(
+            await reader.fetch_value(
+                "SELECT 1 FROM devices WHERE user_id = $1 AND device_id = $2", user_id, device_id
+            )
+        )
+
     async def rename(
         self, transaction: Transaction, user_id: UserId, device_id: DeviceId, display_name: str | None
     ) -> bool:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from homeserver.rooms.memberships import Memberships
     from homeserver.services.requester import Requester
     from homeserver.storage.memberships import MembershipRow
+    from homeserver.storage.one_time_keys import KeysLeft
     from homeserver.storage.rooms import RoomStore
     from homeserver.sync.device_lists import DeviceLists
     from homeserver.sync.extras import Extras
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from homeserver.sync.to_device import Inboxes
     from homeserver.views.filters import SyncFilter
     from homeserver.views.ignored import IgnoredUsers
+    from homeserver.views.keys_left import KeysLeftNow
     from homeserver.views.tokens import Tokens
     from homeserver.views.unread import UnreadCounts
 
@@ -89,6 +91,7 @@ class ClassicSync:
         ignored: IgnoredUsers,
         lazy_members: LazyMembers,
         inboxes: Inboxes,
+        keys_left: KeysLeftNow,
     ) -> None:
         self._notifier = notifier
         self._clock = clock
@@ -103,6 +106,7 @@ class ClassicSync:
         self._ignored = ignored
         self._lazy_members = lazy_members
         self._inboxes = inboxes
+        self._keys_left = keys_left
 
     async def answer(
         self, requester: Requester, request: SyncRequest, check_access: Callable[[], Awaitable[None]]
@@ -131,8 +135,12 @@ class ClassicSync:
             messages, last_message = await self._inboxes.read(requester, after=acknowledged, upto=upto)
             if messages:
                 answer["to_device"] = {"events": messages}
+            keys = await self._keys_left.of(requester.user_id, requester.device_id)
+            answer.update(_key_fields(keys))
             remaining = deadline - self._clock.monotonic()
-            if since is None or request.full_state or remaining <= 0 or _has_news(answer):
+            if since is None or request.full_state or remaining <= 0:
+                break
+            if keys.changed_at > since or _has_news(answer):
                 break
             woken = await self._notifier.wait(
                 requester.user_id,
@@ -165,11 +173,7 @@ class ClassicSync:
     ) -> dict[str, Any]:
         concern = Concern(requester.user_id, requester.device_id, rooms)
         changes = read_changes(self._notifier, interval, concern, rooms)
-        answer: dict[str, Any] = {
-            "device_one_time_keys_count": {"signed_curve25519": 0},
-            "device_unused_fallback_key_types": [],
-            "org.matrix.msc2732.device_unused_fallback_key_types": [],
-        }
+        answer: dict[str, Any] = {}
         if interval.since is not None:
             answer["device_lists"] = await self._device_lists.read(
                 requester.user_id, rooms, interval, changes
@@ -365,3 +369,13 @@ class ClassicSync:
 def _has_news(answer: Mapping[str, Any]) -> bool:
     has_sections = answer.keys() & {"rooms", "account_data", "presence", "to_device"}
     return bool(has_sections) or any(answer.get("device_lists", {}).values())
+
+
+def _key_fields(keys: KeysLeft) -> dict[str, Any]:
+    """What every answer says, even where it says nothing else (CS "Extensions to /sync")."""
+    return {
+        # Absent, the usual algorithm is zero to clients in one place and unchanged in another.
+        "device_one_time_keys_count": {"signed_curve25519": 0, **keys.counts},
+        "device_unused_fallback_key_types": keys.unused_fallback,
+        "org.matrix.msc2732.device_unused_fallback_key_types": keys.unused_fallback,
+    }

@@ -13,7 +13,9 @@ MIGRATION = Migration(
         CREATE TABLE device_keys (
             user_id TEXT NOT NULL,
             device_id TEXT NOT NULL,
-            -- JSON as it goes out again
+            -- since when they are these
+            stream_id BIGINT NOT NULL,
+            -- JSON without the signatures
             keys BYTEA NOT NULL,
             PRIMARY KEY (user_id, device_id)
         )
@@ -24,8 +26,9 @@ MIGRATION = Migration(
             device_id TEXT NOT NULL,
             algorithm TEXT NOT NULL,
             key_id TEXT NOT NULL,
-            -- in which order they are handed out
+            -- a place in the log: in this order they are handed out
             upload_order BIGINT NOT NULL,
+            -- JSON as it was uploaded
             key BYTEA NOT NULL,
             PRIMARY KEY (user_id, device_id, algorithm, key_id)
         ) /* without rowid */
@@ -40,10 +43,15 @@ MIGRATION = Migration(
             device_id TEXT NOT NULL,
             algorithm TEXT NOT NULL,
             key_id TEXT NOT NULL,
+            -- of its JSON without the signatures
             key_hash BYTEA NOT NULL,
-            claimed_ts BIGINT NOT NULL,
+            -- when it was claimed
+            stream_id BIGINT NOT NULL,
             PRIMARY KEY (user_id, device_id, algorithm, key_id)
         ) /* without rowid */
+        """,
+        """
+        CREATE INDEX claimed_one_time_keys_in_order ON claimed_one_time_keys (user_id, device_id, stream_id)
         """,
         """
         CREATE TABLE fallback_keys (
@@ -51,8 +59,11 @@ MIGRATION = Migration(
             device_id TEXT NOT NULL,
             algorithm TEXT NOT NULL,
             key_id TEXT NOT NULL,
+            -- JSON as it was uploaded
             key BYTEA NOT NULL,
             used SMALLINT NOT NULL,
+            -- when it was uploaded, or used for the first time
+            stream_id BIGINT NOT NULL,
             PRIMARY KEY (user_id, device_id, algorithm)
         )
         """,
@@ -61,23 +72,38 @@ MIGRATION = Migration(
             user_id TEXT NOT NULL,
             -- master, self_signing, user_signing
             usage TEXT NOT NULL,
-            -- JSON as it was uploaded
+            -- JSON without the signatures
             key BYTEA NOT NULL,
             PRIMARY KEY (user_id, usage)
         )
         """,
+        # What users sign of their own with their own keys: shown to everybody.
         """
         CREATE TABLE key_signatures (
-            -- whose key is signed: a device id, or the Base64 of a cross-signing key
-            target_user_id TEXT NOT NULL,
-            target_key_id TEXT NOT NULL,
-            signer_user_id TEXT NOT NULL,
+            user_id TEXT NOT NULL,
+            -- what is signed: a device id, or the Base64 of a cross-signing key
+            key_id TEXT NOT NULL,
             -- with algorithm
             signer_key_id TEXT NOT NULL,
             signature TEXT NOT NULL,
-            PRIMARY KEY (target_user_id, target_key_id, signer_user_id, signer_key_id)
+            PRIMARY KEY (user_id, key_id, signer_key_id)
         ) /* without rowid */
         """,
+        # What users sign of others with their user-signing key: shown to nobody but them.
+        """
+        CREATE TABLE user_signatures (
+            signer_user_id TEXT NOT NULL,
+            user_id TEXT NOT NULL,
+            -- the Base64 of the master key that is signed
+            key_id TEXT NOT NULL,
+            signer_key_id TEXT NOT NULL,
+            signature TEXT NOT NULL,
+            stream_id BIGINT NOT NULL,
+            PRIMARY KEY (signer_user_id, user_id)
+        ) /* without rowid */
+        """,
+        "CREATE INDEX user_signatures_of_user ON user_signatures (user_id)",
+        "CREATE INDEX user_signatures_in_order ON user_signatures (signer_user_id, stream_id)",
     ),
 )
 
@@ -94,6 +120,9 @@ RETENTION = {
         bounded_by="user", pruned_by="a newer one; the deactivation of the account"
     ),
     "key_signatures": Retention(
+        bounded_by="device", pruned_by="the deletion or replacement of the signed or the signing key"
+    ),
+    "user_signatures": Retention(
         bounded_by="user", pruned_by="the deletion or replacement of the signed or the signing key"
     ),
 }

@@ -1,0 +1,119 @@
+"""Questions for the keys of users and their devices (CS `POST /keys/query`).
+
+Everybody sees what users have signed of their own keys; what they have signed of others only they see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from homeserver.errors import TooLarge
+from homeserver.ids import UserId, is_user_id, server_name_of
+from homeserver.services.key_objects import public_key_of
+from homeserver.services.other_servers import unreachable
+from homeserver.storage.cross_signing import USER_SIGNING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from homeserver.ids import ServerName
+    from homeserver.storage.accounts import AccountStore
+    from homeserver.storage.cross_signing import CrossSigningStore
+    from homeserver.storage.device_keys import DeviceKeyStore, StoredDeviceKeys
+    from homeserver.storage.key_signatures import KeySignatureStore
+
+MAX_USERS = 5_000
+"""So many users one request can ask for."""
+_AT_ONCE = 100
+_Signatures = dict[tuple[str, str], dict[str, dict[str, str]]]
+"""(user, name of what is signed) -> the `signatures` of a key object."""
+
+
+class KeyQueries:
+    """Answers who has which keys."""
+
+    def __init__(
+        self,
+        server_name: ServerName,
+        accounts: AccountStore,
+        device_keys: DeviceKeyStore,
+        cross_signing: CrossSigningStore,
+        signatures: KeySignatureStore,
+    ) -> None:
+        self._server_name = server_name
+        self._accounts = accounts
+        self._device_keys = device_keys
+        self._cross_signing = cross_signing
+        self._signatures = signatures
+
+    async def query(self, reader: UserId, wanted: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        """The body of the response to a reader; an empty list of devices stands for all of a user's.
+
+        Users that are unknown are left out; those that have no keys are there with no devices, since a client asks
+        again and again for whom it gets no answer.
+        """
+        if len(wanted) > MAX_USERS:
+            raise TooLarge(f"A request can ask for {MAX_USERS} users")
+        user_ids = [UserId(user_id) for user_id in wanted if is_user_id(user_id)]
+        local = [user_id for user_id in user_ids if server_name_of(user_id) == self._server_name]
+        answer: dict[str, Any] = {
+            "device_keys": {},
+            "master_keys": {},
+            "self_signing_keys": {},
+            "user_signing_keys": {},
+            "failures": unreachable({server_name_of(user_id) for user_id in user_ids} - {self._server_name}),
+        }
+        for start in range(0, len(local), _AT_ONCE):
+            await self._add(answer, reader, local[start : start + _AT_ONCE], wanted)
+            await asyncio.sleep(0)
+        return answer
+
+    async def _add(
+        self,
+        answer: dict[str, Any],
+        reader: UserId,
+        user_ids: Sequence[UserId],
+        wanted: Mapping[str, Sequence[str]],
+    ) -> None:
+        """Add what is known of some users of this server."""
+        for user_id in await self._accounts.load_existing(user_ids):
+            answer["device_keys"][user_id] = {}
+        devices = await self._device_keys.load(user_ids)
+        cross_signing = await self._cross_signing.load(user_ids)
+        signatures = await self._load_signatures(reader, user_ids)
+        for device in devices:
+            names = wanted[device.user_id]
+            if not names or device.device_id in names:
+                of_user = answer["device_keys"].setdefault(device.user_id, {})
+                of_user[device.device_id] = _device_form(device, signatures)
+        for user_id, by_usage in cross_signing.items():
+            for usage, key in by_usage.items():
+                if usage != USER_SIGNING or user_id == reader:
+                    answer[f"{usage}_keys"][user_id] = _cross_signing_form(user_id, key, signatures)
+
+    async def _load_signatures(self, reader: UserId, user_ids: Sequence[UserId]) -> _Signatures:
+        signatures: _Signatures = {}
+        for one in await self._signatures.load(user_ids):
+            by_signer = signatures.setdefault((one.user_id, one.key_id), {})
+            by_signer.setdefault(one.user_id, {})[one.signer_key_id] = one.signature
+        for one in await self._signatures.load_of_others(reader, user_ids):
+            by_signer = signatures.setdefault((one.user_id, one.key_id), {})
+            by_signer.setdefault(reader, {})[one.signer_key_id] = one.signature
+        return signatures
+
+
+def _device_form(device: StoredDeviceKeys, signatures: _Signatures) -> dict[str, Any]:
+    unsigned = {} if device.display_name is None else {"device_display_name": device.display_name}
+    return {
+        **orjson.loads(device.keys),
+        "signatures": signatures.get((device.user_id, device.device_id), {}),
+        "unsigned": unsigned,
+    }
+
+
+def _cross_signing_form(user_id: UserId, key: bytes, signatures: _Signatures) -> dict[str, Any]:
+    value = orjson.loads(key)
+    return {**value, "signatures": signatures.get((user_id, public_key_of(value)), {})}

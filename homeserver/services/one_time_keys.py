@@ -1,0 +1,149 @@
+"""One-time keys: uploaded, and each given out once (CS "One-time and fallback keys").
+
+A key that was claimed is remembered for a while: a client whose upload was answered by nobody uploads the same keys
+again, and must not have one of them given out twice.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from crypto.canonical_json import encode_unchecked
+from crypto.hashes import sha256
+from crypto.signed_keys import signed_part
+from homeserver.errors import InvalidParam, TooLarge
+from homeserver.ids import DeviceId, UserId, is_user_id, server_name_of
+from homeserver.services.other_servers import unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from homeserver.ids import ServerName
+    from homeserver.storage.database import Database, Transaction
+    from homeserver.storage.one_time_keys import Device, NewKey, OneTimeKeyStore, TakenKey
+
+MAX_ONE_TIME_KEYS = 500
+"""So many a device can have; clients keep fifty to a hundred there."""
+MAX_REMEMBERED = 500
+"""So many claimed keys of a device are remembered."""
+MAX_CLAIMED = 5_000
+"""So many keys one request can ask for."""
+USUAL_ALGORITHM = "signed_curve25519"
+
+
+class OneTimeKeys:
+    """What devices and their correspondents do with one-time keys."""
+
+    def __init__(self, server_name: ServerName, database: Database, store: OneTimeKeyStore) -> None:
+        self._server_name = server_name
+        self._database = database
+        self._store = store
+
+    async def counts(self, user_id: UserId, device_id: DeviceId) -> dict[str, int]:
+        """How many keys of each algorithm a device has left, zero of the usual one included."""
+        return with_zero(await self._store.count(user_id, device_id, self._database))
+
+    async def add_in(
+        self,
+        transaction: Transaction,
+        device: Device,
+        keys: Sequence[NewKey],
+        fallback_keys: Sequence[NewKey],
+    ) -> dict[str, int]:
+        """Store keys of a device inside a larger write; the answer is how many it has then.
+
+        Those that are there, or were claimed lately, are passed over. Raises `InvalidParam` where one of that name has
+        another content, `TooLarge` where there are too many.
+        """
+        new = await self._new_among(transaction, device, keys)
+        counts = await self._store.count(*device, transaction)
+        if sum(counts.values()) + len(new) > MAX_ONE_TIME_KEYS:
+            raise TooLarge(f"A device can have {MAX_ONE_TIME_KEYS} one-time keys")
+        if new:
+            await self._store.insert(transaction, *device, new)
+            await self._store.prune_claimed(transaction, *device, MAX_REMEMBERED)
+        for key in new:
+            counts[key.algorithm] = counts.get(key.algorithm, 0) + 1
+        if fallback_keys:
+            present = await self._store.load_fallback(transaction, *device)
+            # One that comes again is as used as it was.
+            changed = [key for key in fallback_keys if present.get(key.algorithm) != (key.key_id, key.key)]
+            if len(present.keys() | {key.algorithm for key in changed}) > MAX_ONE_TIME_KEYS:
+                raise TooLarge("A device has too many fallback keys")
+            if changed:
+                await self._store.set_fallback(transaction, *device, changed)
+        return with_zero(counts)
+
+    async def _new_among(
+        self, transaction: Transaction, device: Device, keys: Sequence[NewKey]
+    ) -> list[NewKey]:
+        if not keys:
+            return []
+        key_ids = {key.key_id for key in keys}
+        present = await self._store.load_present(transaction, *device, key_ids)
+        claimed = await self._store.load_claimed(transaction, *device, key_ids)
+        new = []
+        for key in keys:
+            name = (key.algorithm, key.key_id)
+            if name in present:
+                is_same = _content_hash(present[name]) == _content_hash(key.key)
+            elif name in claimed:
+                is_same = claimed[name] == _content_hash(key.key)
+            else:
+                new.append(key)
+                continue
+            if not is_same:
+                raise InvalidParam(f"There is, or was, another one-time key {key.algorithm}:{key.key_id}")
+        return new
+
+    async def claim(self, wanted: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+        """Give out a key for each user and device, of the algorithm that is asked for.
+
+        The answer is the body of the response. Devices that have none, and users that are unknown, are left out.
+        """
+        if sum(map(len, wanted.values())) > MAX_CLAIMED:
+            raise TooLarge(f"A request can claim {MAX_CLAIMED} keys")
+        here: dict[str, set[Device]] = {}
+        elsewhere = set()
+        for user_id, devices in wanted.items():
+            if not is_user_id(user_id):
+                continue
+            if server_name_of(user_id) != self._server_name:
+                elsewhere.add(server_name_of(user_id))
+                continue
+            for device_id, algorithm in devices.items():
+                here.setdefault(algorithm, set()).add((UserId(user_id), DeviceId(device_id)))
+        taken = await self._database.write(lambda t: self._take_in(t, here)) if here else []
+        keys: dict[str, dict[str, dict[str, Any]]] = {}
+        for key in taken:
+            name = f"{key.algorithm}:{key.key_id}"
+            keys.setdefault(key.user_id, {})[key.device_id] = {name: orjson.Fragment(key.key)}
+        return {"one_time_keys": keys, "failures": unreachable(elsewhere)}
+
+    async def _take_in(self, transaction: Transaction, wanted: Mapping[str, set[Device]]) -> list[TakenKey]:
+        taken: list[TakenKey] = []
+        for algorithm, devices in wanted.items():
+            keys = await self._store.load_oldest(transaction, devices, algorithm)
+            if keys:
+                await self._store.take(transaction, [(key, _content_hash(key.key)) for key in keys])
+            without = devices - {(key.user_id, key.device_id) for key in keys}
+            taken += keys
+            if without:
+                taken += await self._store.use_fallback(transaction, without, algorithm)
+        return taken
+
+
+def with_zero(counts: Mapping[str, int]) -> dict[str, int]:
+    """Counts with the usual algorithm among them.
+
+    matrix-rust-sdk takes its absence for zero in one place and for "unchanged" in another.
+    """
+    return {USUAL_ALGORITHM: 0, **counts}
+
+
+def _content_hash(key: bytes) -> bytes:
+    """What makes a key this key: all but its signatures, which may have been made anew."""
+    value = orjson.loads(key)
+    return sha256(encode_unchecked(signed_part(value) if isinstance(value, dict) else value))
