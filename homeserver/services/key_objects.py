@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 ED25519 = "ed25519"
 MAX_KEY_BYTES = 8_192
 _MAX_NAME_BYTES = 512
-_MAX_FALLBACK_KEYS = 10
+_MAX_SHOWN = 50
+MAX_FALLBACK_KEYS = 10
 
 
 class InvalidSignature(MatrixError):
@@ -83,7 +84,8 @@ def read_device_keys(value: dict[str, Any], user_id: UserId, device_id: DeviceId
 def read_one_time_keys(values: Mapping[str, Any]) -> list[NewKey]:
     """One-time keys in the order in which they stand; raises `BadJson`, `InvalidParam` or `TooLarge`.
 
-    Of algorithms that are not known here any text or object will do. Signatures are for whoever claims the key.
+    Of algorithms that are not known here any text will do, and any object with a key and signatures. Whether these are
+    right is for whoever claims the key to see.
     """
     return [_read_one_time_key(name, value) for name, value in values.items()]
 
@@ -93,8 +95,8 @@ def read_fallback_keys(values: Mapping[str, Any]) -> list[NewKey]:
     keys = read_one_time_keys(values)
     if len({key.algorithm for key in keys}) < len(keys):
         raise InvalidParam("There are several fallback keys of one algorithm")
-    if len(keys) > _MAX_FALLBACK_KEYS:
-        raise TooLarge(f"There are more than {_MAX_FALLBACK_KEYS} fallback keys")
+    if len(keys) > MAX_FALLBACK_KEYS:
+        raise TooLarge(f"There are more than {MAX_FALLBACK_KEYS} fallback keys")
     return keys
 
 
@@ -104,13 +106,14 @@ def _read_one_time_key(name: str, value: Any) -> NewKey:
         raise InvalidParam("A key is not named `<algorithm>:<key_id>`")
     if len(name.encode()) > _MAX_NAME_BYTES:
         raise TooLarge(f"The name of a key has more than {_MAX_NAME_BYTES} bytes")
-    if algorithm == "signed_curve25519":
-        if not isinstance(value, dict) or not isinstance(value.get("key"), str):
-            raise BadJson(f"A key of {algorithm} is not an object with a `key`")
-        if not isinstance(value.get("signatures"), dict):
-            raise BadJson(f"A key of {algorithm} has no `signatures`")
-    elif not isinstance(value, str | dict):
-        raise BadJson("A key is neither text nor an object")
+    if isinstance(value, dict):
+        signatures = value.get("signatures")
+        if not isinstance(value.get("key"), str):
+            raise BadJson("A key that is an object has no `key`, or it is not text")
+        if not isinstance(signatures, dict) or not all(isinstance(by, dict) for by in signatures.values()):
+            raise BadJson("A key that is an object has no `signatures`, or they are not objects")
+    elif algorithm == "signed_curve25519" or not isinstance(value, str):
+        raise BadJson(f"A key of {algorithm[:_MAX_SHOWN]} is not of that form")
     return NewKey(algorithm, key_id, encode(value))
 
 

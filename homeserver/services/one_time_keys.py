@@ -15,6 +15,7 @@ from crypto.hashes import sha256
 from crypto.signed_keys import signed_part
 from homeserver.errors import InvalidParam, TooLarge
 from homeserver.ids import DeviceId, UserId, is_user_id, server_name_of
+from homeserver.services.key_objects import MAX_FALLBACK_KEYS
 from homeserver.services.other_servers import unreachable
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class OneTimeKeys:
             present = await self._store.load_fallback(transaction, *device)
             # One that comes again is as used as it was.
             changed = [key for key in fallback_keys if present.get(key.algorithm) != (key.key_id, key.key)]
-            if len(present.keys() | {key.algorithm for key in changed}) > MAX_ONE_TIME_KEYS:
+            if len(present.keys() | {key.algorithm for key in changed}) > MAX_FALLBACK_KEYS:
                 raise TooLarge("A device has too many fallback keys")
             if changed:
                 await self._store.set_fallback(transaction, *device, changed)

@@ -32,6 +32,7 @@ ERRCODES = {
         "M_PROFILE_TOO_LARGE",
         "M_KEY_TOO_LARGE",
         "M_DUPLICATE_ANNOTATION",
+        "M_INVALID_SIGNATURE",
         "M_THREEPID_DENIED",
         "M_UNKNOWN_POS",
     ),
