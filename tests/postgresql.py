@@ -71,6 +71,11 @@ class Cluster:
             "pg_ctl", "--silent", "--wait", "--mode=immediate", f"--log={self._folder / 'log'}", "restart"
         )
 
+    @property
+    def folder(self) -> Path:
+        """Where all of it is, the log too."""
+        return self._folder
+
     def url(self, name: str) -> str:
         """The address of a database."""
         return f"postgresql://{_USER}@/{name}?host={self._folder}"
