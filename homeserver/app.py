@@ -36,6 +36,7 @@ from homeserver.services.access_tokens import AccessTokens
 from homeserver.services.account_data import AccountData
 from homeserver.services.accounts import Accounts
 from homeserver.services.deactivation import Deactivation
+from homeserver.services.dehydrated_devices import DehydratedDevices
 from homeserver.services.device_keys import DeviceKeys
 from homeserver.services.devices import Devices
 from homeserver.services.directory import Directory
@@ -76,6 +77,7 @@ from homeserver.storage.account_data import AccountDataStore
 from homeserver.storage.accounts import AccountStore
 from homeserver.storage.announcements import Announcement, Topic
 from homeserver.storage.cross_signing import CrossSigningStore
+from homeserver.storage.dehydrated_devices import DehydratedDeviceStore
 from homeserver.storage.device_keys import DeviceKeyStore
 from homeserver.storage.device_lists import DeviceListStore
 from homeserver.storage.devices import DeviceStore
@@ -173,6 +175,7 @@ class Application:
         registration_tokens = RegistrationTokenStore(database)
         filter_store = FilterStore(database)
         to_device_store = ToDeviceStore(database)
+        dehydrated_device_store = DehydratedDeviceStore(database)
         key_backup_store = KeyBackupStore(database)
         device_key_store = DeviceKeyStore(database)
         one_time_key_store = OneTimeKeyStore(database)
@@ -272,7 +275,13 @@ class Application:
             database,
             device_store,
             token_store,
-            (to_device_store, device_key_store, one_time_key_store, key_signatures),
+            (
+                to_device_store,
+                dehydrated_device_store,
+                device_key_store,
+                one_time_key_store,
+                key_signatures,
+            ),
         )
         accounts = Accounts(
             server_name,
@@ -298,7 +307,15 @@ class Application:
         )
         self._access_tokens = access_tokens = AccessTokens(database, clock, token_store, device_store)
         logins = Logins(
-            database, clock, accounts, accounts_store, access_tokens, token_store, device_store, devices
+            database,
+            clock,
+            accounts,
+            accounts_store,
+            access_tokens,
+            token_store,
+            device_store,
+            devices,
+            dehydrated_device_store,
         )
         registration = Registration(
             database, clock, settings.registration, accounts, logins, passwords, registration_tokens
@@ -349,6 +366,16 @@ class Application:
         )
 
         one_time_keys = OneTimeKeys(server_name, database, one_time_key_store)
+        device_keys = DeviceKeys(
+            database,
+            device_store,
+            device_key_store,
+            key_signatures,
+            cross_signing_store,
+            one_time_key_store,
+            one_time_keys,
+            device_list_store,
+        )
 
         # Doors.
         self.control = Control(accounts, deactivation, registration)
@@ -366,16 +393,17 @@ class Application:
                 deactivation=deactivation,
                 device_lists=device_lists,
                 devices=devices,
-                device_keys=DeviceKeys(
+                dehydrated_devices=DehydratedDevices(
                     database,
+                    clock,
+                    dehydrated_device_store,
+                    devices,
                     device_store,
-                    device_key_store,
-                    key_signatures,
-                    cross_signing_store,
-                    one_time_key_store,
-                    one_time_keys,
-                    device_list_store,
+                    device_keys,
+                    to_device_store,
+                    tokens,
                 ),
+                device_keys=device_keys,
                 directory=directory,
                 filters=Filters(database, filter_store),
                 history=history,

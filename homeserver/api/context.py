@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from homeserver.services.account_data import AccountData
     from homeserver.services.accounts import Accounts
     from homeserver.services.deactivation import Deactivation
+    from homeserver.services.dehydrated_devices import DehydratedDevices
     from homeserver.services.device_keys import DeviceKeys
     from homeserver.services.devices import Devices
     from homeserver.services.directory import Directory
@@ -61,6 +62,7 @@ class ApiContext:
     deactivation: Deactivation
     device_lists: DeviceLists
     device_keys: DeviceKeys
+    dehydrated_devices: DehydratedDevices
     devices: Devices
     directory: Directory
     filters: Filters

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from homeserver.api.admin.register import SharedSecretRegistration
 from homeserver.api.client.account import AccountEndpoints
+from homeserver.api.client.dehydrated_devices import DehydratedDeviceEndpoints
 from homeserver.api.client.devices import DeviceEndpoints
 from homeserver.api.client.directory import DirectoryEndpoints
 from homeserver.api.client.ephemeral import EphemeralEndpoints
@@ -40,6 +41,7 @@ _CLIENT = (
     AccountEndpoints,
     DeviceEndpoints,
     KeyEndpoints,
+    DehydratedDeviceEndpoints,
     ProfileEndpoints,
     RoomCreationEndpoints,
     MembershipEndpoints,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -31,9 +32,38 @@ if TYPE_CHECKING:
     from homeserver.storage.device_lists import DeviceListStore
     from homeserver.storage.devices import DeviceStore
     from homeserver.storage.key_signatures import KeySignatureStore
-    from homeserver.storage.one_time_keys import OneTimeKeyStore
+    from homeserver.storage.one_time_keys import NewKey, OneTimeKeyStore
 
 _IDENTITY = (ED25519, "curve25519")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUpload:
+    """Keys of a device that are well formed, and signed by it where they have to be."""
+
+    user_id: UserId
+    device_id: DeviceId
+    device_keys: KeyObject | None
+    one_time_keys: list[NewKey]
+    fallback_keys: list[NewKey]
+
+    @classmethod
+    def read(
+        cls,
+        user_id: UserId,
+        device_id: DeviceId,
+        device_keys: dict[str, Any] | None,
+        one_time_keys: Mapping[str, Any],
+        fallback_keys: Mapping[str, Any],
+    ) -> KeyUpload:
+        """Raises `BadJson`, `InvalidParam`, `InvalidSignature` or `TooLarge` for what is not."""
+        return cls(
+            user_id,
+            device_id,
+            None if device_keys is None else read_device_keys(device_keys, user_id, device_id),
+            read_one_time_keys(one_time_keys),
+            read_fallback_keys(fallback_keys),
+        )
 
 
 class DeviceKeys:
@@ -74,21 +104,30 @@ class DeviceKeys:
         user_id, device_id = requester.user_id, requester.device_id
         if device_id is None:
             raise InvalidParam("There is no device that keys could belong to")
-        keys = None if device_keys is None else read_device_keys(device_keys, user_id, device_id)
-        new = read_one_time_keys(one_time_keys)
-        fallback = read_fallback_keys(fallback_keys)
-        if keys is None and not new and not fallback:
+        new = KeyUpload.read(user_id, device_id, device_keys, one_time_keys, fallback_keys)
+        if new.device_keys is None and not new.one_time_keys and not new.fallback_keys:
             return await self._one_time_keys.counts(user_id, device_id)
 
         async def work(transaction: Transaction) -> dict[str, int]:
             if not await self._devices.exists(transaction, user_id, device_id):
                 # It was deleted since the request came in.
                 raise UnknownToken("Unknown access token")
-            if keys is not None:
-                await self.set_in(transaction, user_id, device_id, keys)
-            return await self._one_time_keys.add_in(transaction, (user_id, device_id), new, fallback)
+            return await self.upload_in(transaction, new)
 
         return await self._database.write(work)
+
+    async def upload_in(self, transaction: Transaction, new: KeyUpload) -> dict[str, int]:
+        """Store keys of a device that there is inside a larger write; the answer and errors are those of `upload`."""
+        if new.device_keys is not None:
+            await self.set_in(transaction, new.user_id, new.device_id, new.device_keys)
+        return await self._one_time_keys.add_in(
+            transaction, (new.user_id, new.device_id), new.one_time_keys, new.fallback_keys
+        )
+
+    async def has_in(self, transaction: Transaction, new: KeyUpload) -> bool:
+        """Whether a device has these identity keys already."""
+        assert new.device_keys is not None
+        return await self._store.get(new.user_id, new.device_id, transaction) == new.device_keys.encoded
 
     async def set_in(
         self, transaction: Transaction, user_id: UserId, device_id: DeviceId, keys: KeyObject

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from homeserver.errors import Forbidden
+from homeserver.errors import Forbidden, InvalidParam
 from homeserver.ids import DeviceId, random_string
 from homeserver.services.access_tokens import locked
 from homeserver.services.accounts import deactivated
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from homeserver.storage.access_tokens import AccessTokenStore
     from homeserver.storage.accounts import Account, AccountStore
     from homeserver.storage.database import Database, Transaction
+    from homeserver.storage.dehydrated_devices import DehydratedDeviceStore
     from homeserver.storage.devices import DeviceStore
 
 _DEVICE_ID_LENGTH = 10
@@ -64,6 +65,7 @@ class Logins:
         token_store: AccessTokenStore,
         device_store: DeviceStore,
         devices: Devices,
+        dehydrated_devices: DehydratedDeviceStore,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -73,6 +75,7 @@ class Logins:
         self._token_store = token_store
         self._device_store = device_store
         self._devices = devices
+        self._dehydrated_devices = dehydrated_devices
 
     async def by_password(self, user_id: UserId | None, password: str, wanted: NewSession) -> OpenedSession:
         """Log in with a password; `Forbidden` where it is not that of the user."""
@@ -114,9 +117,15 @@ class Logins:
         return await self._database.write(lambda t: self.open_in(t, user_id, NewSession()))
 
     async def open_in(self, transaction: Transaction, user_id: UserId, wanted: NewSession) -> OpenedSession:
-        """Tokens for a device, which is made where there is none of that id; its older tokens end."""
+        """Tokens for a device, which is made where there is none of that id; its older tokens end.
+
+        `InvalidParam` for the dehydrated device, whose messages go with it and not with a sync.
+        """
         device = DeviceId(wanted.device_id or random_string(_DEVICE_ID_LENGTH, _CAPITALS))
         if wanted.device_id is not None:
+            dehydrated = await self._dehydrated_devices.get(user_id, transaction)
+            if dehydrated is not None and dehydrated.device_id == device:
+                raise InvalidParam("This is the id of the dehydrated device")
             await self._token_store.delete_of_devices(transaction, user_id, [device])
         now = self._clock.now_ms()
         await self._device_store.ensure(transaction, user_id, device, wanted.display_name, now)

@@ -12,15 +12,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from homeserver.ids import DeviceId, UserId
-    from homeserver.storage.database import Database, Transaction
+    from homeserver.storage.database import Database, Row, Transaction
+
+
+MAX_MESSAGES = 100
+"""In one answer. "100 messages is recommended as a reasonable limit.\""""
+MAX_BYTES = 1 << 20
+"""In one answer that holds more than one message."""
 
 
 @dataclass(frozen=True, slots=True)
-class WaitingMessage:
-    """A message with its place in the log. It is JSON as it goes out."""
+class Batch:
+    """As many waiting messages as go into one answer, JSON as they go out."""
 
-    stream_id: int
-    message: bytes
+    messages: list[bytes]
+    last: int
+    """The place of the last of them; where there are none, the one from which on was asked."""
+    is_last: bool
+    """Whether none were left out."""
 
 
 class ToDeviceStore:
@@ -61,9 +70,9 @@ class ToDeviceStore:
         for user_id, device_id, _ in messages:
             transaction.announce(Topic.TO_DEVICE, f"{user_id}|{device_id}")
 
-    async def load(
-        self, user_id: UserId, device_id: DeviceId, *, after: int, upto: int, limit: int
-    ) -> list[WaitingMessage]:
+    async def load_batch(
+        self, user_id: UserId, device_id: DeviceId, *, after: int, upto: int, limit: int = MAX_MESSAGES
+    ) -> Batch:
         """The oldest messages of a device between two positions."""
         rows = await self._database.fetch_all(
             "SELECT stream_id, message FROM to_device_messages"
@@ -73,9 +82,14 @@ class ToDeviceStore:
             device_id,
             after,
             upto,
-            limit,
+            limit + 1,
         )
-        return [WaitingMessage(*row) for row in rows]
+        taken = rows[: _as_many_as_fit(rows[:limit])]
+        return Batch(
+            messages=[message for _, message in taken],
+            last=taken[-1][0] if taken else after,
+            is_last=len(taken) == len(rows),
+        )
 
     async def get_ends(self, user_id: UserId, device_id: DeviceId) -> tuple[int, int] | None:
         """The places of the oldest and the newest message of a device; None where there are no messages."""
@@ -116,3 +130,13 @@ class ToDeviceStore:
             *keys_of_part(part),
             before_ts,
         )
+
+
+def _as_many_as_fit(rows: Sequence[Row]) -> int:
+    """How many of these fit into one answer; one does, however large it is."""
+    size = 0
+    for number, (_, message) in enumerate(rows):
+        size += len(message)
+        if size > MAX_BYTES and number:
+            return number
+    return len(rows)

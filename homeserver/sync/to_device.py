@@ -16,13 +16,9 @@ if TYPE_CHECKING:
     from homeserver.ids import DeviceId, UserId
     from homeserver.services.requester import Requester
     from homeserver.storage.database import Database
-    from homeserver.storage.to_device import ToDeviceStore, WaitingMessage
+    from homeserver.storage.to_device import ToDeviceStore
     from homeserver.views.tokens import SyncToken
 
-MAX_MESSAGES = 100
-"""In one answer. "100 messages is recommended as a reasonable limit.\""""
-MAX_BYTES = 1 << 20
-"""In one answer that holds more than one message."""
 _KEPT_INBOXES = 20_000
 
 
@@ -78,13 +74,11 @@ class Inboxes:
         inbox = await self._inbox(user_id, device_id)
         if inbox.newest <= after:
             return [], after
-        waiting = await self._store.load(user_id, device_id, after=after, upto=upto, limit=MAX_MESSAGES)
-        taken = _as_many_as_fit(waiting)
-        last = taken[-1].stream_id if taken else after
+        batch = await self._store.load_batch(user_id, device_id, after=after, upto=upto)
         # What was heard of meanwhile lies after `upto`.
-        if len(taken) == len(waiting) < MAX_MESSAGES and inbox.newest <= upto:
-            inbox.newest = last
-        return [orjson.Fragment(one.message) for one in taken], last
+        if batch.is_last and inbox.newest <= upto:
+            inbox.newest = batch.last
+        return [orjson.Fragment(message) for message in batch.messages], batch.last
 
     async def _inbox(self, user_id: UserId, device_id: DeviceId) -> _Inbox:
         key = f"{user_id}|{device_id}"
@@ -103,12 +97,3 @@ class Inboxes:
             inbox.newest = max(inbox.newest, newest)
             inbox.known = True
         return inbox
-
-
-def _as_many_as_fit(waiting: list[WaitingMessage]) -> list[WaitingMessage]:
-    size = 0
-    for number, one in enumerate(waiting):
-        size += len(one.message)
-        if size > MAX_BYTES and number:
-            return waiting[:number]
-    return waiting

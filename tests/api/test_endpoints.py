@@ -158,6 +158,12 @@ async def test_beyond_the_specification_there_is_what_clients_and_tools_are_know
         ("GET", "/_matrix/client/unstable/rooms/{}/relations/{}"),
         ("GET", "/_matrix/client/unstable/rooms/{}/relations/{}/{}"),
         ("GET", "/_matrix/client/unstable/rooms/{}/relations/{}/{}/{}"),
+        # MSC3814
+        ("PUT", "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"),
+        ("GET", "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"),
+        ("DELETE", "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"),
+        ("GET", "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device/{}/events"),
+        ("POST", "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device/{}/events"),
     }
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from homeserver.sync.to_device import MAX_BYTES, MAX_MESSAGES
+from homeserver.storage.to_device import MAX_BYTES, MAX_MESSAGES
 from tests.client import Client, Refused, refused
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ UNSTABLE_FEATURES = {
     "org.matrix.msc3030": True,
     "org.matrix.msc3440.stable": True,
     "org.matrix.msc3773": True,
+    "org.matrix.msc3814": True,
     "org.matrix.msc3827.stable": True,
     "org.matrix.msc3981": True,
     "org.matrix.msc4115": True,
