@@ -370,8 +370,10 @@ async def test_a_waiting_sync_of_another_device_goes_on(server: Server, alice: C
     waiting = asyncio.create_task(alice.sync(since, timeout=60_000))
     await server.until_waiting()
     await phone.post("/logout")
-    await bob.send(room_id, "hello")
     answer = await asyncio.wait_for(waiting, 10)
+    assert answer["device_lists"]["changed"] == [alice.user_id]
+    await bob.send(room_id, "hello")
+    answer = await alice.sync(answer["next_batch"])
     assert room_id in answer["rooms"]["join"]
 
 
