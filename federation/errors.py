@@ -1,0 +1,74 @@
+"""What can go wrong between servers: nothing came back, the other refused, or what came back is garbage.
+
+The texts are for operators and logs. They may repeat what the other server said, bounded and without control characters.
+"""
+
+from __future__ import annotations
+
+_MAX_TEXT = 300
+
+
+class FederationError(Exception):
+    """The root of this package's errors. `destination` is the server, or the host, that was to be called."""
+
+    def __init__(self, destination: str, why: str) -> None:
+        self.destination = _plain(destination)
+        self.why = _plain(why)
+        super().__init__(f"{self.destination}: {self.why}")
+
+
+class Unreachable(FederationError):
+    """No answer, or none that ended: worth another try later.
+
+    `connected` says whether the request may have arrived; where it is false it certainly has not.
+    """
+
+    def __init__(self, destination: str, why: str, *, connected: bool = False) -> None:
+        super().__init__(destination, why)
+        self.connected = connected
+
+
+class NameNotFound(Unreachable):
+    """The name has no address."""
+
+
+class AddressForbidden(Unreachable):
+    """The name leads to an address to which this server must not connect, such as one of its own network."""
+
+
+class CertificateRefused(Unreachable):
+    """The other side could not prove that it is who it should be."""
+
+
+class TimedOut(Unreachable):
+    """It took too long."""
+
+
+class Refused(FederationError):
+    """The other server answered with an error.
+
+    `errcode` is None where the answer was not in the form of Matrix, as those of proxies are. `retry_after_ms` is
+    when it wants to be asked again, where it said so.
+    """
+
+    def __init__(
+        self,
+        destination: str,
+        status: int,
+        errcode: str | None,
+        error: str,
+        retry_after_ms: int | None = None,
+    ) -> None:
+        self.status = status
+        self.errcode = None if errcode is None else _plain(errcode)
+        self.error = _plain(error)
+        self.retry_after_ms = retry_after_ms
+        super().__init__(destination, f"{status} {self.errcode or ''} {self.error}")
+
+
+class BadAnswer(FederationError):
+    """An answer that is too large, not JSON, or not of the form that the specification says."""
+
+
+def _plain(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text[:_MAX_TEXT]).split())
