@@ -51,6 +51,11 @@ class ObjectStream:
         self._at_end = False
         self._found: list[tuple[str, Any]] = []
 
+    @property
+    def held_bytes(self) -> int:
+        """How much was fed and is not complete yet."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> list[tuple[str, Any]]:
         """What is complete with these bytes; raises `NotJson`."""
         self._buffer += data
@@ -97,6 +102,8 @@ class ObjectStream:
             if self._at_end or len(self._buffer) - self._position > self._max:
                 raise NotJson("a name does not end")
             return False
+        if len(found[0]) > self._max:
+            raise NotJson(f"a name has more than {self._max} bytes")
         self._name = _parsed(found[0])
         # Of two members with one name parsers believe the first or the last; here there is no third to ask.
         if self._name in self._names:
