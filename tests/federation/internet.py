@@ -114,9 +114,9 @@ class Internet:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         (authority or self.authority).issue_cert(*(certified_for or (address,))).configure_cert(context)
         if isinstance(handler, web.Application):
-            runner: web.BaseRunner[Any] = web.AppRunner(handler, shutdown_timeout=0)
+            runner: web.BaseRunner[Any] = web.AppRunner(handler, shutdown_timeout=0.01)
         else:
-            runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0)
+            runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.01)
         await runner.setup()
         bound = socket.socket()
         bound.bind(("127.0.0.1", 0))
