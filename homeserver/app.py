@@ -252,8 +252,9 @@ class Application:
             directory_store,
             reader,
         )
+        self.receipts = Receipts(database, clock, receipt_store, account_data_store, highlights, reader)
         self.presence = presence = Presence(
-            database, clock, presence_store, reader, enabled=settings.presence.enabled
+            server_name, database, clock, presence_store, reader, enabled=settings.presence.enabled
         )
         profiles = Profiles(server_name, database, profile_store, accounts_store, reader, writer)
         account_data = AccountData(database, account_data_store, reader)
@@ -270,6 +271,7 @@ class Application:
             account_data,
         )
         rate_limits = RateLimits(clock, self.metrics, enabled=settings.rate_limits.enabled)
+        self.to_device = ToDevice(server_name, database, clock, to_device_store, rate_limits)
         passwords = Passwords(settings.passwords.hash_cost)
         devices = Devices(
             database,
@@ -425,7 +427,7 @@ class Application:
                 presence=self.presence,
                 profiles=profiles,
                 published_rooms=self._published_rooms,
-                receipts=Receipts(database, clock, receipt_store, account_data_store, highlights, reader),
+                receipts=self.receipts,
                 registration=registration,
                 relations=Relations(
                     database,
@@ -446,7 +448,7 @@ class Application:
                 room_upgrades=RoomUpgrades(reader, writer, creation, profiles, directory, membership),
                 spaces=Spaces(reader, summaries, tokens),
                 sync=sync,
-                to_device=ToDevice(server_name, database, clock, to_device_store, rate_limits),
+                to_device=self.to_device,
                 typing=self._typing,
                 user_interactive=UserInteractive(
                     database,

@@ -68,6 +68,8 @@ class LiveRoom:
     # The head that `state` was read at: another process may have moved on before we hear of it.
     state_version: int | None = None
     pending: dict[StateKey, Event] = field(default_factory=dict)
+    # Whether a user of this server is in the room; None where that has to be looked up.
+    is_hosted: bool | None = None
     # Done when all that was handed to the database so far is there, or has failed.
     last_write: asyncio.Future[Any] | None = None
     _levels: tuple[Event, Event | None, PowerLevels] | None = None
@@ -78,6 +80,7 @@ class LiveRoom:
         self.head = None
         self.pending.clear()
         self.state = {}
+        self.is_hosted = None
 
     def power_levels(self, create: Event, event: Event | None) -> PowerLevels:
         """The power levels that these state events set up, parsed once."""

@@ -386,8 +386,11 @@ class EventPersistence:
                     current = room.state.get(pruned.key)
                     if current is not None and current.event_id == pruned.event_id:
                         room.state[pruned.key] = pruned
+        with_moves = {row.room_nid for row in run.memberships}
         for write in run.written:
             write.room.state_version = write.head.head_version
+            if write.room.room_nid in with_moves:
+                write.room.is_hosted = None
             if write.generation != write.room.generation:
                 # Given up for lost, and written after all: what was built meanwhile was built beside it.
                 write.room.invalidate()

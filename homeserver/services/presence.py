@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from homeserver.errors import Forbidden, InvalidParam, NotFound
+from homeserver.ids import server_name_of
 from homeserver.storage.presence import PresenceRow
 
 if TYPE_CHECKING:
     from homeserver.clock import Clock
-    from homeserver.ids import UserId
+    from homeserver.ids import ServerName, UserId
     from homeserver.rooms.reader import RoomReader
     from homeserver.storage.database import Database, Transaction
     from homeserver.storage.presence import PresenceStore
@@ -38,8 +39,16 @@ class Presence:
     """Knows who is about. What is told again and again stays in memory; changes are written."""
 
     def __init__(
-        self, database: Database, clock: Clock, store: PresenceStore, rooms: RoomReader, *, enabled: bool
+        self,
+        server_name: ServerName,
+        database: Database,
+        clock: Clock,
+        store: PresenceStore,
+        rooms: RoomReader,
+        *,
+        enabled: bool,
     ) -> None:
+        self._server_name = server_name
         self._database = database
         self._clock = clock
         self._store = store
@@ -53,6 +62,8 @@ class Presence:
             return
         now = self._clock.now_ms()
         for row in await self._store.load_not_offline():
+            if server_name_of(row.user_id) != self._server_name:
+                continue
             self._known[row.user_id] = _Known(row.state, row.status_message, row.last_active_ts, now)
 
     async def set(self, user_id: UserId, state: str, status_message: str | None) -> None:
@@ -74,6 +85,25 @@ class Presence:
         if (state, status_message) != (known.state, known.status_message):
             known.state, known.status_message = state, status_message
             await self._write(user_id, known)
+
+    async def receive(
+        self, user_id: UserId, state: str, status_message: str | None, *, last_active_ago_ms: int
+    ) -> None:
+        """Note the presence of a user of another server; written where it says something new."""
+        if not self._enabled or state not in STATES:
+            return
+        row = await self._store.get(user_id)
+        last_active_ts = self._clock.now_ms() - max(0, last_active_ago_ms)
+        if row is None and state == "offline":
+            return
+        if (
+            row is None
+            or (row.state, row.status_message) != (state, status_message)
+            or last_active_ts - row.last_active_ts > IDLE_AFTER_MS
+        ):
+            message = status_message[:_MAX_STATUS_BYTES] if status_message is not None else None
+            written = PresenceRow(user_id, state, message, last_active_ts)
+            await self._database.write(lambda t: self._store.set(t, written))
 
     async def get(self, user_id: UserId, asked_by: UserId) -> PresenceRow:
         """The presence of a user who shares a room with the one who asks."""

@@ -77,6 +77,15 @@ class Receipts:
 
         await self._database.write(work)
 
+    async def receive(
+        self, user_id: UserId, room_id: RoomId, event_id: EventId, *, thread_id: str | None, ts: int
+    ) -> None:
+        """Note what a user of another server has read; nothing for an event that is not here."""
+        await self._check_in_room(user_id, room_id)
+        stored = await self._event(room_id, event_id)
+        if thread_id is None or _is_in_thread(stored, thread_id):
+            await self._database.write(lambda t: self._set(t, user_id, PUBLIC, stored, thread_id, ts))
+
     async def _set(
         self,
         transaction: Transaction,
@@ -84,6 +93,7 @@ class Receipts:
         receipt_type: str,
         stored: StoredEvent,
         thread_id: str | None,
+        ts: int | None = None,
     ) -> None:
         receipt = ReceiptRow(
             room_id=stored.room_id,
@@ -92,7 +102,7 @@ class Receipts:
             thread_id=thread_id or "",
             event_id=stored.event.event_id,
             point=stored.point,
-            ts=self._clock.now_ms(),
+            ts=self._clock.now_ms() if ts is None else ts,
         )
         if await self._store.set(transaction, receipt) and thread_id is None:
             await self._highlights.delete_read(transaction, user_id, stored.room_nid, stored.stream_id)

@@ -6,7 +6,8 @@ once the sending is answered; `homeserver.sync.to_device` hands it out, and drop
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
@@ -15,8 +16,6 @@ from homeserver.ids import MAX_ID_BYTES, DeviceId, UserId, server_name_of
 from homeserver.storage.transaction_ids import transaction_key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from homeserver.clock import Clock
     from homeserver.ids import ServerName
     from homeserver.services.requester import Requester
@@ -28,7 +27,7 @@ MAX_CONTENT_BYTES = 65_536
 ALL_DEVICES = "*"
 _KIBIBYTE = 1024
 
-Contents = dict[str, dict[str, bytes]]
+Contents = Mapping[str, Mapping[str, bytes]]
 """What goes to whom: user id -> device id, or `*` for all devices -> the content, JSON as it came."""
 
 
@@ -83,6 +82,36 @@ class ToDevice:
                 await self._store.insert(transaction, messages)
 
         await self._database.write(work)
+
+    async def receive(
+        self, sender: UserId, event_type: str, message_id: str, messages: Mapping[str, Any]
+    ) -> None:
+        """Take in what a user of another server sent (SS "Send-to-Device messaging"); once for each `message_id`.
+
+        What is malformed or too large is passed over. Durable when this returns.
+        """
+        contents: dict[str, dict[str, bytes]] = {}
+        for user_id, by_device in messages.items():
+            if server_name_of(user_id) == self._server_name and isinstance(by_device, dict):
+                contents[user_id] = {
+                    device_id: orjson.dumps(content)
+                    for device_id, content in by_device.items()
+                    if isinstance(content, dict)
+                }
+        try:
+            _check(event_type, contents)
+        except (InvalidParam, TooLarge):
+            return
+        here = {UserId(user_id): by_device for user_id, by_device in contents.items()}
+        addressed = await self._addressed(sender, event_type, here)
+        key = transaction_key(sender, None, "m.direct_to_device", message_id)
+
+        async def work(transaction: Transaction) -> None:
+            if await self._store.begin_transaction(transaction, key, self._clock.now_ms()):
+                await self._store.insert(transaction, addressed)
+
+        if addressed:
+            await self._database.write(work)
 
     async def _addressed(
         self, sender: UserId, event_type: str, contents: Mapping[UserId, Mapping[str, bytes]]

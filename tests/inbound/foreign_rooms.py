@@ -58,6 +58,15 @@ class ForeignRoom:
             application.inbound_events,
         )
 
+        self.filler = GapFiller(
+            application.clock,
+            self.rooms,
+            application._events,
+            application.inbound_events._resolver,
+            outliers,
+            application.inbound_events,
+        )
+
     async def arrive(self, event: Event) -> LiveRoom:
         """The server comes into the room with this event."""
         before = self.room.state_before([self.room.events[event_id] for event_id in event.prev_event_ids])
@@ -67,15 +76,7 @@ class ForeignRoom:
     async def receive(self, event: Event, source: Resident) -> Status:
         """The server is told of an event, and asks for what is missing."""
         room = await self.application._live_rooms.get(self.room.room_id)
-        filler = GapFiller(
-            self.application.clock,
-            self.rooms,
-            self.application._events,
-            self.application.inbound_events._resolver,
-            self.outliers,
-            self.application.inbound_events,
-        )
-        return await filler.place(room, event, source)
+        return await self.filler.place(room, event, source)
 
     async def take(self, event: Event) -> Status:
         """The server is told of an event, and of the states after those before it that have no place there."""

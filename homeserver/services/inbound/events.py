@@ -109,7 +109,7 @@ class InboundEvents:
         """Give an event its place in a room, or say why it has none; when this returns, that is durable.
 
         `given` has the states after events that it follows and that have no place here. Raises `Unplaceable` where
-        it follows or cites what is not known. Events of one room are placed one at a time.
+        it follows or cites what is not known.
         """
         stored = await self._events.get(event.event_id)
         if stored is not None and stored.has_state:
@@ -264,6 +264,10 @@ class InboundEvents:
         async with room.lock:
             # What is resolved is read from the database: nothing of the room may be on its way there.
             await self._writes.settle(room)
+            stored = await self._events.get(event.event_id)
+            if stored is not None and stored.has_state:
+                # It came twice at the same time.
+                return stored.status
             head = await self._live_rooms.load_head(room)
             generation = room.generation
             keys = {*auth_types_of(event), CREATE, POWER_LEVELS}

@@ -17,6 +17,7 @@ from homeserver.storage.migrations import (
     m0010_key_backups,
     m0011_forks,
     m0012_gaps,
+    m0013_staged_events,
 )
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ _MODULES = (
     m0010_key_backups,
     m0011_forks,
     m0012_gaps,
+    m0013_staged_events,
 )
 
 MIGRATIONS: tuple[Migration, ...] = tuple(module.MIGRATION for module in _MODULES)

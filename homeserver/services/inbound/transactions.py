@@ -1,0 +1,151 @@
+"""Transactions of other servers (SS "Transactions"): each event and each message in them is judged by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol
+
+import structlog
+
+from homeserver.errors import MatrixError
+from homeserver.eventgraph.errors import EventRefused
+from homeserver.eventgraph.receiving import read_pdu
+from homeserver.eventgraph.server_acls import SERVER_ACL, lets_in
+from homeserver.ids import RoomId, is_room_id
+from homeserver.services.inbound.events import Unplaceable
+from homeserver.storage.errors import DatabaseUnavailable
+from homeserver.storage.events import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from homeserver.eventgraph.event import Event
+    from homeserver.ids import EventId, ServerName
+    from homeserver.rooms.live_rooms import LiveRoom, LiveRooms
+    from homeserver.services.inbound.events import InboundEvents
+    from homeserver.services.inbound.queues import RoomQueues
+    from homeserver.services.inbound.sources import SignatureCheck
+    from homeserver.storage.memberships import MembershipStore
+
+MAX_PDUS = 50
+MAX_EDUS = 100
+
+_log = structlog.get_logger(__name__)
+
+
+class EduReceiver(Protocol):
+    """Takes in what is no event."""
+
+    async def receive(self, origin: ServerName, edu_type: str, content: dict[str, Any]) -> None:
+        """One EDU; what is wrong with it is its sender's affair. Durable when this returns, where it must not be lost."""
+        ...
+
+
+class InboundTransactions:
+    """Takes in transactions."""
+
+    def __init__(
+        self,
+        server_name: ServerName,
+        live_rooms: LiveRooms,
+        memberships: MembershipStore,
+        signatures: SignatureCheck,
+        inbound: InboundEvents,
+        queues: RoomQueues,
+        edus: EduReceiver,
+    ) -> None:
+        self._server_name = server_name
+        self._live_rooms = live_rooms
+        self._memberships = memberships
+        self._signatures = signatures
+        self._inbound = inbound
+        self._queues = queues
+        self._edus = edus
+
+    async def receive(
+        self, origin: ServerName, pdus: Sequence[Any], edus: Sequence[Any]
+    ) -> dict[EventId, dict[str, str]]:
+        """Take in a transaction; the answer says of each event that could be named what was wrong with it, if anything.
+
+        When this returns, whatever was taken in is durable. A transaction may come again: nothing is done twice.
+        """
+        by_room: dict[RoomId, list[Any]] = {}
+        for pdu in pdus:
+            room_id = pdu.get("room_id") if isinstance(pdu, dict) else None
+            # Only create events of room version 12 have none, and these are never sent by themselves.
+            if isinstance(room_id, str) and is_room_id(room_id):
+                by_room.setdefault(RoomId(room_id), []).append(pdu)
+        results: dict[EventId, dict[str, str]] = {}
+        rooms = [self._receive_in_room(origin, room_id, of_room) for room_id, of_room in by_room.items()]
+        for outcome in await asyncio.gather(*rooms):
+            results.update({event_id: {"error": why} if why else {} for event_id, why in outcome.items()})
+        for edu in edus:
+            await self._receive_edu(origin, edu)
+        return results
+
+    # -- events ----------------------------------------------------------------------------------------
+
+    async def _receive_in_room(
+        self, origin: ServerName, room_id: RoomId, pdus: Sequence[Any]
+    ) -> dict[EventId, str | None]:
+        """Take in the events of one room, in their order; what was wrong with each."""
+        room = await self._live_rooms.find(room_id)
+        if room is None:
+            return {}
+        results: dict[EventId, str | None] = {}
+        events: list[Event] = []
+        for pdu in pdus:
+            try:
+                event = read_pdu(room.version, pdu)
+            except EventRefused as error:
+                event_id = pdu.get("event_id")
+                if room.version.event_ids_are_given and isinstance(event_id, str):
+                    results[event_id] = str(error)  # type: ignore[index]
+                continue
+            events.append(event)
+            results[event.event_id] = None
+        refusal = await self._refusal(origin, room)
+        if refusal is not None:
+            return dict.fromkeys(results, refusal)
+        signed = await self._signatures.rightly_signed(events)
+        late: list[Event] = []
+        for event in events:
+            if event.event_id not in signed:
+                results[event.event_id] = "its signatures are not right"
+                continue
+            try:
+                if await self._inbound.place(room, event) is Status.REJECTED:
+                    results[event.event_id] = "the room does not allow it"
+            except Unplaceable:
+                late.append(event)
+        if late:
+            await self._queues.add(room, origin, late)
+        return results
+
+    async def _refusal(self, origin: ServerName, room: LiveRoom) -> str | None:
+        """Why a server may send nothing into a room."""
+        acl = (await self._live_rooms.state_entries(room, [SERVER_ACL])).get(SERVER_ACL)
+        if not lets_in(acl, origin):
+            return "your server is denied access to this room"
+        if room.is_hosted is None:
+            ours = await self._memberships.load_local_members(room.room_nid, self._server_name, 1)
+            room.is_hosted = bool(ours)
+        return None if room.is_hosted else "nobody here is in this room"
+
+    # -- the rest --------------------------------------------------------------------------------------
+
+    async def _receive_edu(self, origin: ServerName, edu: Any) -> None:
+        if not isinstance(edu, dict):
+            return
+        edu_type, content = edu.get("edu_type"), edu.get("content")
+        if not isinstance(edu_type, str) or not isinstance(content, dict):
+            return
+        try:
+            await self._edus.receive(origin, edu_type, content)
+        except MatrixError as error:
+            _log.info("edu_refused", origin=origin, edu_type=edu_type[:100], why=error.message)
+        except DatabaseUnavailable:
+            # It would be lost: the whole transaction is to come again.
+            raise
+        except Exception:  # noqa: BLE001 - one that cannot be taken in must not stop the others
+            _log.exception("edu_not_received", origin=origin, edu_type=edu_type[:100])
