@@ -81,6 +81,12 @@ def database_url(engine: str, request: pytest.FixtureRequest, tmp_path: Path) ->
 
 
 @pytest.fixture
+def cluster(engine: str, request: pytest.FixtureRequest) -> Cluster | None:
+    """The PostgreSQL of the database at `database_url`, where it is on one."""
+    return request.getfixturevalue("postgresql") if engine == "postgresql" else None
+
+
+@pytest.fixture
 async def database(database_url: str, tmp_path: Path) -> AsyncIterator[Database]:
     """A fresh database, once on each engine, of the server `example.org`."""
     opened = await open_database(database_url, SERVER_NAME, Clock(), directory=tmp_path)

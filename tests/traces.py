@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
-import os
 import sqlite3
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -14,6 +15,7 @@ import asyncpg
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from tests.postgresql import Cluster
     from tests.server_process import ServerProcess
 
 
@@ -40,6 +42,27 @@ def forms(text: str) -> dict[str, bytes]:
     return {form: data for data, form in {data: form for form, data in reversed(found.items())}.items()}
 
 
+class Leavings:
+    """What a server leaves behind, on either engine: its files, those of the database, and the rows."""
+
+    def __init__(self, server: ServerProcess, database_url: str, cluster: Cluster | None) -> None:
+        self._server = server
+        self._url = database_url
+        self._cluster = cluster
+        self._since = time.time() - 1
+
+    async def find(self, texts: Mapping[str, str]) -> set[tuple[str, str, str]]:
+        """Where these named texts are, and in which form."""
+        places = [self._server.directory]
+        if self._cluster is not None:
+            await self._cluster.execute("CHECKPOINT")
+            places.append(self._cluster.folder)
+        else:
+            database = Path(self._url.removeprefix("sqlite:///"))
+            places += database.parent.glob(f"{database.name}*")
+        return traces(texts, files(*places, since=self._since)) | traces(texts, await rows(self._url))
+
+
 def traces(texts: Mapping[str, str], places: Iterable[tuple[str, bytes]]) -> set[tuple[str, str, str]]:
     """Which of the named texts are to be found, in which form and where."""
     wanted = [(name, form, data) for name, text in texts.items() for form, data in forms(text).items()]
@@ -48,12 +71,12 @@ def traces(texts: Mapping[str, str], places: Iterable[tuple[str, bytes]]) -> set
     }
 
 
-def files(*folders: Path, since: float = 0) -> Iterator[tuple[str, bytes]]:
-    """The contents of all files that were changed since a time."""
-    for folder in folders:
-        for parent, _, names in os.walk(folder):
-            for path in (Path(parent, name) for name in names):
-                # Sockets are no files, and PostgreSQL deletes some while we look.
+def files(*places: Path, since: float = 0) -> Iterator[tuple[str, bytes]]:
+    """The contents of files, and of all files in folders, that were changed since a time."""
+    for place in places:
+        for path in place.rglob("*") if place.is_dir() else (place,):
+            # Sockets are no files, and PostgreSQL deletes some while we look.
+            with suppress(FileNotFoundError):
                 if path.is_file() and path.stat().st_mtime >= since:
                     yield str(path), path.read_bytes()
 

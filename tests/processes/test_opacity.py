@@ -3,49 +3,21 @@
 from __future__ import annotations
 
 import secrets
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import httpx
-import pytest
 
 from tests import traces
 from tests.client import Client, Refused, error_of
 from tests.server_process import ServerProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from tests.postgresql import Cluster
 
 UNENCRYPTED = "an unencrypted message"
-
-
-class Leavings:
-    """What a server leaves behind, on either engine."""
-
-    def __init__(self, server: ServerProcess, database_url: str, cluster: Cluster | None) -> None:
-        self._server = server
-        self._url = database_url
-        self._cluster = cluster
-        self._since = time.time() - 1
-
-    async def find(self, texts: Mapping[str, str]) -> set[tuple[str, str, str]]:
-        """Where these texts are, in the database and all files of the server."""
-        folders = [self._server.directory]
-        if self._cluster is not None:
-            await self._cluster.execute("CHECKPOINT")
-            folders.append(self._cluster.folder)
-        return traces.traces(texts, traces.files(*folders, since=self._since)) | traces.traces(
-            texts, await traces.rows(self._url)
-        )
-
-
-@pytest.fixture
-def cluster(engine: str, request: pytest.FixtureRequest) -> Cluster | None:
-    return request.getfixturevalue("postgresql") if engine == "postgresql" else None
 
 
 def by_password(name: str, password: Any, **more: Any) -> dict[str, Any]:
@@ -190,7 +162,7 @@ async def test_neither_files_nor_rows_nor_logs_hold_a_secret(
         logging={"level": "debug", "format": "json"},
         registration={"mode": "open"},
     )
-    leavings = Leavings(server, database_url, cluster)
+    leavings = traces.Leavings(server, database_url, cluster)
     with server:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
             alice = await live(Client(http), secret)
