@@ -35,6 +35,7 @@ from homeserver.rooms.state_resolver import StateResolver
 from homeserver.services.access_tokens import AccessTokens
 from homeserver.services.account_data import AccountData
 from homeserver.services.accounts import Accounts
+from homeserver.services.cross_signing import CrossSigning
 from homeserver.services.deactivation import Deactivation
 from homeserver.services.dehydrated_devices import DehydratedDevices
 from homeserver.services.device_keys import DeviceKeys
@@ -48,6 +49,7 @@ from homeserver.services.history import History
 from homeserver.services.inbound.events import InboundEvents
 from homeserver.services.key_backups import KeyBackups
 from homeserver.services.key_queries import KeyQueries
+from homeserver.services.key_signatures import KeySignatures
 from homeserver.services.logins import Logins
 from homeserver.services.membership import Membership
 from homeserver.services.messages import Messages
@@ -277,6 +279,7 @@ class Application:
             database,
             device_store,
             token_store,
+            cross_signing_store,
             (
                 to_device_store,
                 dehydrated_device_store,
@@ -297,6 +300,9 @@ class Application:
             rate_limits,
         )
         key_backups = KeyBackups(database, key_backup_store)
+        cross_signing = CrossSigning(
+            database, device_store, device_key_store, cross_signing_store, key_signatures, device_list_store
+        )
         self._deactivation = deactivation = Deactivation(
             database,
             clock,
@@ -304,7 +310,7 @@ class Application:
             token_store,
             devices,
             membership,
-            (profile_store, account_data_store, filter_store, presence, key_backup_store),
+            (profile_store, account_data_store, filter_store, presence, key_backup_store, cross_signing),
             key_backups,
         )
         self._access_tokens = access_tokens = AccessTokens(database, clock, token_store, device_store)
@@ -341,7 +347,13 @@ class Application:
         )
         self._inboxes = Inboxes(database, to_device_store)
         device_lists = DeviceLists(
-            self.notifier, tokens, memberships, membership_store, shared_room_store, device_list_store
+            self.notifier,
+            tokens,
+            memberships,
+            membership_store,
+            shared_room_store,
+            device_list_store,
+            key_signatures,
         )
         sync = ClassicSync(
             self.notifier,
@@ -392,6 +404,7 @@ class Application:
                 account_data=account_data,
                 accounts=accounts,
                 client_events=client_events,
+                cross_signing=cross_signing,
                 deactivation=deactivation,
                 device_lists=device_lists,
                 devices=devices,
@@ -412,6 +425,9 @@ class Application:
                 key_backups=key_backups,
                 key_queries=KeyQueries(
                     server_name, accounts_store, device_key_store, cross_signing_store, key_signatures
+                ),
+                key_signatures=KeySignatures(
+                    database, device_key_store, cross_signing_store, key_signatures, device_list_store
                 ),
                 logins=logins,
                 membership=membership,

@@ -81,6 +81,40 @@ class Device:
         return new
 
 
+class User:
+    """The cross-signing keys of a user."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.master = keys.generate("master")
+        self.self_signing = keys.generate("self")
+        self.user_signing = keys.generate("user")
+
+    def signed(self, value: dict[str, Any], key: SigningKey, *, name: str | None = None) -> dict[str, Any]:
+        """The object, signed by one of the keys."""
+        return sign(value, self.client.user_id, key, name or key.public_base64)
+
+    def keys(self) -> dict[str, Any]:
+        """The public keys, as they are uploaded."""
+        master, self_signing, user_signing = (
+            {
+                "user_id": self.client.user_id,
+                "usage": [usage],
+                "keys": {f"ed25519:{key.public_base64}": key.public_base64},
+            }
+            for usage, key in (
+                ("master", self.master),
+                ("self_signing", self.self_signing),
+                ("user_signing", self.user_signing),
+            )
+        )
+        return {
+            "master_key": master,
+            "self_signing_key": self.signed(self_signing, self.master),
+            "user_signing_key": self.signed(user_signing, self.master),
+        }
+
+
 async def claim(client: Client, *devices: Client, algorithm: str = USUAL) -> dict[str, Any]:
     """What a claim for some devices answers: user -> device -> name -> key."""
     wanted: dict[str, dict[str, str]] = {}

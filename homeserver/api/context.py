@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from homeserver.services.access_tokens import AccessTokens
     from homeserver.services.account_data import AccountData
     from homeserver.services.accounts import Accounts
+    from homeserver.services.cross_signing import CrossSigning
     from homeserver.services.deactivation import Deactivation
     from homeserver.services.dehydrated_devices import DehydratedDevices
     from homeserver.services.device_keys import DeviceKeys
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from homeserver.services.history import History
     from homeserver.services.key_backups import KeyBackups
     from homeserver.services.key_queries import KeyQueries
+    from homeserver.services.key_signatures import KeySignatures
     from homeserver.services.logins import Logins
     from homeserver.services.membership import Membership
     from homeserver.services.messages import Messages
@@ -59,6 +61,7 @@ class ApiContext:
     account_data: AccountData
     accounts: Accounts
     client_events: ClientEvents
+    cross_signing: CrossSigning
     deactivation: Deactivation
     device_lists: DeviceLists
     device_keys: DeviceKeys
@@ -69,6 +72,7 @@ class ApiContext:
     history: History
     key_backups: KeyBackups
     key_queries: KeyQueries
+    key_signatures: KeySignatures
     logins: Logins
     membership: Membership
     messages: Messages

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from homeserver.errors import Forbidden, InvalidParam, UnknownToken
+from homeserver.errors import InvalidParam, UnknownToken
 from homeserver.services.key_objects import (
     ED25519,
     InvalidSignature,
@@ -133,13 +133,8 @@ class DeviceKeys:
         self, transaction: Transaction, user_id: UserId, device_id: DeviceId, keys: KeyObject
     ) -> None:
         """Store the identity keys of a device inside a larger write, and tell of it where they are new."""
-        own = await self._cross_signing.load([user_id], transaction)
-        cross_signing = {
-            usage: public_key_of(orjson.loads(key)) for usage, key in own.get(user_id, {}).items()
-        }
-        if device_id in cross_signing.values():
-            # "Servers MUST not allow devices to have the same IDs as cross-signing keys"
-            raise Forbidden("The device id is that of a cross-signing key")
+        own = (await self._cross_signing.load([user_id], transaction)).get(user_id, {})
+        self_signing = public_key_of(orjson.loads(own[SELF_SIGNING])) if SELF_SIGNING in own else None
         stored = await self._store.get(user_id, device_id, transaction)
         changed = stored != keys.encoded
         if changed:
@@ -150,7 +145,7 @@ class DeviceKeys:
             transaction,
             [
                 KeySignature(user_id, device_id, key_id, keys.signatures[key_id])
-                for key_id in self._right_signatures(keys, user_id, device_id, cross_signing)
+                for key_id in self._right_signatures(keys, user_id, device_id, self_signing)
             ],
         )
         if changed or added:
@@ -175,11 +170,10 @@ class DeviceKeys:
 
     @staticmethod
     def _right_signatures(
-        keys: KeyObject, user_id: UserId, device_id: DeviceId, cross_signing: Mapping[str, str]
+        keys: KeyObject, user_id: UserId, device_id: DeviceId, self_signing: str | None
     ) -> list[str]:
         """The names of the keys whose signatures are kept: the device's own, and the self-signing key."""
         right = [f"{ED25519}:{device_id}"]
-        self_signing = cross_signing.get(SELF_SIGNING)
         key_id = f"{ED25519}:{self_signing}"
         if self_signing is not None and key_id in keys.signatures:
             try:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from homeserver.errors import InvalidParam, NotFound
+from homeserver.errors import Forbidden, InvalidParam, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from homeserver.ids import DeviceId, UserId
     from homeserver.storage.access_tokens import AccessTokenStore
+    from homeserver.storage.cross_signing import CrossSigningStore
     from homeserver.storage.database import Database, Transaction
     from homeserver.storage.devices import Device, DeviceStore
 
@@ -35,11 +36,13 @@ class Devices:
         database: Database,
         store: DeviceStore,
         tokens: AccessTokenStore,
+        cross_signing: CrossSigningStore,
         kept: Sequence[KeptForDevices],
     ) -> None:
         self._database = database
         self._store = store
         self._tokens = tokens
+        self._cross_signing = cross_signing
         self._kept = kept
 
     async def load(self, user_id: UserId) -> list[Device]:
@@ -58,6 +61,14 @@ class Devices:
         check_device_name(display_name)
         if not await self._database.write(lambda t: self._store.rename(t, user_id, device_id, display_name)):
             raise NotFound("Unknown device")
+
+    async def check_free_in(self, transaction: Transaction, user_id: UserId, device_id: DeviceId) -> None:
+        """Raise `Forbidden` where no device can have this id.
+
+        "Servers MUST not allow devices to have the same IDs as cross-signing keys"
+        """
+        if await self._cross_signing.is_public_key(transaction, user_id, device_id):
+            raise Forbidden("The device id is that of a cross-signing key")
 
     async def delete(self, user_id: UserId, device_ids: Sequence[DeviceId]) -> None:
         """Delete devices with their tokens and all that is kept for them; unknown ones are passed over."""

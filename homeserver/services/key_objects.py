@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crypto import canonical_json
+from crypto.base64 import encode_unpadded
 from crypto.errors import CanonicalJsonError, CryptoError
+from crypto.keys import parse_verify_key
 from crypto.signed_keys import signed_part, verify_key_object
 from homeserver.errors import BadJson, InvalidParam, MatrixError, TooLarge
 from homeserver.storage.one_time_keys import NewKey
@@ -79,6 +81,29 @@ def read_device_keys(value: dict[str, Any], user_id: UserId, device_id: DeviceId
     read = read_key_object(value, user_id)
     read.verify(user_id, key_id, keys[key_id])
     return read
+
+
+def read_cross_signing_key(value: dict[str, Any], user_id: UserId, usage: str) -> KeyObject:
+    """A cross-signing key, its signatures not yet checked; raises `BadJson`, `InvalidParam` or `TooLarge`."""
+    if value.get("user_id") != user_id:
+        raise InvalidParam("A cross-signing key is of another user")
+    if value.get("usage") != [usage]:
+        raise InvalidParam(f"The usage of a key is not `{usage}`")
+    keys = value.get("keys")
+    if not isinstance(keys, dict) or len(keys) != 1:
+        # "The object must have exactly one property"
+        raise InvalidParam("`keys` of a cross-signing key is not an object with one key")
+    ((name, public_key),) = keys.items()
+    if not isinstance(public_key, str) or name != f"{ED25519}:{public_key}":
+        raise InvalidParam(f"A cross-signing key is not named `{ED25519}:<unpadded_base64_public_key>`")
+    try:
+        # Keys are compared as text: there must be one text for each.
+        is_unpadded = encode_unpadded(bytes(parse_verify_key(public_key))) == public_key
+    except CryptoError as error:
+        raise InvalidParam(f"A cross-signing key is no {ED25519} key") from error
+    if not is_unpadded:
+        raise InvalidParam("A cross-signing key is not in unpadded Base64")
+    return read_key_object(value, user_id)
 
 
 def read_one_time_keys(values: Mapping[str, Any]) -> list[NewKey]:

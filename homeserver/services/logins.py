@@ -119,10 +119,12 @@ class Logins:
     async def open_in(self, transaction: Transaction, user_id: UserId, wanted: NewSession) -> OpenedSession:
         """Tokens for a device, which is made where there is none of that id; its older tokens end.
 
-        `InvalidParam` for the dehydrated device, whose messages go with it and not with a sync.
+        `InvalidParam` for the dehydrated device, whose messages go with it and not with a sync; `Forbidden` for the
+        public key of a cross-signing key.
         """
         device = DeviceId(wanted.device_id or random_string(_DEVICE_ID_LENGTH, _CAPITALS))
         if wanted.device_id is not None:
+            await self._devices.check_free_in(transaction, user_id, device)
             dehydrated = await self._dehydrated_devices.get(user_id, transaction)
             if dehydrated is not None and dehydrated.device_id == device:
                 raise InvalidParam("This is the id of the dehydrated device")

@@ -33,6 +33,8 @@ class Topic(StrEnum):
     """The user id of the one whose devices changed."""
     SHARED_ROOM = "shared_room"
     """A room id: somebody came into the encrypted room or went out, or it has become encrypted."""
+    USER_SIGNATURES = "user_signatures"
+    """The user id of one who has signed the master keys of others."""
     ONE_TIME_KEYS = "one_time_keys"
     """`user_id|device_id`."""
     CREDENTIALS = "credentials"

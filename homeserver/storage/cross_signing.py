@@ -34,12 +34,22 @@ class CrossSigningStore:
             keys.setdefault(UserId(user_id), {})[usage] = bytes(key)
         return keys
 
-    async def set(self, transaction: Transaction, user_id: UserId, keys: Mapping[str, bytes]) -> None:
-        """Store keys in the place of older ones."""
+    async def is_public_key(self, reader: Reader, user_id: UserId, name: str) -> bool:
+        """Whether this is the public key, in Base64, of one of a user's keys."""
+        return bool(
+            await reader.fetch_value(
+                "SELECT 1 FROM cross_signing_keys WHERE user_id = $1 AND public_key = $2", user_id, name
+            )
+        )
+
+    async def set(
+        self, transaction: Transaction, user_id: UserId, keys: Mapping[str, tuple[str, bytes]]
+    ) -> None:
+        """Store keys, by usage, each with its public key in Base64, in the place of older ones."""
         await transaction.execute_many(
-            "INSERT INTO cross_signing_keys (user_id, usage, key) VALUES ($1, $2, $3)"
-            " ON CONFLICT (user_id, usage) DO UPDATE SET key = excluded.key",
-            [(user_id, usage, key) for usage, key in keys.items()],
+            "INSERT INTO cross_signing_keys (user_id, usage, public_key, key) VALUES ($1, $2, $3, $4)"
+            " ON CONFLICT (user_id, usage) DO UPDATE SET public_key = excluded.public_key, key = excluded.key",
+            [(user_id, usage, *key) for usage, key in keys.items()],
         )
 
     async def delete(self, transaction: Transaction, user_id: UserId, usages: Collection[str]) -> None:

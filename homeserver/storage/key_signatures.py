@@ -61,6 +61,9 @@ class KeySignatureStore:
     async def forget_signed(self, transaction: Transaction, user_id: UserId, key_id: str) -> None:
         """What was signed under this name has changed: no signature of it holds any more."""
         await transaction.execute(
+            "DELETE FROM user_signatures WHERE user_id = $1 AND key_id = $2", user_id, key_id
+        )
+        await transaction.execute(
             "DELETE FROM key_signatures WHERE user_id = $1 AND key_id = $2", user_id, key_id
         )
 
@@ -92,6 +95,13 @@ class KeySignatureStore:
     ) -> None:
         """Drop what some devices signed, and what was signed of them."""
         await self.forget_keys(transaction, user_id, device_ids)
+
+    async def delete_of_user(self, transaction: Transaction, user_id: UserId) -> None:
+        """Drop everything that a user signed, and what others signed of theirs."""
+        await transaction.execute("DELETE FROM key_signatures WHERE user_id = $1", user_id)
+        await transaction.execute(
+            "DELETE FROM user_signatures WHERE user_id = $1 OR signer_user_id = $1", user_id
+        )
 
     # -- of users over the master keys of others -------------------------------------------------------
 

@@ -4,7 +4,7 @@ Both follow from when two users shared an encrypted room, that is from spans of 
 it and it was encrypted. Of an interval
 
 - `changed` are those who share one at its end, but did not all the time, and those who share any room at its end
-  and whose devices or keys changed in it;
+  and whose devices or keys changed in it, and those whose master key the user has signed in it;
 - `left` are those who shared one at some time of it, and share none at its end.
 
 Whoever went out and came back is among the changed: what they did to their devices while no room was shared may have
@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from homeserver.storage.announcements import Topic
 from homeserver.sync.interval import Concern, Interval, read_changes
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from homeserver.rooms.memberships import Memberships
     from homeserver.services.requester import Requester
     from homeserver.storage.device_lists import DeviceListStore
+    from homeserver.storage.key_signatures import KeySignatureStore
     from homeserver.storage.memberships import MembershipRow, MembershipStore
     from homeserver.storage.shared_rooms import MemberChange, SharedRoomStore
     from homeserver.sync.interval import Changes
@@ -52,6 +54,7 @@ class DeviceLists:
         membership_store: MembershipStore,
         shared_rooms: SharedRoomStore,
         device_lists: DeviceListStore,
+        signatures: KeySignatureStore,
     ) -> None:
         self._notifier = notifier
         self._tokens = tokens
@@ -59,6 +62,7 @@ class DeviceLists:
         self._membership_store = membership_store
         self._shared_rooms = shared_rooms
         self._device_lists = device_lists
+        self._signatures = signatures
 
     async def answer(self, requester: Requester, start: str, end: str) -> dict[str, list[UserId]]:
         """`GET /keys/changes`: what `/sync` tells of the interval between two of its tokens.
@@ -93,6 +97,8 @@ class DeviceLists:
                     changed.add(other)
         else:
             changed |= await self._changed_devices(user_id, rooms, interval.since, interval.upto)
+        if changes.has(Topic.USER_SIGNATURES):
+            changed |= await self._signatures.load_signed(user_id, after=interval.since, upto=interval.upto)
         return {"changed": sorted(changed - left), "left": sorted(left)}
 
     # -- changed devices -------------------------------------------------------------------------------

@@ -25,7 +25,6 @@ pytestmark = pytest.mark.skipif(not LIST.exists(), reason="the list of endpoints
 
 MISSING = {
     "federation": r"/_matrix/(federation|key)/|/matrix/server$",
-    "end-to-end encryption": r"/keys/",
     "media": r"/media/",
     "push": r"/(notifications|pushers|pushrules)\b",
     "email addresses and telephone numbers": r"/3pid\b|/requestToken$",

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pydantic
 
-from homeserver.http.request import Body
+from homeserver.api.client.user_interactive import prove_by_password
+from homeserver.errors import BadJson
+from homeserver.http.request import Body, parse
 from homeserver.http.response import json_response
 from homeserver.http.routing import Route, client
+from homeserver.storage.cross_signing import MASTER, SELF_SIGNING, USER_SIGNING
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -42,6 +45,21 @@ class ClaimBody(Body):
     timeout: int | None = None
 
 
+class CrossSigningBody(Body):
+    """The body of `POST /keys/device_signing/upload`."""
+
+    master_key: dict[str, Any] | None = None
+    self_signing_key: dict[str, Any] | None = None
+    user_signing_key: dict[str, Any] | None = None
+
+    def by_usage(self) -> dict[str, dict[str, Any]]:
+        """Those keys that are there."""
+        keys = ((MASTER, self.master_key), (SELF_SIGNING, self.self_signing_key))
+        return {
+            usage: key for usage, key in (*keys, (USER_SIGNING, self.user_signing_key)) if key is not None
+        }
+
+
 class KeyEndpoints:
     """Keys, as far as the server knows them: the public ones."""
 
@@ -54,6 +72,8 @@ class KeyEndpoints:
             *client("POST", "/keys/upload", self.upload),
             *client("POST", "/keys/query", self.query),
             *client("POST", "/keys/claim", self.claim),
+            *client("POST", "/keys/device_signing/upload", self.upload_cross_signing, ("v3",)),
+            *client("POST", "/keys/signatures/upload", self.upload_signatures, ("v3",)),
         ]
 
     async def upload(self, request: Request) -> Response:
@@ -79,3 +99,26 @@ class KeyEndpoints:
         await self._context.authenticator.requester(request, allow_guest=True)
         body = await request.parse(ClaimBody)
         return json_response(await self._context.one_time_keys.claim(body.one_time_keys))
+
+    async def upload_cross_signing(self, request: Request) -> Response:
+        """`POST /keys/device_signing/upload`."""
+        context = self._context
+        requester = await context.authenticator.requester(request)
+        body = await request.json()
+        keys = parse(CrossSigningBody, body).by_usage()
+        if await context.cross_signing.upload(requester, keys, proved=False):
+            return json_response({})
+        proof = await prove_by_password(context, requester, "POST /keys/device_signing/upload", body)
+        keys = parse(CrossSigningBody, proof.body).by_usage()
+        await context.cross_signing.upload(requester, keys, proved=True)
+        await context.user_interactive.finish(proof)
+        return json_response({})
+
+    async def upload_signatures(self, request: Request) -> Response:
+        """`POST /keys/signatures/upload`."""
+        requester = await self._context.authenticator.requester(request)
+        body = await request.json()
+        if not all(isinstance(by_key, dict) for by_key in body.values()):
+            raise BadJson("The body is not an object of objects")
+        failures = await self._context.key_signatures.upload(requester.user_id, body)
+        return json_response({"failures": failures})

@@ -72,6 +72,8 @@ MIGRATION = Migration(
             user_id TEXT NOT NULL,
             -- master, self_signing, user_signing
             usage TEXT NOT NULL,
+            -- in Base64
+            public_key TEXT NOT NULL,
             -- JSON without the signatures
             key BYTEA NOT NULL,
             PRIMARY KEY (user_id, usage)
