@@ -107,6 +107,7 @@ class DehydratedDevices:
             is_same = old is not None and old.device_id == device_id
             if not is_same and await self._device_store.exists(transaction, user_id, device_id):
                 raise InvalidParam("This is the id of a device that is not dehydrated")
+            await self._devices.check_free_in(transaction, user_id, device_id)
             if old is not None and not (is_same and await self._keys.has_in(transaction, keys)):
                 await self._devices.delete_in(transaction, user_id, [old.device_id])
             now = self._clock.now_ms()

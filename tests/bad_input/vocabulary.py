@@ -334,6 +334,8 @@ _BACKED_UP_KEY = {
     "is_verified": True,
     "session_data": {"ephemeral": "e", "ciphertext": "c", "mac": "m"},
 }
+CROSS_SIGNING_KEYS = ("master_key", "self_signing_key", "user_signing_key")
+_ONE_TIME_KEYS = {"a:1": "x", "signed_curve25519:1": {"key": "x", "signatures": {}}, "a:2": "y"}
 SENSIBLE: list[tuple[str, dict[str, Any]]] = [
     (r"/login$", {"type": "m.login.password", "identifier": {}, "password": "secret", "refresh_token": True}),
     (r"/login$", {"type": "m.login.token", "token": "x"}),
@@ -369,6 +371,25 @@ SENSIBLE: list[tuple[str, dict[str, Any]]] = [
     (r"/room_keys/keys$", {"rooms": Pairs([(Ref("room", 0), {"sessions": {"one": _BACKED_UP_KEY}})])}),
     (r"/room_keys/keys/\{roomId\}$", {"sessions": {"one": _BACKED_UP_KEY, "two": _BACKED_UP_KEY}}),
     (r"/room_keys/keys/\{roomId\}/\{sessionId\}$", _BACKED_UP_KEY),
+    (r"/keys/upload$", {"device_keys": Ref("device_keys", 0), "one_time_keys": _ONE_TIME_KEYS}),
+    (r"/keys/upload$", {"one_time_keys": _ONE_TIME_KEYS, "fallback_keys": {"a:1": "x"}}),
+    (r"/keys/query$", {"device_keys": Pairs([(Ref("user", 0), []), (Ref("me", 0), [Ref("device", 0)])])}),
+    (
+        r"/keys/claim$",
+        {
+            "one_time_keys": Pairs(
+                [(Ref("me", 0), Pairs([(Ref("device", number), "a") for number in range(3)]))]
+            )
+        },
+    ),
+    (r"/device_signing/upload$", {"auth": _AUTH, **{name: Ref(name, 0) for name in CROSS_SIGNING_KEYS}}),
+    (r"/device_signing/upload$", {name: Ref(name, 1) for name in CROSS_SIGNING_KEYS}),
+    (
+        r"/signatures/upload$",
+        Pairs(
+            [(Ref("me", 0), Pairs([(Ref("device", 0), Ref("device_keys", 0)), ("x", Ref("master_key", 1))]))]
+        ),
+    ),
     (r"/account_data/", {"ignored_users": Pairs([(Ref("user", 2), {})]), "tags": {"u": {"order": "x"}}}),
 ]
 """Bodies that are right where the path ends so, before ids are filled in, and before they are spoilt."""

@@ -10,8 +10,9 @@ from urllib.parse import quote, urlencode
 
 from tests import openapi
 from tests.bad_input.requests import Plan, dump, names_in
-from tests.bad_input.vocabulary import WORDS, Pairs, Ref
+from tests.bad_input.vocabulary import CROSS_SIGNING_KEYS, WORDS, Pairs, Ref
 from tests.client import Client, Refused
+from tests.keys import Device, User
 from tests.server import RESOURCES, Server
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class World:
             registration={"mode": "open", "allow_guests": True},
             presence={"enabled": True},
         )
-        self.known: dict[str, list[str]] = {kind: list(words) for kind, words in WORDS.items()}
+        self.known: dict[str, list[Any]] = {kind: list(words) for kind, words in WORDS.items()}
         self.statuses: dict[tuple[str, str], set[int]] = {}
         self.refused = 0
         self._sent = 0
@@ -114,9 +115,17 @@ class World:
         self._know("user", mallory.user_id)
         self._know("state_key", mallory.user_id)
         self._know("device", mallory.device_id, self._people["mallory2"].device_id)
+        self._know_keys(mallory)
         self.known["room"] = []
         for version in ROOM_VERSIONS:
             await self._make_room(version)
+
+    def _know_keys(self, mallory: Client) -> None:
+        """Keys that are well formed and signed; not in the order in which they could be uploaded."""
+        self.known["device_keys"] = [Device(mallory).device_keys() for _ in range(3)]
+        of_user = [User(mallory).keys() for _ in range(3)]
+        for name in CROSS_SIGNING_KEYS:
+            self.known[name] = [keys[name] for keys in of_user]
 
     async def _bring_second_device(self, mallory: Client) -> None:
         answer = await self.server.nobody().post(
