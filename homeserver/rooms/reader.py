@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from homeserver.errors import NotFound
+from homeserver.ids import server_name_of
 from homeserver.rooms.live_rooms import CREATE, POWER_LEVELS
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from homeserver.eventgraph.event import Event, StateKey
     from homeserver.eventgraph.power_levels import PowerLevels
     from homeserver.eventgraph.room_versions import RoomVersion
-    from homeserver.ids import EventId, RoomId, UserId
+    from homeserver.ids import EventId, RoomId, ServerName, UserId
     from homeserver.rooms.live_rooms import LiveRooms
     from homeserver.rooms.memberships import Memberships
     from homeserver.storage.events import EventStore, StoredEvent, Stretch
@@ -182,6 +183,10 @@ class RoomReader:
         """The users with a membership, oldest change first."""
         room = await self._live_rooms.get(room_id)
         return [row.user_id for row in await self._membership_store.load_in_room(room.room_nid, [membership])]
+
+    async def servers(self, room_id: RoomId) -> set[ServerName]:
+        """The servers whose users are in a room."""
+        return {server_name_of(user_id) for user_id in await self.members(room_id)}
 
     async def share_a_room(self, user_id: UserId, other: UserId) -> bool:
         """Whether two users are joined to a common room."""
