@@ -81,7 +81,7 @@ class RemoteSource:
 
         return await self._ask(ask)
 
-    async def event(self, room_id: RoomId, event_id: EventId) -> Any:
+    async def event(self, room_id: RoomId, event_id: EventId) -> Any:  # noqa: ARG002 - others may need the room
         """One event."""
 
         async def ask(server: ServerName) -> Any:
