@@ -18,6 +18,7 @@ from homeserver.storage.migrations import (
     m0011_forks,
     m0012_gaps,
     m0013_staged_events,
+    m0014_join_jobs,
 )
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ _MODULES = (
     m0011_forks,
     m0012_gaps,
     m0013_staged_events,
+    m0014_join_jobs,
 )
 
 MIGRATIONS: tuple[Migration, ...] = tuple(module.MIGRATION for module in _MODULES)

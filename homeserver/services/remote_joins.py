@@ -1,0 +1,245 @@
+"""Coming into a room that other servers are in (SS "Joining Rooms"): a durable job for each user and room.
+
+A request for a join that is under way waits for it; it goes on when whoever asked has gone away, and after a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from federation.errors import FederationError, Refused
+from homeserver.errors import MatrixError, NotFound
+from homeserver.eventgraph.builder import EventReference, build
+from homeserver.eventgraph.checks import check_format, check_size
+from homeserver.eventgraph.errors import EventRefused
+from homeserver.eventgraph.receiving import read_pdu
+from homeserver.eventgraph.room_versions import ROOM_VERSIONS
+from homeserver.ids import EventId, random_string
+from homeserver.storage.errors import DatabaseClosed, DatabaseUnavailable
+from homeserver.storage.join_jobs import JoinJob
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from crypto.keys import SigningKey
+    from federation.answers import Template
+    from federation.client import FederationClient
+    from homeserver.clock import Clock
+    from homeserver.eventgraph.event import Event
+    from homeserver.eventgraph.room_versions import RoomVersion
+    from homeserver.ids import RoomId, ServerName, UserId
+    from homeserver.services.inbound.arrivals import RoomArrivals
+    from homeserver.services.inbound.outliers import Outliers
+    from homeserver.storage.database import Database
+    from homeserver.storage.join_jobs import JoinJobStore
+
+_MAX_SERVERS = 10
+_MAX_STATE = 500_000
+_AUTHORISER = "join_authorised_via_users_server"
+
+_log = structlog.get_logger(__name__)
+
+
+class RemoteJoins:
+    """Joins rooms by way of servers that are in them."""
+
+    def __init__(
+        self,
+        server_name: ServerName,
+        key: SigningKey,
+        database: Database,
+        clock: Clock,
+        store: JoinJobStore,
+        client: FederationClient,
+        outliers: Outliers,
+        arrivals: RoomArrivals,
+    ) -> None:
+        self._server_name = server_name
+        self._key = key
+        self._database = database
+        self._clock = clock
+        self._store = store
+        self._client = client
+        self._outliers = outliers
+        self._arrivals = arrivals
+        self._under_way: dict[tuple[UserId, RoomId], asyncio.Task[None]] = {}
+
+    async def start(self) -> None:
+        """Go on with what was under way when the program ended."""
+        for job in await self._store.load():
+            self._begin(job)
+
+    async def stop(self) -> None:
+        """Stop; what is under way goes on at the next start."""
+        tasks = list(self._under_way.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def join(
+        self, user_id: UserId, room_id: RoomId, servers: Sequence[ServerName], content: dict[str, Any]
+    ) -> None:
+        """Bring a user of ours into a room, by way of the first of these servers that lets them in.
+
+        When this returns they are in. Raises `MatrixError`: `NotFound` where no server is named, what the servers say
+        where they refuse, 502 where none answers.
+        """
+        task = self._under_way.get((user_id, room_id))
+        if task is None:
+            asked = [name for name in dict.fromkeys(servers) if name != self._server_name][:_MAX_SERVERS]
+            if not asked:
+                raise NotFound("Unknown room, and no server is named that may know it")
+            job = JoinJob(user_id, room_id, asked, content, self._clock.now_ms())
+            await self._database.write(lambda t: self._store.insert(t, job))
+            task = self._begin(job)
+        await asyncio.shield(task)
+
+    async def cancel(self, user_id: UserId, room_id: RoomId) -> bool:
+        """End a join that is under way; whether there was one."""
+        task = self._under_way.get((user_id, room_id))
+        if task is None:
+            return False
+        await self._database.write(lambda t: self._store.delete(t, user_id, room_id))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return True
+
+    @property
+    def jobs(self) -> list[tuple[UserId, RoomId]]:
+        """Who is coming into which room now."""
+        return list(self._under_way)
+
+    def _begin(self, job: JoinJob) -> asyncio.Task[None]:
+        key = (job.user_id, job.room_id)
+        known = self._under_way.get(key)
+        if known is not None:
+            return known
+        task = self._under_way[key] = asyncio.create_task(self._run(job))
+
+        def ended(done: asyncio.Task[None]) -> None:
+            self._under_way.pop(key, None)
+            if not done.cancelled():
+                # Whoever asked may be gone.
+                done.exception()
+
+        task.add_done_callback(ended)
+        return task
+
+    async def _run(self, job: JoinJob) -> None:
+        try:
+            await self._join_by_one(job)
+        except (DatabaseClosed, DatabaseUnavailable):
+            raise
+        except Exception:
+            await self._database.write(lambda t: self._store.delete(t, job.user_id, job.room_id))
+            raise
+        await self._database.write(lambda t: self._store.delete(t, job.user_id, job.room_id))
+
+    async def _join_by_one(self, job: JoinJob) -> None:
+        refusal: MatrixError | None = None
+        for server in job.servers:
+            try:
+                await self._join_by(server, job)
+            except Refused as error:
+                refusal = _as_matrix_error(error)
+                _log.info("join_refused", room_id=job.room_id, server=server, why=str(error))
+            except (FederationError, EventRefused) as error:
+                _log.info("join_failed", room_id=job.room_id, server=server, why=str(error))
+            else:
+                return
+        message = "No server that is in the room could be reached"
+        raise refusal or MatrixError(message, status=502)
+
+    async def _join_by(self, server: ServerName, job: JoinJob) -> None:
+        template = await self._client.make_join(server, job.room_id, job.user_id, list(ROOM_VERSIONS))
+        version = ROOM_VERSIONS.get(template.room_version)
+        if version is None:
+            raise EventRefused(f"the room is of the unknown version {template.room_version!r}")
+        authoriser = template.event.get("content", {}).get(_AUTHORISER)
+        content = {**job.content, **({_AUTHORISER: authoriser} if isinstance(authoriser, str) else {})}
+        event = self.complete(version, template, job.room_id, job.user_id, content, membership="join")
+        told: dict[str, list[Any]] = {"state": [], "auth_chain": []}
+        signed: Any = None
+        async with self._client.send_join(server, job.room_id, event.event_id, event.pdu) as members:
+            async for name, value in members:
+                if name in told and len(told[name]) < _MAX_STATE:
+                    told[name].append(value)
+                elif name == "event":
+                    signed = value
+        if isinstance(authoriser, str) and signed is not None:
+            # Signed by the server of whoever lets us in, too.
+            countersigned = read_pdu(version, signed)
+            if countersigned.event_id == event.event_id:
+                event = countersigned
+        state, auth_chain = (
+            self._outliers.read(version, job.room_id, told[name]) for name in ("state", "auth_chain")
+        )
+        await self._arrivals.arrive(version, event, state, auth_chain)
+
+    def complete(
+        self,
+        version: RoomVersion,
+        template: Template,
+        room_id: RoomId,
+        user_id: UserId,
+        content: dict[str, Any],
+        *,
+        membership: str,
+    ) -> Event:
+        """A member event of ours out of the template of another server; raises `EventRefused` for a template of
+        something else.
+        """
+        offered = template.event
+        wanted = {"type": "m.room.member", "room_id": room_id, "sender": user_id, "state_key": user_id}
+        if any(offered.get(name) != value for name, value in wanted.items()):
+            raise EventRefused("the template is of another event")
+        if not isinstance(offered.get("content"), dict) or offered["content"].get("membership") != membership:
+            raise EventRefused("the template is of another membership")
+        depth = offered.get("depth")
+        if type(depth) is not int:
+            raise EventRefused("the template has no depth")
+        event = build(
+            version,
+            room_id=room_id,
+            sender=user_id,
+            type="m.room.member",
+            state_key=user_id,
+            content={**content, "membership": membership},
+            origin_server_ts=self._clock.now_ms(),
+            depth=depth,
+            prev_events=_references(version, offered.get("prev_events")),
+            auth_events=_references(version, offered.get("auth_events")),
+            server_name=self._server_name,
+            key=self._key,
+            event_id=EventId(f"${random_string(32)}:{self._server_name}")
+            if version.event_ids_are_given
+            else None,
+        )
+        check_format(version, event.pdu)
+        check_size(event.json)
+        return event
+
+
+def _references(version: RoomVersion, references: Any) -> list[EventReference]:
+    if not isinstance(references, list):
+        raise EventRefused("the template lacks references to other events")
+    found = []
+    for reference in references:
+        event_id, sha256 = reference, None
+        if version.event_ids_are_given:
+            if not isinstance(reference, list) or len(reference) != 2 or not isinstance(reference[1], dict):
+                raise EventRefused("the template holds something that is not a reference")
+            event_id, sha256 = reference[0], reference[1].get("sha256")
+        if not isinstance(event_id, str):
+            raise EventRefused("the template holds something that is not a reference")
+        found.append(EventReference(EventId(event_id), sha256))
+    return found
+
+
+def _as_matrix_error(error: Refused) -> MatrixError:
+    """What another server said, for the client; its own faults are not the client's."""
+    status = error.status if 400 <= error.status < 500 and error.status != 401 else 502
+    return MatrixError(f"The other server says: {error.error}", status=status, errcode=error.errcode or "M_UNKNOWN")
