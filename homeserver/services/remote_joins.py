@@ -242,4 +242,6 @@ def _references(version: RoomVersion, references: Any) -> list[EventReference]:
 def _as_matrix_error(error: Refused) -> MatrixError:
     """What another server said, for the client; its own faults are not the client's."""
     status = error.status if 400 <= error.status < 500 and error.status != 401 else 502
-    return MatrixError(f"The other server says: {error.error}", status=status, errcode=error.errcode or "M_UNKNOWN")
+    return MatrixError(
+        f"The other server says: {error.error}", status=status, errcode=error.errcode or "M_UNKNOWN"
+    )

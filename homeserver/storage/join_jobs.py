@@ -46,7 +46,9 @@ class JoinJobStore:
 
     async def delete(self, transaction: Transaction, user_id: UserId, room_id: RoomId) -> None:
         """Forget a join that has ended, well or not."""
-        await transaction.execute("DELETE FROM join_jobs WHERE user_id = $1 AND room_id = $2", user_id, room_id)
+        await transaction.execute(
+            "DELETE FROM join_jobs WHERE user_id = $1 AND room_id = $2", user_id, room_id
+        )
 
     async def load(self) -> list[JoinJob]:
         """All that are under way, oldest first."""
