@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 MAX_BACKUPS = 100
 """Of a user, at the same time."""
 MAX_KEYS = 1_000_000
-"""In a backup."""
+"""In all backups of a user."""
 MAX_ALGORITHM_BYTES = 255
 MAX_AUTH_DATA_BYTES = 65_536
 PAGE = 200
 """So many keys of a download are in memory at the same time."""
 _DELETED_AT_ONCE = 5_000
+_DELETIONS_IN_A_ROW = 20
 
 
 class KeyBackups:
@@ -113,8 +114,8 @@ class KeyBackups:
             if not better:
                 return backup
             new = sum(key.place not in known for key in better)
-            if backup.key_count + new > MAX_KEYS:
-                raise TooLarge(f"A backup holds at most {MAX_KEYS} keys")
+            if new and await self._store.count_keys(transaction, user_id) + new > MAX_KEYS:
+                raise TooLarge(f"The backups of a user hold at most {MAX_KEYS} keys")
             await self._store.put(transaction, user_id, backup, better, new)
             return _there(await self._store.get(user_id, version, transaction))
 
@@ -178,8 +179,13 @@ class KeyBackups:
         return await self._database.write(work)
 
     async def delete_dropped(self) -> None:
-        """Delete the keys that nobody can ask for any more: in many small writes, so that others come in between."""
-        while await self._store.has_dropped():
+        """Delete the keys that nobody can ask for any more, in many small writes, so that others come in between.
+
+        If there are too many for one time, they are for the next.
+        """
+        for _ in range(_DELETIONS_IN_A_ROW):
+            if not await self._store.has_dropped():
+                return
             await self._database.write(lambda t: self._store.delete_dropped(t, _DELETED_AT_ONCE))
 
 

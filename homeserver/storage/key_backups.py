@@ -100,6 +100,11 @@ class KeyBackupStore:
         )
         return counted or 0
 
+    async def count_keys(self, transaction: Transaction, user_id: UserId) -> int:
+        """How many keys are in all backups of a user."""
+        counts = await transaction.fetch_all("SELECT key_count FROM key_backups WHERE user_id = $1", user_id)
+        return sum(count for (count,) in counts)
+
     async def insert(
         self, transaction: Transaction, user_id: UserId, version: int, algorithm: str, auth_data: bytes
     ) -> None:

@@ -196,10 +196,12 @@ async def test_a_user_has_no_more_backups_than_can_be_of_use(
     assert await create(alice) == "3"
 
 
-async def test_a_backup_holds_no_more_keys_than_can_be_of_use(
-    alice: Client, monkeypatch: pytest.MonkeyPatch
+async def test_the_backups_of_a_user_hold_no_more_keys_than_can_be_of_use(
+    alice: Client, bob: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(key_backups, "MAX_KEYS", 2)
+    monkeypatch.setattr(key_backups, "MAX_KEYS", 3)
+    await create(alice)
+    await put_all(alice, "1", {ROOM: {"a": key(1)}})
     version = await create(alice)
     await put_all(alice, version, {ROOM: {"a": key(1), "b": key(1)}})
     with refused(413, "M_TOO_LARGE"):
@@ -207,6 +209,13 @@ async def test_a_backup_holds_no_more_keys_than_can_be_of_use(
     # One in place of another is no more.
     assert await put_all(alice, version, {ROOM: {"a": key(0)}}) == {"etag": "2", "count": 2}
     assert (await get_all(alice, version))[ROOM]["a"] == key(0)
+    await create(bob)
+    assert (await put_all(bob, "1", {ROOM: {"a": key(1)}}))["count"] == 1
+    # What is deleted makes room.
+    await alice.delete("/room_keys/version/1")
+    assert (await put_all(alice, version, {ROOM: {"c": key()}}))["count"] == 3
+    await alice.delete(path(ROOM, "a"), version=version)
+    assert (await put_all(alice, version, {ROOM: {"d": key()}}))["count"] == 3
 
 
 # -- keys -------------------------------------------------------------------------------------------------
@@ -488,20 +497,20 @@ async def test_a_backup_goes_with_the_account(server: Server, alice: Client, bob
     assert await get_all(bob, "1") == {ROOM: {"a": key(), "b": key()}}
 
 
-async def test_what_the_end_of_the_program_left_of_a_deletion_goes_later(
-    server: Server, alice: Client, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("why", ["the program ended", "there were too many"])
+async def test_what_is_left_of_a_deletion_goes_later(
+    server: Server, alice: Client, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
     version = await create(alice)
-    await put_all(alice, version, {ROOM: {"a": key(), "b": key()}})
-
-    async def nothing(_: object) -> None:
-        """The program ends before it comes to that."""
-
-    with monkeypatch.context() as patched:
-        patched.setattr(key_backups.KeyBackups, "delete_dropped", nothing)
-        assert await alice.delete(path(), version=version) == {"etag": "2", "count": 0}
+    await put_all(alice, version, {ROOM: {name: key() for name in "abcde"}})
+    left, once = (5, 5) if why == "the program ended" else (1, 2)
+    monkeypatch.setattr(key_backups, "_DELETED_AT_ONCE", once)
+    monkeypatch.setattr(key_backups, "_DELETIONS_IN_A_ROW", 0 if left == 5 else 2)
+    assert await alice.delete(path(), version=version) == {"etag": "2", "count": 0}
+    # Nobody is told of them any more.
     assert await get_all(alice, version) == {}
-    assert await rows(server) == {"key_backups": 1, "backed_up_keys": 2, "dropped_key_sets": 1}
+    assert await rows(server) == {"key_backups": 1, "backed_up_keys": left, "dropped_key_sets": 1}
+    monkeypatch.setattr(key_backups, "_DELETIONS_IN_A_ROW", 2)
     await server.application._upkeep.look_after()
     assert await rows(server) == {"key_backups": 1, "backed_up_keys": 0, "dropped_key_sets": 0}
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _MAX_UPLOAD_BYTES = 4 * MEBIBYTE
 """Clients send one or two hundred keys at a time, of a kilobyte or two each."""
-MAX_SESSION_DATA_BYTES = 16_384
+MAX_SESSION_DATA_BYTES = 8_192
 _KEYS_AT_ONCE = 500
 _UNKNOWN_VERSION = -1
 _MAX_DIGITS = 18
