@@ -6,7 +6,7 @@ once the sending is answered; `homeserver.sync.to_device` hands it out, and drop
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from homeserver.clock import Clock
     from homeserver.ids import ServerName
     from homeserver.services.requester import Requester
-    from homeserver.storage.database import Database, Transaction
+    from homeserver.storage.database import Database
     from homeserver.storage.to_device import ToDeviceStore
 
 MAX_CONTENT_BYTES = 65_536
 """As large as an event may be. The specification has no limit."""
+MAX_KIBIBYTES = 10_000
+"""For all devices that one request sends to."""
 ALL_DEVICES = "*"
 _KIBIBYTE = 1024
 
@@ -72,16 +74,14 @@ class ToDevice:
         messages = await self._addressed(requester.user_id, event_type, here)
         if not messages:
             return
-        self._limit.check("to_device", requester.user_id, sum(map(_kibibytes, messages)))
+        size = sum(map(_kibibytes, messages))
+        if size > MAX_KIBIBYTES:
+            raise TooLarge(f"This would be more than {MAX_KIBIBYTES} KiB of messages")
+        self._limit.check("to_device", requester.user_id, size)
         key = transaction_key(
             requester.user_id, requester.device_id, f"sendToDevice {event_type}", transaction_id
         )
-
-        async def work(transaction: Transaction) -> None:
-            if await self._store.begin_transaction(transaction, key, self._clock.now_ms()):
-                await self._store.insert(transaction, messages)
-
-        await self._database.write(work)
+        await self._write(key, messages)
 
     async def receive(
         self, sender: UserId, event_type: str, message_id: str, messages: Mapping[str, Any]
@@ -104,14 +104,12 @@ class ToDevice:
             return
         here = {UserId(user_id): by_device for user_id, by_device in contents.items()}
         addressed = await self._addressed(sender, event_type, here)
-        key = transaction_key(sender, None, "m.direct_to_device", message_id)
+        if addressed and sum(map(_kibibytes, addressed)) <= MAX_KIBIBYTES:
+            await self._write(transaction_key(sender, None, "m.direct_to_device", message_id), addressed)
 
-        async def work(transaction: Transaction) -> None:
-            if await self._store.begin_transaction(transaction, key, self._clock.now_ms()):
-                await self._store.insert(transaction, addressed)
-
-        if addressed:
-            await self._database.write(work)
+    async def _write(self, key: int, messages: Sequence[tuple[UserId, DeviceId, bytes]]) -> None:
+        now = self._clock.now_ms()
+        await self._database.write(lambda t: self._store.insert(t, key, now, messages))
 
     async def _addressed(
         self, sender: UserId, event_type: str, contents: Mapping[UserId, Mapping[str, bytes]]

@@ -45,27 +45,32 @@ class ToDeviceStore:
         )
         return [(user_id, device_id) for user_id, device_id in rows]
 
-    async def begin_transaction(self, transaction: Transaction, transaction_key: int, now_ms: int) -> bool:
-        """Remember a transaction id; False where it was known, and its messages are here."""
-        return bool(
-            await transaction.execute(
-                "INSERT INTO to_device_transactions (transaction_key, created_ts) VALUES ($1, $2)"
-                " ON CONFLICT DO NOTHING",
-                transaction_key,
-                now_ms,
-            )
-        )
-
     async def insert(
-        self, transaction: Transaction, messages: Sequence[tuple[UserId, DeviceId, bytes]]
+        self,
+        transaction: Transaction,
+        transaction_key: int,
+        now_ms: int,
+        messages: Sequence[tuple[UserId, DeviceId, bytes]],
     ) -> None:
-        """Put a message each into the inboxes of some devices; those that are gone by now are passed over."""
+        """Put a message each into the inboxes of some devices, unless the transaction id was seen before.
+
+        Devices that are gone by now are passed over. Nothing is asked, so that many sends can be written at once.
+        """
         stream_id = await transaction.next_position()
         await transaction.execute_many(
             "INSERT INTO to_device_messages (user_id, device_id, stream_id, message)"
             " SELECT user_id, device_id, $3::bigint, $4::bytea FROM devices"
-            " WHERE user_id = $1 AND device_id = $2",
-            [(user_id, device_id, stream_id, message) for user_id, device_id, message in messages],
+            " WHERE user_id = $1 AND device_id = $2"
+            " AND NOT EXISTS (SELECT 1 FROM to_device_transactions WHERE transaction_key = $5)",
+            [
+                (user_id, device_id, stream_id, message, transaction_key)
+                for user_id, device_id, message in messages
+            ],
+        )
+        await transaction.execute_many(
+            "INSERT INTO to_device_transactions (transaction_key, created_ts) VALUES ($1, $2)"
+            " ON CONFLICT DO NOTHING",
+            [(transaction_key, now_ms)],
         )
         for user_id, device_id, _ in messages:
             transaction.announce(Topic.TO_DEVICE, f"{user_id}|{device_id}")

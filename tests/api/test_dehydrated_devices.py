@@ -331,8 +331,15 @@ async def test_what_is_refused_changes_nothing(server: Server, alice: Client, bo
     assert (await alice.get(PATH))["device_id"] == old.device_id
     assert await read_all(alice, old) == [[text]]
     assert await rows_of(server, other) == 0
-    with refused(401, "M_MISSING_TOKEN"):
-        await server.nobody().get(PATH)
+    for method, path in (
+        ("GET", PATH),
+        ("PUT", PATH),
+        ("DELETE", PATH),
+        ("GET", events_path(old)),
+        ("POST", events_path(old)),
+    ):
+        with refused(401, "M_MISSING_TOKEN"):
+            await server.nobody().call(method, path, content=b"x")
 
 
 async def test_of_several_uploads_at_once_one_is_left_whole(server: Server, alice: Client) -> None:

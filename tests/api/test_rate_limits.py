@@ -123,6 +123,28 @@ async def test_messages_are_counted_for_each_user(server: Server, alice: Client,
     await bob.send(room, "text")
 
 
+async def test_to_device_messages_are_counted_by_their_size_for_each_user_and_device_that_gets_them(
+    server: Server, alice: Client, bob: Client
+) -> None:
+    for number in range(9):
+        await server.login(bob, f"D{number}")
+    content = {"text": "x" * 60_000}
+
+    async def send(number: int) -> None:
+        body = {"messages": {bob.user_id: {"*": content}}}
+        await alice.put(f"/sendToDevice/m.test/{number}", body)
+
+    count, refused = await exhaust(send)
+    # Ten devices, and 59 KiB for each with what is around the text.
+    assert count == RATE_LIMITS["to_device"].burst // (10 * 59)
+    assert_limited(refused, "to_device")
+    for number in range(3):
+        # What nobody gets costs nothing.
+        messages = {"@nobody:example.org": {"*": content}}
+        await alice.put(f"/sendToDevice/m.other/{number}", {"messages": messages})
+    await bob.put("/sendToDevice/m.test/1", {"messages": {alice.user_id: {"*": content}}})
+
+
 async def test_joins_invites_and_new_rooms_are_counted_for_each_user(alice: Client, bob: Client) -> None:
     room = await alice.create_room(preset="public_chat")
 

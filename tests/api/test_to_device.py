@@ -361,6 +361,14 @@ async def test_a_message_is_at_most_as_large_as_an_event(server: Server, alice: 
     assert await waiting(server) == 1
 
 
+async def test_one_request_cannot_fill_the_disk(server: Server, alice: Client, bob: Client) -> None:
+    for number in range(170):
+        await server.login(bob, f"D{number}")
+    with refused(413, "M_TOO_LARGE"):
+        await send_raw(alice, {bob.user_id: {"*": {"text": "x" * 60_000}}})
+    assert await waiting(server) == 0
+
+
 async def test_a_body_holds_a_message_for_each_of_many_devices(server: Server, alice: Client) -> None:
     """As clients that share the key of a room send it: several hundred devices in one request."""
     devices = [await server.login(alice, f"D{number}") for number in range(250)]

@@ -343,6 +343,26 @@ SENSIBLE: list[tuple[str, dict[str, Any]]] = [
     (r"/(password|get_token|deactivate)$", {"auth": _AUTH, "new_password": "secret"}),
     (r"/delete_devices$", {"auth": _AUTH, "devices": ["x"]}),
     (r"/devices/\{", {"auth": _AUTH, "display_name": "phone"}),
+    (
+        r"/sendToDevice/",
+        {
+            "messages": Pairs(
+                [
+                    (Ref("me", 0), Pairs([(Ref("device", 0), {"a": "x"}), (Ref("device", 1), {"a": "x"})])),
+                    (Ref("user", 0), {"*": {"a": "x"}}),
+                ]
+            )
+        },
+    ),
+    (
+        r"/dehydrated_device$",
+        {
+            "device_id": Ref("dehydrated", 0),
+            "device_data": {"algorithm": "x"},
+            "device_keys": Ref("dehydrated_keys", 0),
+            "one_time_keys": {"x:1": "x"},
+        },
+    ),
     (r"/(invite|kick|ban|unban)$", {"user_id": "x", "reason": "because"}),
     (r"/refresh$", {"refresh_token": "x"}),
     (r"/upgrade$", {"new_version": "x", "additional_creators": ["x"]}),

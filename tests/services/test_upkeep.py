@@ -51,6 +51,29 @@ async def test_transaction_ids_are_known_for_thirty_days(server: Server, alice: 
     assert await alice.send(room_id, "late", transaction_id="late") == late
 
 
+async def test_transaction_ids_of_to_device_messages_are_known_for_thirty_days(
+    server: Server, alice: Client
+) -> None:
+    async def send(transaction_id: str) -> None:
+        messages = {alice.user_id: {alice.device_id: {"text": transaction_id}}}
+        await alice.put(f"/sendToDevice/m.test/{transaction_id}", {"messages": messages})
+
+    for number in range(20):
+        await send(f"{number}")
+    server.clock.offset_ms += 29 * DAY_MS
+    await look_after_everything(server)
+    for number in range(20):
+        await send(f"{number}")
+    await send("late")
+    assert await rows(server, "to_device_messages") == 21
+    assert await rows(server, "to_device_transactions") == 21
+    server.clock.offset_ms += 2 * DAY_MS
+    await look_after_everything(server)
+    assert await rows(server, "to_device_transactions") == 1
+    # What waits is no older for that.
+    assert await rows(server, "to_device_messages") == 21
+
+
 async def test_typing_ends_even_where_the_process_that_noted_it_has_gone(
     server: Server, alice: Client, bob: Client
 ) -> None:

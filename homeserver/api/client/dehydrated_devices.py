@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from homeserver.api.context import ApiContext
     from homeserver.http.request import Request
     from homeserver.services.dehydrated_devices import MessagesOfDehydratedDevice
+    from homeserver.services.requester import Requester
 
 _PATH = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"
 
@@ -96,7 +97,8 @@ class DehydratedDeviceEndpoints:
 
     async def events(self, request: Request) -> Response:
         """`GET /dehydrated_device/{deviceId}/events`: the last answer is the one without `next_batch`."""
-        found = await self._messages(request, request.query.get("from"))
+        requester = await self._context.authenticator.requester(request)
+        found = await self._messages(requester, request, request.query.get("from"))
         answer: dict[str, Any] = {"events": [orjson.Fragment(one) for one in found.messages]}
         if not found.is_last:
             answer["next_batch"] = found.next_batch
@@ -107,13 +109,15 @@ class DehydratedDeviceEndpoints:
 
         They go on with whatever `next_batch` is, and where there is none they begin anew.
         """
+        requester = await self._context.authenticator.requester(request)
         body = await request.parse(EventsBody, allow_empty=True)
-        found = await self._messages(request, body.next_batch)
+        found = await self._messages(requester, request, body.next_batch)
         events = [orjson.Fragment(one) for one in found.messages]
         return json_response({"events": events, "next_batch": found.next_batch})
 
-    async def _messages(self, request: Request, token: str | None) -> MessagesOfDehydratedDevice:
-        requester = await self._context.authenticator.requester(request)
+    async def _messages(
+        self, requester: Requester, request: Request, token: str | None
+    ) -> MessagesOfDehydratedDevice:
         limit = request.query.get_int("limit", MAX_MESSAGES, minimum=1, maximum=MAX_MESSAGES)
         device_id = request.path_parameters["deviceId"]
         return await self._context.dehydrated_devices.messages(requester.user_id, device_id, token, limit)
