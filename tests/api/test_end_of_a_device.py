@@ -276,3 +276,29 @@ async def test_a_new_device_reads_everything_that_was_said_before(
             events, token = page["chunk"][::-1] + events, page.get("end")
         assert [event["event_id"] for event in events if event["type"] == "m.room.encrypted"] == said
         assert events[0]["type"] == "m.room.create"
+
+
+async def test_a_device_that_ends_at_one_server_is_another_one_at_both(
+    servers: tuple[Server, Server],
+) -> None:
+    first, second = servers
+    alice, bob = await first.register("alice"), await first.register("bob")
+    room_id = await alice.create_room(preset="public_chat")
+    await alice.set_state(room_id, "m.room.encryption", {"algorithm": "m.megolm.v1.aes-sha2"})
+    await bob.join(room_id)
+    phone = await equip(first, alice, bob)
+    there = second.reconnect(phone.client)
+    read = (await there.sync())["next_batch"]
+    read = (await there.sync(read))["next_batch"]
+    waiting = asyncio.create_task(error_of(there.sync(read, timeout=60_000)))
+    await second.until_waiting()
+    await phone.client.post("/logout")
+    error = await within(waiting)
+    assert (error.status, error.errcode) == (401, "M_UNKNOWN_TOKEN")
+    again = await login(first, alice, "secret", phone.client.device_id)
+    for client in (second.reconnect(again), again):
+        answer = await client.sync()
+        assert answer["device_one_time_keys_count"] == {"signed_curve25519": 0}
+        assert answer["device_unused_fallback_key_types"] == []
+        assert answer.get("to_device", {"events": []})["events"] == []
+    assert await keys.claim_one(second.reconnect(bob), again) is None
