@@ -55,6 +55,11 @@ async def make_ready(database_url: str, folder: Path) -> None:
     await database.close()
 
 
+async def create_backup(client: Client) -> str:
+    body = {"algorithm": "m.megolm_backup.v1.curve25519-aes-sha2", "auth_data": {}}
+    return (await client.post("/room_keys/version", body))["version"]
+
+
 async def test_a_copy_that_is_put_back_as_is_written_gives_no_key_twice_and_loses_nothing_new(
     server: Server, alice: Client, bob: Client, database_url: str, cluster: Cluster | None
 ) -> None:
@@ -64,12 +69,14 @@ async def test_a_copy_that_is_put_back_as_is_written_gives_no_key_twice_and_lose
     device = keys.Device(alice)
     await device.upload(3)
     await alice.send(room_id, "before")
+    assert await create_backup(alice) == "1"
     await copy(server, database_url, cluster, back=False)
     alice, bob = server.reconnect(alice), server.reconnect(bob)
 
     claimed = await keys.claim_one(bob, alice)
     assert claimed is not None
     tablet = await server.login(alice)
+    assert await create_backup(alice) == "2"
     for number in range(20):
         await bob.send(room_id, f"lost {number}")
     sinces = [(await client.sync())["next_batch"] for client in (alice, bob)]
@@ -87,6 +94,9 @@ async def test_a_copy_that_is_put_back_as_is_written_gives_no_key_twice_and_lose
     new = await keys.claim_one(bob, alice)
     assert new is not None
     assert new != claimed
+    # A client that knew the second backup must not take the next one for it.
+    assert (await alice.get("/room_keys/version"))["version"] == "1"
+    assert await create_backup(alice) not in ("1", "2")
     await bob.send(room_id, "after")
     after = await alice.sync(answer["next_batch"])
     assert bodies(after["rooms"]["join"][room_id]["timeline"]["events"]) == ["after"]

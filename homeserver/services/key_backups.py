@@ -21,6 +21,7 @@ MAX_ALGORITHM_BYTES = 255
 MAX_AUTH_DATA_BYTES = 65_536
 PAGE = 200
 """So many keys of a download are in memory at the same time."""
+_EPOCH_VERSIONS = 1_000_000
 _DELETED_AT_ONCE = 5_000
 _DELETIONS_IN_A_ROW = 20
 
@@ -41,7 +42,9 @@ class KeyBackups:
         async def work(transaction: Transaction) -> int:
             if await self._store.count(transaction, user_id) >= MAX_BACKUPS:
                 raise Forbidden("There are too many backups: delete one first")
-            version = await self._store.get_last_version(transaction, user_id) + 1
+            last = await self._store.get_last_version(transaction, user_id)
+            # A database that was put back does not know which numbers were given out after the copy was made.
+            version = max(last, (self._database.epoch - 1) * _EPOCH_VERSIONS) + 1
             await self._store.insert(transaction, user_id, version, algorithm, auth_data)
             return version
 
