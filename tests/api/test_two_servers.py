@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.client import Client, error_of, refused
+from tests.keys import USUAL, Device, User, claim_one, query
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -130,3 +131,57 @@ async def test_a_stage_shown_at_one_counts_at_the_other(servers: tuple[Server, S
     await there.delete("/devices/PHONE", {"auth": {**AUTH, "session": session}})
     with refused(400, "M_INVALID_PARAM"):
         await alice.delete("/devices/PHONE", {"auth": {**AUTH, "session": session}})
+
+
+async def test_a_one_time_key_is_given_out_once_by_both(servers: tuple[Server, Server]) -> None:
+    first, second = servers
+    alice, bob = await first.register("alice"), await first.register("bob")
+    uploaded = await Device(alice).upload(one_time_keys=40)
+    claimers = [bob, second.reconnect(bob)]
+    answers = await asyncio.gather(*(claim_one(claimers[number % 2], alice) for number in range(60)))
+    given = [answer for answer in answers if answer is not None]
+    assert len(given) == 40
+    assert dict(given) == uploaded
+
+
+async def test_a_device_at_one_hears_of_the_claims_at_the_other(servers: tuple[Server, Server]) -> None:
+    first, second = servers
+    alice, bob = await first.register("alice"), second.reconnect(await first.register("bob"))
+    device = Device(alice)
+    await device.upload(one_time_keys=2)
+    await alice.post("/keys/upload", {"fallback_keys": device.fallback_key()})
+    since = (await alice.sync(set_presence="offline"))["next_batch"]
+    for left, unused in ((1, [USUAL]), (0, [USUAL]), (0, [])):
+        waiting = asyncio.create_task(alice.sync(since, timeout=60_000, set_presence="offline"))
+        await first.until_waiting()
+        await claim_one(bob, alice)
+        answer = await within(waiting)
+        assert answer["device_one_time_keys_count"] == {USUAL: left}
+        assert answer["device_unused_fallback_key_types"] == unused
+        since = answer["next_batch"]
+    # And of its own uploads at the other.
+    there = second.reconnect(alice)
+    await there.post("/keys/upload", {"one_time_keys": device.one_time_keys(3)})
+    # The token of the other is from after the upload.
+    since = (await there.sync(set_presence="offline"))["next_batch"]
+    answer = await alice.sync(since, set_presence="offline")
+    assert answer["device_one_time_keys_count"] == {USUAL: 3}
+
+
+async def test_first_keys_that_come_to_both_at_once_are_one_user_s(servers: tuple[Server, Server]) -> None:
+    first, second = servers
+    alice = await first.register("alice")
+    users = [User(alice) for _ in range(4)]
+    clients = [alice, second.reconnect(alice)] * 2
+    answers = await asyncio.gather(
+        *(
+            client.post("/keys/device_signing/upload", user.keys())
+            for client, user in zip(clients, users, strict=True)
+        ),
+        return_exceptions=True,
+    )
+    assert answers.count({}) == 1
+    expected = users[answers.index({})].keys()
+    answer = await query(alice, alice.user_id)
+    assert answer["self_signing_keys"][alice.user_id] == expected["self_signing_key"]
+    assert answer["user_signing_keys"][alice.user_id] == expected["user_signing_key"]
