@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from homeserver.ids import RoomId
+from homeserver.storage.accounts import NOT_DEACTIVATED
 from homeserver.storage.announcements import Topic
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class AccountDataStore:
     ) -> None:
         """Store a piece of account data."""
         await transaction.execute(
-            "INSERT INTO account_data (user_id, room_id, type, stream_id, content) VALUES ($1, $2, $3, $4, $5)"
+            "INSERT INTO account_data (user_id, room_id, type, stream_id, content)"
+            f" SELECT $1::text, $2::text, $3::text, $4::bigint, $5::bytea WHERE {NOT_DEACTIVATED}"
             " ON CONFLICT (user_id, room_id, type) DO UPDATE SET stream_id = excluded.stream_id,"
             " content = excluded.content",
             user_id,

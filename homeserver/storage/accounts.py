@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from homeserver.storage.database import Database, Reader, Transaction
 
 
+NOT_DEACTIVATED = "NOT EXISTS (SELECT 1 FROM accounts WHERE user_id = $1 AND deactivated_ts IS NOT NULL)"
+"""A condition for writes of what goes with the account of the user `$1`: a request may outlive the account."""
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """An account. `password_hash` is None where nobody can log in by password."""

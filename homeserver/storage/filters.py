@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from homeserver.storage.accounts import NOT_DEACTIVATED
+
 if TYPE_CHECKING:
     from homeserver.ids import UserId
     from homeserver.storage.database import Database, Transaction
@@ -30,7 +32,8 @@ class FilterStore:
         if count >= MAX_FILTERS:
             return None
         await transaction.execute(
-            "INSERT INTO filters (user_id, filter_id, definition, definition_hash) VALUES ($1, $2, $3, $4)",
+            "INSERT INTO filters (user_id, filter_id, definition, definition_hash)"
+            f" SELECT $1::text, $2::bigint, $3::text, $4::bytea WHERE {NOT_DEACTIVATED}",
             user_id,
             count,
             definition,

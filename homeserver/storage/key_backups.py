@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from homeserver.ids import RoomId
+from homeserver.storage.accounts import NOT_DEACTIVATED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,7 +111,9 @@ class KeyBackupStore:
     ) -> None:
         """Store a new, empty backup; its version is the highest so far."""
         await transaction.execute(
-            f"INSERT INTO key_backups (user_id, {_COLUMNS}) VALUES ($1, $2, $3, $4, $5, 0, 0)",
+            f"INSERT INTO key_backups (user_id, {_COLUMNS})"
+            " SELECT $1::text, $2::bigint, $3::text, $4::bytea, $5::bigint, 0, 0"
+            f" WHERE {NOT_DEACTIVATED}",
             user_id,
             version,
             algorithm,

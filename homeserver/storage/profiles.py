@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from homeserver.storage.accounts import NOT_DEACTIVATED
 from homeserver.storage.announcements import Topic
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ class ProfileStore:
     async def set(self, transaction: Transaction, user_id: UserId, field: str, value: bytes) -> None:
         """Set a field."""
         await transaction.execute(
-            "INSERT INTO profiles (user_id, field, value) VALUES ($1, $2, $3)"
+            "INSERT INTO profiles (user_id, field, value)"
+            f" SELECT $1::text, $2::text, $3::bytea WHERE {NOT_DEACTIVATED}"
             " ON CONFLICT (user_id, field) DO UPDATE SET value = excluded.value",
             user_id,
             field,

@@ -302,3 +302,23 @@ async def test_a_device_that_ends_at_one_server_is_another_one_at_both(
         assert answer["device_unused_fallback_key_types"] == []
         assert answer.get("to_device", {"events": []})["events"] == []
     assert await keys.claim_one(second.reconnect(bob), again) is None
+
+
+@pytest.mark.parametrize("turn", range(5))
+async def test_what_is_under_way_when_an_account_ends_leaves_nothing_of_it(
+    server: Server, alice: Client, turn: int
+) -> None:
+    user = f"/user/{alice.user_id}"
+    under_way: list[Callable[[], Awaitable[Any]]] = [
+        lambda: alice.post("/room_keys/version", BACKUP),
+        lambda: alice.put(f"{user}/account_data/m.cross_signing.master", {"encrypted": {}}),
+        lambda: alice.post(f"{user}/filter", {"room": {"rooms": []}}),
+        lambda: alice.put(f"/profile/{alice.user_id}/displayname", {"displayname": "late"}),
+        lambda: server.control("user-deactivate", name=alice.user_id),
+    ]
+    calls = under_way[turn:] + under_way[:turn]
+    for outcome in await asyncio.gather(*(call() for call in calls), return_exceptions=True):
+        assert not isinstance(outcome, BaseException) or isinstance(outcome, Refused), outcome
+        assert not isinstance(outcome, Refused) or outcome.status == 401, outcome
+    kept = await tables_naming(server, alice.user_id)
+    assert not kept & {"account_data", "filters", "key_backups", "profiles"}
