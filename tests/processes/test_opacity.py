@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import hmac
 import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from homeserver.cli import control
 from tests import traces
 from tests.client import Client, Refused, error_of
 from tests.server_process import ServerProcess
@@ -106,6 +110,20 @@ async def live(nobody: Client, secret: Secrets) -> Client:
     return alice
 
 
+async def administer(nobody: Client, secret: Secrets, server: ServerProcess, shared_secret: str) -> None:
+    """Make accounts by the command line and by the shared secret."""
+    user = {"name": "carol", "password": secret.new("password by the socket")}
+    await asyncio.to_thread(control.perform, server.config_path, "user-create", **user)
+    await nobody.post("/login", by_password("carol", user["password"]))
+    path = "/_synapse/admin/v1/register"
+    fields = [(await nobody.get(path))["nonce"], "dora", secret.new("password by the secret"), "notadmin"]
+    mac = hmac.new(shared_secret.encode(), "\0".join(fields).encode(), hashlib.sha1).hexdigest()
+    body = dict(zip(("nonce", "username", "password"), fields, strict=False))
+    answer = await nobody.post(path, {**body, "mac": mac})
+    secret.keep("token by the secret", answer["access_token"])
+    await error_of(nobody.post(path, {**body, "mac": "x"}))
+
+
 async def write(alice: Client, written: Secrets) -> None:
     """Everything that people and their clients write, well formed or not."""
     room_id = await alice.create_room(name=written.new("name of the room"), topic=written.new("topic"))
@@ -160,12 +178,14 @@ async def test_neither_files_nor_rows_nor_logs_hold_a_secret(
         server_name="example.org",
         database={"url": database_url},
         logging={"level": "debug", "format": "json"},
-        registration={"mode": "open"},
+        registration={"mode": "open", "shared_secret": written.new("shared secret")},
     )
     leavings = traces.Leavings(server, database_url, cluster)
     with server:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
-            alice = await live(Client(http), secret)
+            nobody = Client(http)
+            alice = await live(nobody, secret)
+            await administer(nobody, secret, server, written["shared secret"])
             await write(alice, written)
             while_running = await leavings.find(secret)
             metrics = (await http.get("/metrics")).text
@@ -177,5 +197,5 @@ async def test_neither_files_nor_rows_nor_logs_hold_a_secret(
     assert {place.startswith("the table ") for place in places} == {True, False}
     told = traces.told(server, metrics)
     assert traces.traces({**secret, **written}, told) == set()
-    control = {"a request": "/_matrix/client/v3/room_keys/version", "debug": '"level":"debug"'}
-    assert {name for name, _, place in traces.traces(control, told) if place == "the log"} == set(control)
+    known = {"a request": "/_matrix/client/v3/room_keys/version", "debug": '"level":"debug"'}
+    assert {name for name, _, place in traces.traces(known, told) if place == "the log"} == set(known)
