@@ -22,6 +22,8 @@ ED25519 = "ed25519"
 MAX_KEY_BYTES = 8_192
 _MAX_NAME_BYTES = 512
 _MAX_SHOWN = 50
+MAX_ONE_TIME_KEYS = 500
+"""So many a device can have; clients keep fifty to a hundred there."""
 MAX_FALLBACK_KEYS = 10
 
 
@@ -55,7 +57,7 @@ def read_key_object(value: dict[str, Any], user_id: UserId) -> KeyObject:
     if not isinstance(own, dict) or not all(isinstance(text, str) for text in own.values()):
         raise BadJson("`signatures` is not an object of objects of texts")
     signed = signed_part(value)
-    encode(value)
+    encode({**signed, "signatures": signatures})
     return KeyObject(signed, encode(signed), own)
 
 
@@ -112,6 +114,8 @@ def read_one_time_keys(values: Mapping[str, Any]) -> list[NewKey]:
     Of algorithms that are not known here any text will do, and any object with a key and signatures. Whether these are
     right is for whoever claims the key to see.
     """
+    if len(values) > MAX_ONE_TIME_KEYS:
+        raise TooLarge(f"A device can have {MAX_ONE_TIME_KEYS} one-time keys")
     return [_read_one_time_key(name, value) for name, value in values.items()]
 
 

@@ -79,16 +79,20 @@ class KeyQueries:
         wanted: Mapping[str, Sequence[str]],
     ) -> None:
         """Add what is known of some users of this server."""
-        for user_id in await self._accounts.load_existing(user_ids):
-            answer["device_keys"][user_id] = {}
+        by_user: dict[UserId, dict[str, Any]] = {
+            user_id: {} for user_id in await self._accounts.load_existing(user_ids)
+        }
+        names = {user_id: frozenset(wanted[user_id]) for user_id in user_ids}
         devices = await self._device_keys.load(user_ids)
         cross_signing = await self._cross_signing.load(user_ids)
         signatures = await self._load_signatures(reader, user_ids)
         for device in devices:
-            names = wanted[device.user_id]
-            if not names or device.device_id in names:
-                of_user = answer["device_keys"].setdefault(device.user_id, {})
+            if not names[device.user_id] or device.device_id in names[device.user_id]:
+                of_user = by_user.setdefault(device.user_id, {})
                 of_user[device.device_id] = _device_form(device, signatures)
+        for user_id, of_user in by_user.items():
+            # Written here, bit by bit, and not all at once at the end.
+            answer["device_keys"][user_id] = orjson.Fragment(orjson.dumps(of_user))
         for user_id, by_usage in cross_signing.items():
             for usage, key in by_usage.items():
                 if usage != USER_SIGNING or user_id == reader:

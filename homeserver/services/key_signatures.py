@@ -16,7 +16,6 @@ import orjson
 from homeserver.errors import BadJson, InvalidParam, MatrixError, NotFound, TooLarge
 from homeserver.ids import UserId
 from homeserver.services.key_objects import ED25519, InvalidSignature, public_key_of, read_key_object
-from homeserver.storage.announcements import Topic
 from homeserver.storage.cross_signing import MASTER, SELF_SIGNING, USER_SIGNING
 from homeserver.storage.key_signatures import KeySignature
 
@@ -135,10 +134,9 @@ class KeySignatures:
     ) -> None:
         if await self._store.add(transaction, [one for one in signatures if one.user_id == signer]):
             await self._device_lists.note_change(transaction, signer)
-        for one in signatures:
-            if one.user_id != signer and await self._store.set_of_other(transaction, signer, one):
-                # Nobody else can see it.
-                transaction.announce(Topic.USER_SIGNATURES, signer)
+        await self._store.set_of_others(
+            transaction, signer, [one for one in signatures if one.user_id != signer]
+        )
 
 
 def _read(value: Any, signer: UserId) -> KeyObject:

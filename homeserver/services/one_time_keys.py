@@ -15,7 +15,7 @@ from crypto.hashes import sha256
 from crypto.signed_keys import signed_part
 from homeserver.errors import InvalidParam, TooLarge
 from homeserver.ids import DeviceId, UserId, is_user_id, server_name_of
-from homeserver.services.key_objects import MAX_FALLBACK_KEYS
+from homeserver.services.key_objects import MAX_FALLBACK_KEYS, MAX_ONE_TIME_KEYS
 from homeserver.services.other_servers import unreachable
 
 if TYPE_CHECKING:
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from homeserver.storage.database import Database, Transaction
     from homeserver.storage.one_time_keys import Device, NewKey, OneTimeKeyStore, TakenKey
 
-MAX_ONE_TIME_KEYS = 500
-"""So many a device can have; clients keep fifty to a hundred there."""
 MAX_REMEMBERED = 500
 """So many claimed keys of a device are remembered."""
 MAX_CLAIMED = 5_000
-"""So many keys one request can ask for."""
+"""So many keys one request can ask for,"""
+MAX_ALGORITHMS = 10
+"""of so many algorithms; clients know one."""
 USUAL_ALGORITHM = "signed_curve25519"
 
 
@@ -116,6 +116,8 @@ class OneTimeKeys:
                 continue
             for device_id, algorithm in devices.items():
                 here.setdefault(algorithm, set()).add((UserId(user_id), DeviceId(device_id)))
+        if len(here) > MAX_ALGORITHMS:
+            raise TooLarge(f"A request can claim keys of {MAX_ALGORITHMS} algorithms")
         taken = await self._database.write(lambda t: self._take_in(t, here)) if here else []
         keys: dict[str, dict[str, dict[str, Any]]] = {}
         for key in taken:

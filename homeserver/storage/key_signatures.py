@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from homeserver.ids import UserId
+from homeserver.storage.announcements import Topic
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -35,19 +36,15 @@ class KeySignatureStore:
 
     async def add(self, transaction: Transaction, signatures: Sequence[KeySignature]) -> bool:
         """Store signatures of users over their own keys; whether one of them is new."""
-        added = 0
-        for one in signatures:
-            added += await transaction.execute(
-                "INSERT INTO key_signatures (user_id, key_id, signer_key_id, signature)"
-                " VALUES ($1, $2, $3, $4) ON CONFLICT (user_id, key_id, signer_key_id)"
-                " DO UPDATE SET signature = excluded.signature"
-                " WHERE key_signatures.signature <> excluded.signature",
-                one.user_id,
-                one.key_id,
-                one.signer_key_id,
-                one.signature,
-            )
-        return added > 0
+        present = set(await self.load(sorted({one.user_id for one in signatures}), transaction))
+        new = [one for one in signatures if one not in present]
+        await transaction.execute_many(
+            "INSERT INTO key_signatures (user_id, key_id, signer_key_id, signature)"
+            " VALUES ($1, $2, $3, $4) ON CONFLICT (user_id, key_id, signer_key_id)"
+            " DO UPDATE SET signature = excluded.signature",
+            [(one.user_id, one.key_id, one.signer_key_id, one.signature) for one in new],
+        )
+        return bool(new)
 
     async def load(self, user_ids: Sequence[UserId], reader: Reader | None = None) -> list[KeySignature]:
         """The signatures of some users over their own keys."""
@@ -105,28 +102,32 @@ class KeySignatureStore:
 
     # -- of users over the master keys of others -------------------------------------------------------
 
-    async def set_of_other(self, transaction: Transaction, signer: UserId, signature: KeySignature) -> bool:
-        """Store a user's signature over the master key of another one; False where it is there."""
-        return bool(
-            await transaction.execute(
-                "INSERT INTO user_signatures"
-                " (signer_user_id, user_id, key_id, signer_key_id, signature, stream_id)"
-                " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (signer_user_id, user_id)"
-                " DO UPDATE SET key_id = excluded.key_id, signer_key_id = excluded.signer_key_id,"
-                " signature = excluded.signature, stream_id = excluded.stream_id"
-                " WHERE user_signatures.signature <> excluded.signature",
-                signer,
-                signature.user_id,
-                signature.key_id,
-                signature.signer_key_id,
-                signature.signature,
-                await transaction.next_position(),
-            )
-        )
+    async def set_of_others(
+        self, transaction: Transaction, signer: UserId, signatures: Sequence[KeySignature]
+    ) -> None:
+        """Store a user's signatures over the master keys of others; where one is new the user hears of it.
 
-    async def load_of_others(self, signer: UserId, user_ids: Sequence[UserId]) -> list[KeySignature]:
+        Nobody else can see them.
+        """
+        present = set(await self.load_of_others(signer, [one.user_id for one in signatures], transaction))
+        new = [one for one in signatures if one not in present]
+        if not new:
+            return
+        position = await transaction.next_position()
+        await transaction.execute_many(
+            "INSERT INTO user_signatures (signer_user_id, user_id, key_id, signer_key_id, signature, stream_id)"
+            " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (signer_user_id, user_id)"
+            " DO UPDATE SET key_id = excluded.key_id, signer_key_id = excluded.signer_key_id,"
+            " signature = excluded.signature, stream_id = excluded.stream_id",
+            [(signer, one.user_id, one.key_id, one.signer_key_id, one.signature, position) for one in new],
+        )
+        transaction.announce(Topic.USER_SIGNATURES, signer)
+
+    async def load_of_others(
+        self, signer: UserId, user_ids: Sequence[UserId], reader: Reader | None = None
+    ) -> list[KeySignature]:
         """A user's signatures over the master keys of some others."""
-        rows = await self._database.fetch_all(
+        rows = await (reader or self._database).fetch_all(
             "SELECT user_id, key_id, signer_key_id, signature FROM user_signatures"
             " WHERE signer_user_id = $1 AND user_id = ANY($2::text[])",
             signer,

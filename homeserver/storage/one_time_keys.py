@@ -114,10 +114,11 @@ class OneTimeKeyStore:
         rows = await transaction.fetch_all(
             "SELECT k.user_id, k.device_id, k.key_id, k.key FROM devices d"
             " JOIN one_time_keys k ON k.user_id = d.user_id AND k.device_id = d.device_id"
-            " AND k.algorithm = $3 AND k.upload_order = (SELECT MIN(f.upload_order) FROM one_time_keys f"
-            " WHERE f.user_id = d.user_id AND f.device_id = d.device_id AND f.algorithm = $3)"
-            " WHERE d.user_id = ANY($1::text[]) AND d.device_id = ANY($2::text[])",
-            *_names(devices),
+            " AND k.algorithm = $2 AND k.upload_order = (SELECT MIN(f.upload_order) FROM one_time_keys f"
+            " WHERE f.user_id = d.user_id AND f.device_id = d.device_id AND f.algorithm = $2)"
+            # By user alone: every user with every device's name would be far too many to look for.
+            " WHERE d.user_id = ANY($1::text[])",
+            _users(devices),
             algorithm,
         )
         return _taken(rows, devices, algorithm)
@@ -187,8 +188,8 @@ class OneTimeKeyStore:
         """The fallback keys of some devices, which are used from now on."""
         rows = await transaction.fetch_all(
             "SELECT user_id, device_id, key_id, key, used FROM fallback_keys"
-            " WHERE user_id = ANY($1::text[]) AND device_id = ANY($2::text[]) AND algorithm = $3",
-            *_names(devices),
+            " WHERE user_id = ANY($1::text[]) AND algorithm = $2",
+            _users(devices),
             algorithm,
         )
         unused = [(row[0], row[1]) for row in rows if not row[4] and (row[0], row[1]) in devices]
@@ -240,8 +241,8 @@ class OneTimeKeyStore:
             transaction.announce(Topic.ONE_TIME_KEYS, f"{user_id}|{device_id}")
 
 
-def _names(devices: Iterable[Device]) -> tuple[list[UserId], list[DeviceId]]:
-    return sorted({user_id for user_id, _ in devices}), sorted({device_id for _, device_id in devices})
+def _users(devices: Iterable[Device]) -> list[UserId]:
+    return sorted({user_id for user_id, _ in devices})
 
 
 def _taken(rows: Iterable[Row], devices: Collection[Device], algorithm: str) -> list[TakenKey]:

@@ -234,8 +234,9 @@ async def test_a_device_has_no_more_keys_than_it_needs(alice: Client) -> None:
     many = {f"curve25519:{number}": "A" for number in range(500)}
     answer = await alice.post("/keys/upload", {"one_time_keys": many})
     assert answer["one_time_key_counts"] == {"curve25519": 500, USUAL: 0}
-    with refused(413, "M_TOO_LARGE"):
-        await alice.post("/keys/upload", {"one_time_keys": {"curve25519:one": "A"}})
+    for more in ({"curve25519:one": "A"}, {**many, "curve25519:one": "A"}):
+        with refused(413, "M_TOO_LARGE"):
+            await alice.post("/keys/upload", {"one_time_keys": more})
     assert (await alice.post("/keys/upload", {"one_time_keys": many}))["one_time_key_counts"] == {
         "curve25519": 500,
         USUAL: 0,
@@ -250,10 +251,24 @@ async def test_a_device_has_no_more_fallback_keys_than_it_needs(alice: Client) -
     await alice.post("/keys/upload", {"fallback_keys": {"algorithm9:B": "B"}})
 
 
-async def test_absurdly_many_claims_are_refused(alice: Client) -> None:
-    wanted = {alice.user_id: dict.fromkeys(map(str, range(5_001)), USUAL)}
+@pytest.mark.parametrize(
+    "devices",
+    [
+        {str(number): USUAL for number in range(5_001)},
+        {str(number): f"algorithm{number}" for number in range(11)},
+    ],
+)
+async def test_absurdly_many_claims_are_refused(alice: Client, devices: dict[str, str]) -> None:
     with refused(413, "M_TOO_LARGE"):
-        await alice.post("/keys/claim", {"one_time_keys": wanted})
+        await alice.post("/keys/claim", {"one_time_keys": {alice.user_id: devices}})
+
+
+async def test_a_claim_for_thousands_of_users_gives_each_their_own(alice: Client, bob: Client) -> None:
+    uploaded = await Device(alice).upload(one_time_keys=1)
+    wanted = {f"@user{number}:example.org": {f"DEVICE{number}": USUAL} for number in range(4_900)}
+    wanted[alice.user_id] = {alice.device_id: USUAL}
+    answer = await bob.post("/keys/claim", {"one_time_keys": wanted})
+    assert answer["one_time_keys"] == {alice.user_id: {alice.device_id: uploaded}}
 
 
 # -- what a sync tells -------------------------------------------------------------------------------------

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from homeserver.http.request import Request
 
 
+_MAX_CROSS_SIGNING_BYTES = 65_536
+"""The body is stored until its sender has shown who they are."""
+
+
 class UploadBody(Body):
     """The body of `POST /keys/upload`."""
 
@@ -72,7 +76,13 @@ class KeyEndpoints:
             *client("POST", "/keys/upload", self.upload),
             *client("POST", "/keys/query", self.query),
             *client("POST", "/keys/claim", self.claim),
-            *client("POST", "/keys/device_signing/upload", self.upload_cross_signing, ("v3",)),
+            *client(
+                "POST",
+                "/keys/device_signing/upload",
+                self.upload_cross_signing,
+                ("v3",),
+                _MAX_CROSS_SIGNING_BYTES,
+            ),
             *client("POST", "/keys/signatures/upload", self.upload_signatures, ("v3",)),
         ]
 
