@@ -187,7 +187,7 @@ class Application:
         # Rooms in memory.
         self._live_rooms = live_rooms = LiveRooms(rooms, events)
         self._memberships = memberships = Memberships(membership_store)
-        self.notifier = Notifier(database.position, memberships.known)
+        self.notifier = Notifier(database.position, memberships.known, memberships.of_user)
         self._recent = recent = RecentEvents(events, budget // 8)
         self.rooms = reader = RoomReader(live_rooms, events, state, numbers, memberships, membership_store)
 

@@ -10,15 +10,18 @@ import asyncio
 from bisect import bisect_right
 from collections import OrderedDict
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from homeserver.ids import UserId
 from homeserver.storage.announcements import Topic
+from homeserver.storage.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
-    from homeserver.ids import DeviceId, RoomId, UserId
+    from homeserver.ids import DeviceId, RoomId
     from homeserver.storage.announcements import Announcement
+    from homeserver.storage.memberships import MembershipRow
 
 _KEPT = 20_000
 SENDER_FIRST_SECONDS = 0.002
@@ -35,11 +38,12 @@ _NEIGHBOUR_TOPICS = frozenset({Topic.PRESENCE, Topic.DEVICE_LISTS})
 class _Watcher:
     """A user who syncs: their rooms, and their long polls that wait now."""
 
-    __slots__ = ("has_sent", "rooms", "user_id", "waiting")
+    __slots__ = ("has_sent", "memberships", "rooms", "user_id", "waiting")
 
     def __init__(self, user_id: UserId) -> None:
         self.user_id = user_id
-        self.rooms: Mapping[RoomId, Any] = {}
+        self.memberships: Mapping[RoomId, MembershipRow] | None = None
+        self.rooms: frozenset[RoomId] = frozenset()
         self.waiting: dict[asyncio.Future[bool], str] = {}
         # What wakes them now is their own sending, whose answer is under way.
         self.has_sent = False
@@ -62,11 +66,14 @@ class Notifier:
     def __init__(
         self,
         position: int,
-        known_rooms: Callable[[UserId], Iterable[RoomId] | None] = lambda _: None,
+        known_rooms: Callable[[UserId], Mapping[RoomId, MembershipRow] | None],
+        load_rooms: Callable[[UserId], Awaitable[Mapping[RoomId, MembershipRow]]],
     ) -> None:
-        """`known_rooms` tells the rooms of a user who does not sync, if they are in memory."""
+        """`known_rooms` tells the rooms of a user now, if they are in memory; `load_rooms` in any case."""
         self.position = position
         self._known_rooms = known_rooms
+        self._load_rooms = load_rooms
+        self._loading: set[asyncio.Task[None]] = set()
         # Everything after this position is in the lists below.
         self._floor = position
         self._positions: list[int] = []
@@ -127,20 +134,32 @@ class Notifier:
             if watcher is not None:
                 watcher.wake(device_id)
         elif topic in _NEIGHBOUR_TOPICS:
-            self._wake_neighbours(key)
+            self._wake_neighbours(UserId(key))
 
-    def _wake_neighbours(self, user_id: str) -> None:
+    def _wake_neighbours(self, user_id: UserId) -> None:
         """Wake the user and everybody who shares a room with them."""
-        watcher = self._watchers.get(user_id)  # type: ignore[call-overload]
+        watcher = self._watchers.get(user_id)
         if watcher is not None:
             watcher.wake()
-        rooms = watcher.rooms if watcher is not None else self._known_rooms(user_id)  # type: ignore[arg-type]
-        if rooms is None:
+        # Not those of the watcher: it knows the rooms that there were when the user last waited.
+        rooms = self._known_rooms(user_id)
+        if rooms is not None:
+            self._wake_members(rooms)
+        elif self._by_room:
+            task = asyncio.get_running_loop().create_task(self._find_and_wake_neighbours(user_id))
+            self._loading.add(task)
+            task.add_done_callback(self._loading.discard)
+
+    async def _find_and_wake_neighbours(self, user_id: UserId) -> None:
+        try:
+            self._wake_members(await self._load_rooms(user_id))
+        except DatabaseUnavailable:
             # Those who wait look for themselves.
             for other in self._watchers.values():
                 other.wake()
-            return
-        for room_id in rooms:
+
+    def _wake_members(self, rooms: Mapping[RoomId, MembershipRow]) -> None:
+        for room_id in _joined(rooms):
             for neighbour in self._by_room.get(room_id, ()):
                 neighbour.wake()
 
@@ -150,7 +169,7 @@ class Notifier:
         self,
         user_id: UserId,
         device_id: DeviceId | None,
-        rooms: Mapping[RoomId, Any],
+        rooms: Mapping[RoomId, MembershipRow],
         *,
         after: int,
         seconds: float,
@@ -158,7 +177,7 @@ class Notifier:
     ) -> bool:
         """Wait until something is announced after a position that may concern this device.
 
-        `rooms` are the rooms of the user, `concerns` tells of announcements that came since `after` whether they
+        `rooms` are the memberships of the user, `concerns` tells of announcements that came since `after` whether they
         do. The answer is whether there was something; False after `seconds`, or when the server stops.
         """
         if self._stopping:
@@ -179,6 +198,8 @@ class Notifier:
     def stop(self) -> None:
         """Let everybody who waits go, and nobody wait any more."""
         self._stopping = True
+        for task in self._loading:
+            task.cancel()
         for watcher in self._watchers.values():
             for future in watcher.waiting:
                 _let_go(future)
@@ -188,20 +209,21 @@ class Notifier:
         """How many long polls wait now."""
         return sum(len(watcher.waiting) for watcher in self._watchers.values())
 
-    def _watch(self, user_id: UserId, rooms: Mapping[RoomId, Any]) -> _Watcher:
+    def _watch(self, user_id: UserId, rooms: Mapping[RoomId, MembershipRow]) -> _Watcher:
         watcher = self._watchers.get(user_id)
         if watcher is None:
             watcher = self._watchers[user_id] = _Watcher(user_id)
             self._drop_idle()
         else:
             self._watchers.move_to_end(user_id)
-        if watcher.rooms is not rooms:
-            for room_id in watcher.rooms:
-                if room_id not in rooms:
-                    self._unregister(watcher, room_id)
-            for room_id in rooms:
+        if watcher.memberships is not rooms:
+            # Of rooms that they are not in, what concerns them is announced as a membership of theirs.
+            joined = frozenset(_joined(rooms))
+            for room_id in watcher.rooms - joined:
+                self._unregister(watcher, room_id)
+            for room_id in joined - watcher.rooms:
                 self._by_room.setdefault(room_id, set()).add(watcher)
-            watcher.rooms = rooms
+            watcher.memberships, watcher.rooms = rooms, joined
         return watcher
 
     def _unregister(self, watcher: _Watcher, room_id: RoomId) -> None:
@@ -220,6 +242,10 @@ class Notifier:
                 for room_id in watcher.rooms:
                     self._unregister(watcher, room_id)
                 return
+
+
+def _joined(rooms: Mapping[RoomId, MembershipRow]) -> Iterator[RoomId]:
+    return (room_id for room_id, row in rooms.items() if row.membership == "join")
 
 
 def _let_go(future: asyncio.Future[bool]) -> None:
