@@ -293,6 +293,58 @@ async def test_a_sync_where_nothing_waits_asks_the_database_nothing(
         await device.sync((await device.sync(answer["next_batch"]))["next_batch"])
 
 
+async def test_what_comes_while_an_inbox_is_looked_up_is_not_missed(
+    server: Server, alice: Client, bob: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = server.application._inboxes._store
+    look_up = store.get_ends
+    sent = []
+
+    async def look_up_slowly(*device: Any) -> Any:
+        ends = await look_up(*device)
+        if not sent:
+            sent.append(await send(alice, bob))
+        return ends
+
+    monkeypatch.setattr(store, "get_ends", look_up_slowly)
+    answer = await bob.sync()
+    assert texts(answer) + texts(await bob.sync(answer["next_batch"])) == sent
+
+
+async def test_what_comes_while_an_inbox_is_read_is_not_missed(
+    server: Server, alice: Client, bob: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = server.application._inboxes._store
+    read = store.load_batch
+    sent = [await send(alice, bob)]
+
+    async def read_slowly(*device: Any, **limits: Any) -> Any:
+        batch = await read(*device, **limits)
+        if len(sent) == 1:
+            sent.append(await send(alice, bob))
+        return batch
+
+    monkeypatch.setattr(store, "load_batch", read_slowly)
+    answer = await bob.sync()
+    assert texts(answer) == sent[:1]
+    assert texts(await bob.sync(answer["next_batch"])) == sent[1:]
+
+
+async def test_more_devices_than_are_kept_in_memory_get_what_is_theirs(
+    server: Server, alice: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("homeserver.sync.to_device._KEPT_INBOXES", 2)
+    devices = [await server.login(alice, f"D{number}") for number in range(5)]
+    tokens: list[str | None] = [None] * len(devices)
+    for _ in range(3):
+        sent = [await send(alice, device) for device in devices]
+        answers = [await device.sync(since) for device, since in zip(devices, tokens, strict=True)]
+        assert [texts(answer) for answer in answers] == [[text] for text in sent]
+        tokens = [answer["next_batch"] for answer in answers]
+    assert len(server.application._inboxes._inboxes) == 2
+    assert await waiting(server) == len(devices)
+
+
 async def test_the_queue_goes_with_the_device(server: Server, alice: Client, bob: Client) -> None:
     phone = await server.login(bob, "PHONE")
     for deed in ("logout", "delete"):

@@ -185,3 +185,22 @@ async def test_first_keys_that_come_to_both_at_once_are_one_user_s(servers: tupl
     answer = await query(alice, alice.user_id)
     assert answer["self_signing_keys"][alice.user_id] == expected["self_signing_key"]
     assert answer["user_signing_keys"][alice.user_id] == expected["user_signing_key"]
+
+
+async def test_a_message_to_a_device_wakes_it_at_the_other(servers: tuple[Server, Server]) -> None:
+    first, second = servers
+    alice = await first.register("alice")
+    there = second.reconnect(alice)
+    since = (await there.sync())["next_batch"]
+    for number in range(3):
+        waiting = asyncio.create_task(there.sync(since, timeout=60_000))
+        await second.until_waiting()
+        messages = {alice.user_id: {"*": {"number": number}}}
+        await alice.put(f"/sendToDevice/m.test/{number}", {"messages": messages})
+        answer = await within(waiting)
+        assert [event["content"]["number"] for event in answer["to_device"]["events"]] == [number]
+        since = answer["next_batch"]
+    # What is acknowledged at one is gone at the other.
+    await alice.sync(since)
+    assert "to_device" not in await there.sync()
+    assert "to_device" not in await alice.sync()
