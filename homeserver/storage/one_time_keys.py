@@ -112,12 +112,13 @@ class OneTimeKeyStore:
     ) -> list[TakenKey]:
         """The one-time key of an algorithm that is next to be given out, of each of these devices that has one."""
         rows = await transaction.fetch_all(
-            "SELECT k.user_id, k.device_id, k.key_id, k.key FROM devices d"
-            " JOIN one_time_keys k ON k.user_id = d.user_id AND k.device_id = d.device_id"
-            " AND k.algorithm = $2 AND k.upload_order = (SELECT MIN(f.upload_order) FROM one_time_keys f"
-            " WHERE f.user_id = d.user_id AND f.device_id = d.device_id AND f.algorithm = $2)"
+            # CROSS JOIN: SQLite would look at every key of these users otherwise.
+            "SELECT k.user_id, k.device_id, k.key_id, k.key FROM devices d CROSS JOIN one_time_keys k"
             # By user alone: every user with every device's name would be far too many to look for.
-            " WHERE d.user_id = ANY($1::text[])",
+            " WHERE d.user_id = ANY($1::text[])"
+            " AND k.user_id = d.user_id AND k.device_id = d.device_id AND k.algorithm = $2"
+            " AND k.upload_order = (SELECT MIN(f.upload_order) FROM one_time_keys f"
+            " WHERE f.user_id = d.user_id AND f.device_id = d.device_id AND f.algorithm = $2)",
             _users(devices),
             algorithm,
         )

@@ -140,7 +140,8 @@ class ClassicSync:
             remaining = deadline - self._clock.monotonic()
             if since is None or request.full_state or remaining <= 0:
                 break
-            if keys.changed_at > since or _has_news(answer):
+            # What is newer than `upto` is still to be announced here, and then wakes.
+            if since < keys.changed_at <= upto or _has_news(answer):
                 break
             woken = await self._notifier.wait(
                 requester.user_id,
