@@ -82,7 +82,7 @@ class KeyStore(Protocol):
     async def load_documents(self, server_names: Collection[str]) -> list[KeyDocument]:
         """The last document that each of some servers gave itself; their `keys` may be left out."""
 
-    async def save(self, keys: Sequence[ServerKey], document: KeyDocument | None) -> None:
+    async def save(self, keys: Sequence[ServerKey], document: KeyDocument | None, fetched_ts: int) -> None:
         """Keep keys, in place of those with the same server and id, and the document, in place of the last."""
 
 
@@ -125,6 +125,10 @@ class Keyring:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def has(self, wanted: WantedKey) -> bool:
+        """Whether a key is there at once."""
+        return self._in_memory(wanted) is not None
+
     async def find(
         self, wanted: Collection[WantedKey], *, seconds: float = 30.0
     ) -> dict[WantedKey, nacl.signing.VerifyKey]:
@@ -151,8 +155,8 @@ class Keyring:
     ) -> list[dict[str, Any]]:
         """The answer of a notary: documents of servers, signed by us.
 
-        `criteria` has, by server and key id, until when the keys should hold (now, where that is None); no key ids
-        mean all keys. A server that does not answer is answered for with the last document that it gave.
+        `criteria` has, by server and key id, until when the keys should hold (now, where that is None). No key ids, or
+        an empty one, mean all keys. A server that does not answer is answered for with the last document that it gave.
         """
         documents = []
         names = {name for name in criteria if is_server_name(name) and name != self._server_name}
@@ -177,7 +181,8 @@ class Keyring:
             return True
         listed = {**document.content.get("old_verify_keys", {}), **document.content.get("verify_keys", {})}
         return any(
-            key_id not in listed or document.valid_until_ts < (now_ms if least is None else least)
+            (key_id and key_id not in listed)
+            or document.valid_until_ts < (now_ms if least is None else least)
             for key_id, least in wanted.items()
         )
 
@@ -305,7 +310,7 @@ class Keyring:
             before = criteria[one.server_name].get(one.key_id, {}).get("minimum_valid_until_ts", 0)
             criteria[one.server_name][one.key_id] = {"minimum_valid_until_ts": max(least, before)}
         try:
-            answer = await self._fetcher.query_server_keys(notary, criteria)
+            answer = await self._fetcher.query_server_keys(notary, dict(criteria))
         except FederationError as error:
             self._asked(f"notary {notary}", answered=False)
             _log.warning("notary_failed", notary=notary, why=str(error))
@@ -330,7 +335,7 @@ class Keyring:
     async def _save(self, server_name: str, keys: list[ServerKey], document: KeyDocument | None) -> None:
         self._unsaved[server_name] += 1
         try:
-            await self._store.save(keys, document)
+            await self._store.save(keys, document, self._clock.now_ms())
         except Exception:  # noqa: BLE001 - the keys hold without it, and are fetched again after a restart
             _log.exception("keys_not_saved", server=server_name)
         finally:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from federation.remote_servers import RemoteServers
+from federation.resolver import DnsResolver
 from homeserver import logs
 from homeserver.api.context import ApiContext
 from homeserver.api.control import Control
@@ -20,9 +22,11 @@ from homeserver.errors import StartupError
 from homeserver.http import unix_socket
 from homeserver.http.application import HttpApplication
 from homeserver.http.authentication import Authenticator
+from homeserver.http.federation_authentication import FederationAuthenticator
 from homeserver.http.rate_limits import RateLimits
 from homeserver.http.routing import Router
 from homeserver.http.server import HttpServer, allow_many_files, listen, load_certificate
+from homeserver.http.trust import federation_tls
 from homeserver.ids import EventId, RoomId, ServerName, UserId
 from homeserver.metrics import Metrics
 from homeserver.notifier.notifier import Notifier
@@ -102,6 +106,7 @@ from homeserver.storage.receipts import ReceiptStore
 from homeserver.storage.registration_tokens import RegistrationTokenStore
 from homeserver.storage.relations import RelationStore
 from homeserver.storage.rooms import RoomStore
+from homeserver.storage.server_keys import ServerKeyStore
 from homeserver.storage.shared_rooms import SharedRoomStore
 from homeserver.storage.state import StateStore
 from homeserver.storage.to_device import ToDeviceStore
@@ -130,9 +135,11 @@ from homeserver.views.unread import UnreadCounts
 from homeserver.views.visibility import HistoryVisibility
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Sequence
 
     from crypto.keys import SigningKey
+    from federation.resolver import Resolver
     from homeserver.config import Settings
     from homeserver.storage.database import Database
 
@@ -145,7 +152,13 @@ class Application:
     """One server, without the sockets."""
 
     def __init__(
-        self, settings: Settings, database: Database, keys: Sequence[SigningKey], clock: Clock
+        self,
+        settings: Settings,
+        database: Database,
+        keys: Sequence[SigningKey],
+        clock: Clock,
+        tls: ssl.SSLContext,
+        resolver: Resolver,
     ) -> None:
         server_name = ServerName(settings.server_name)
         key = keys[0]
@@ -183,6 +196,20 @@ class Application:
         one_time_key_store = OneTimeKeyStore(database)
         cross_signing_store = CrossSigningStore(database)
         key_signatures = KeySignatureStore(database)
+
+        # Other servers.
+        server_key_store = ServerKeyStore(database)
+        self.remote_servers = RemoteServers(
+            server_name,
+            keys,
+            tls,
+            resolver,
+            server_key_store,
+            clock,
+            allow_private_addresses=settings.federation.allow_private_addresses,
+            key_servers=settings.federation.key_servers,
+            enabled=settings.federation.enabled,
+        )
 
         # Rooms in memory.
         self._live_rooms = live_rooms = LiveRooms(rooms, events)
@@ -344,6 +371,7 @@ class Application:
             self.presence,
             self._typing,
             key_backups,
+            server_key_store,
         )
         self._inboxes = Inboxes(database, to_device_store)
         device_lists = DeviceLists(
@@ -399,6 +427,10 @@ class Application:
                 clock=clock,
                 metrics=self.metrics,
                 authenticator=Authenticator(access_tokens, rate_limits),
+                federation_authenticator=FederationAuthenticator(
+                    server_name, self.remote_servers.keyring, rate_limits
+                ),
+                keyring=self.remote_servers.keyring,
                 rate_limits=rate_limits,
                 access_tokens=access_tokens,
                 account_data=account_data,
@@ -481,9 +513,12 @@ class Application:
         database.on_commit = self._hear
 
     @classmethod
-    async def open(cls, settings: Settings, clock: Clock | None = None) -> Application:
+    async def open(
+        cls, settings: Settings, clock: Clock | None = None, resolver: Resolver | None = None
+    ) -> Application:
         """Open the key file and the database; raises `StartupError`."""
         clock = clock or Clock()
+        tls = federation_tls(settings.federation)
         keys = key_file.load_or_make(settings.signing_key_path)
         try:
             database = await open_database(
@@ -491,7 +526,7 @@ class Application:
             )
         except DatabaseRefused as error:
             raise StartupError(f"database.url: {error}") from error
-        return cls(settings, database, keys, clock)
+        return cls(settings, database, keys, clock, tls, resolver or DnsResolver())
 
     async def start(self) -> None:
         """Take up what goes on in the background."""
@@ -506,6 +541,7 @@ class Application:
         self.notifier.stop()
         self._typing.stop()
         await self._upkeep.stop()
+        await self.remote_servers.close()
         await self._room_writes.close()
         await self.database.close()
 

@@ -40,7 +40,7 @@ def _as_json(value: Any) -> Any:
 def _registry() -> jsonschema_rs.Registry:
     paths = [
         path
-        for folder in ("api/client-server", "event-schemas/schema")
+        for folder in ("api/client-server", "api/server-server", "event-schemas/schema")
         for path in (DATA / folder).rglob("*.yaml")
     ]
     resources = [(f"file://{path}", _load(path)) for path in paths]
@@ -52,7 +52,11 @@ def _registry() -> jsonschema_rs.Registry:
 def endpoints() -> dict[tuple[str, tuple[str, ...]], tuple[Path, str]]:
     """(method, segments of the path, `{}` for parameters) -> (file, the path as it stands there)."""
     found = {}
-    for path in sorted((DATA / "api/client-server").glob("*.yaml")):
+    for path in sorted(
+        path
+        for folder in ("client-server", "server-server")
+        for path in (DATA / "api" / folder).glob("*.yaml")
+    ):
         description = _load(path)
         base = description["servers"][0]["variables"].get("basePath", {}).get("default", "")
         for name, item in description["paths"].items():

@@ -11,6 +11,7 @@ from homeserver.app import Application
 from homeserver.clock import Clock
 from homeserver.config import Settings
 from tests.client import Client
+from tests.fake_dns import FakeDns
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,11 +47,13 @@ class Server:
         }
         self.settings = Settings(**{**values, **settings})
         self.clock = SettableClock()
+        self.dns = FakeDns()
         self.application: Application
         self.http: httpx.AsyncClient
 
     async def start(self) -> None:
-        self.application = await Application.open(self.settings, self.clock)
+        # Tests ask no name servers.
+        self.application = await Application.open(self.settings, self.clock, self.dns)
         await self.application.start()
         self.http = httpx.AsyncClient(
             transport=httpx.ASGITransport(self.application.http(RESOURCES)), base_url="http://example.org"

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from federation.keyring import Keyring
     from homeserver.clock import Clock
     from homeserver.config import Settings
     from homeserver.http.authentication import Authenticator
+    from homeserver.http.federation_authentication import FederationAuthenticator
     from homeserver.http.rate_limits import RateLimits
     from homeserver.metrics import Metrics
     from homeserver.services.access_tokens import AccessTokens
@@ -56,6 +58,8 @@ class ApiContext:
     clock: Clock
     metrics: Metrics
     authenticator: Authenticator
+    federation_authenticator: FederationAuthenticator
+    keyring: Keyring
     rate_limits: RateLimits
     access_tokens: AccessTokens
     account_data: AccountData

@@ -25,6 +25,8 @@ from homeserver.api.client.sync import SyncEndpoints
 from homeserver.api.client.to_device import ToDeviceEndpoints
 from homeserver.api.client.user_data import UserDataEndpoints
 from homeserver.api.client.versions import VersionEndpoints
+from homeserver.api.federation.server_keys import ServerKeyEndpoints
+from homeserver.api.federation.version import FederationVersionEndpoints
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -56,6 +58,11 @@ _CLIENT = (
     KeyBackupEndpoints,
 )
 
+_FEDERATION = (
+    FederationVersionEndpoints,
+    ServerKeyEndpoints,
+)
+
 
 class Api:
     """All endpoints, built once and shared by the listeners."""
@@ -66,7 +73,11 @@ class Api:
             "client": [route for endpoints in _CLIENT for route in endpoints(context).routes()],
             "admin": SharedSecretRegistration(context).routes(),
             "metrics": metrics.routes(),
-            "federation": [],
+            "federation": [
+                route
+                for endpoints in (_FEDERATION if context.settings.federation.enabled else ())
+                for route in endpoints(context).routes()
+            ],
         }
 
     def routes(self, resources: Iterable[str]) -> list[Route]:

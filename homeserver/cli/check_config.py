@@ -9,6 +9,7 @@ import typer
 from homeserver.cli.options import DEFAULT_CONFIG, ConfigOption
 from homeserver.config import ConfigError, ListenerSettings
 from homeserver.config_file import load
+from homeserver.http.trust import federation_tls
 from homeserver.storage import key_file
 
 
@@ -17,6 +18,7 @@ def check_config(config: ConfigOption = DEFAULT_CONFIG) -> None:
     settings = load(config)
     if settings.signing_key_path.exists():
         key_file.load_or_make(settings.signing_key_path)
+    federation_tls(settings.federation)
     for number, listener in enumerate(settings.listeners):
         _check_certificate(number, listener)
     addresses = ", ".join(f"{listener.host}:{listener.port}" for listener in settings.listeners)

@@ -33,14 +33,18 @@ class RateLimit:
 
 
 RATE_LIMITS: dict[str, RateLimit] = {
-    # Per address: whoever has not logged in.
+    # Per address: whoever has not logged in, or has not signed.
     "anonymous": RateLimit(20, 200),
     "login_address": RateLimit(0.5, 30),
     "registration": RateLimit(0.2, 20),
+    "unknown_server": RateLimit(5, 500),
+    "notary": RateLimit(5, 500),
     # Per account: wrong passwords, from wherever.
     "login_account": RateLimit(0.1, 10),
     # Per device: everything.
     "requests": RateLimit(50, 500),
+    # Per server: everything.
+    "federation": RateLimit(100, 2000),
     # Per user.
     "messages": RateLimit(10, 100),
     # Counted in KiB, each message as one at least: a key of a room goes to every device of its members.
@@ -92,10 +96,10 @@ class RateLimits:
         if len(buckets) > MAX_KEYS:
             buckets.popitem(last=False)
 
-    def check_address(self, name: str, address: str) -> None:
+    def check_address(self, name: str, address: str, count: int = 1) -> None:
         """`check` for where a request came from."""
         if self._enabled:
-            self.check(name, _network_of(address))
+            self.check(name, _network_of(address), count)
 
     def give_back(self, name: str, key: str) -> None:
         """Give a token back that was taken for something that turned out to be harmless."""

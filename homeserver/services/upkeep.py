@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from homeserver.services.typing import Typing
     from homeserver.storage.access_tokens import AccessTokenStore
     from homeserver.storage.database import Database, Transaction
+    from homeserver.storage.server_keys import ServerKeyStore
     from homeserver.storage.to_device import ToDeviceStore
     from homeserver.storage.transaction_ids import TransactionIdStore
     from homeserver.storage.user_interactive import UserInteractiveStore
 
 _OFTEN_SECONDS = 20
-_TRANSACTION_IDS_MS = 30 * 24 * 3_600 * 1000
+_DAY_MS = 24 * 3_600 * 1000
+_TRANSACTION_IDS_MS = 30 * _DAY_MS
+_SERVER_KEYS_MS = 365 * _DAY_MS
 
 _log = structlog.get_logger(__name__)
 
@@ -44,6 +47,7 @@ class Upkeep:
         presence: Presence,
         typing: Typing,
         key_backups: KeyBackups,
+        server_keys: ServerKeyStore,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -55,6 +59,7 @@ class Upkeep:
         self._presence = presence
         self._typing = typing
         self._key_backups = key_backups
+        self._server_keys = server_keys
         self._part = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -84,6 +89,7 @@ class Upkeep:
         await self._token_store.delete_expired_logins(transaction, now)
         await self._transaction_ids.prune(transaction, now - _TRANSACTION_IDS_MS, self._part)
         await self._to_device.prune_transactions(transaction, now - _TRANSACTION_IDS_MS, self._part)
+        await self._server_keys.prune(transaction, now - _SERVER_KEYS_MS)
         self._part = (self._part + 1) % PARTS
 
     async def _run(self) -> None:

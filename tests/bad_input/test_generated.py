@@ -29,6 +29,7 @@ _SETTINGS: dict[str, Any] = {
 }
 NOT_CONFIGURED = {
     ("GET", "/.well-known/matrix/client"),
+    ("GET", "/.well-known/matrix/server"),
     ("GET", "/_matrix/client/v1/register/m.login.registration_token/validity"),
     ("GET", "/_matrix/client/v3/auth/{stage}/fallback/web"),
     ("POST", "/_matrix/client/v3/auth/{stage}/fallback/web"),

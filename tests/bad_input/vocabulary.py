@@ -40,6 +40,7 @@ KINDS = (
 KIND_OF = {
     "roomId": "room",
     "roomIdOrAlias": "room",
+    "serverName": "server",
     "eventId": "event",
     "userId": "user",
     "deviceId": "device",

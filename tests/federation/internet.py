@@ -7,10 +7,8 @@ leads to that site's socket on this machine, and every other is refused. All tha
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 import ssl
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import trustme
@@ -18,19 +16,18 @@ from aiohttp import web
 
 from federation.client import FederationClient
 from federation.discovery import Discovery
-from federation.resolver import NoSuchName, Service
 from federation.signed_requests import SignedRequests
 from federation.transport import Transport, client_tls
 from federation.well_known import WellKnownLookup
 from homeserver.clock import Clock
+from tests.fake_dns import FakeDns
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
     import pytest
 
     from crypto.keys import SigningKey
-    from federation.addresses import Address
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -49,33 +46,6 @@ class SettableClock(Clock):
 
     def monotonic(self) -> float:
         return super().monotonic() + self.offset
-
-
-class FakeDns:
-    """A resolver that knows what the test says."""
-
-    def __init__(self) -> None:
-        self.names: defaultdict[str, list[str]] = defaultdict(list)
-        self.records: defaultdict[str, list[Service]] = defaultdict(list)
-        self.failing: dict[str, Exception] = {}
-        self.asked: list[str] = []
-
-    async def addresses(self, host: str) -> Sequence[Address]:
-        self._ask(host)
-        if not self.names.get(host):
-            raise NoSuchName(f"{host} has no A record")
-        return [ipaddress.ip_address(address) for address in self.names[host]]
-
-    async def services(self, name: str) -> Sequence[Service]:
-        self._ask(name)
-        if not self.records.get(name):
-            raise NoSuchName(f"{name} has no SRV record")
-        return self.records[name]
-
-    def _ask(self, name: str) -> None:
-        self.asked.append(name)
-        if name in self.failing:
-            raise self.failing[name]
 
 
 class Internet:

@@ -19,6 +19,7 @@ from homeserver.storage.migrations import (
     m0012_gaps,
     m0013_staged_events,
     m0014_join_jobs,
+    m0015_server_keys,
 )
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ _MODULES = (
     m0012_gaps,
     m0013_staged_events,
     m0014_join_jobs,
+    m0015_server_keys,
 )
 
 MIGRATIONS: tuple[Migration, ...] = tuple(module.MIGRATION for module in _MODULES)

@@ -1,0 +1,25 @@
+"""Whose certificates are believed when this server calls others."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+from federation.transport import client_tls
+from homeserver.errors import StartupError
+
+if TYPE_CHECKING:
+    from homeserver.config import FederationSettings
+
+
+def federation_tls(settings: FederationSettings) -> ssl.SSLContext:
+    """How other servers prove who they are; `StartupError` where a file cannot be used."""
+    for number, path in enumerate(settings.trusted_ca):
+        try:
+            client_tls(verify=True, trusted_ca=[path])
+        except (OSError, ssl.SSLError) as error:
+            raise StartupError(
+                f"federation.trusted_ca[{number}]: {path} cannot be used ({error.strerror or error}): "
+                "name a PEM file with certificates that this user may read"
+            ) from None
+    return client_tls(verify=settings.verify_tls, trusted_ca=settings.trusted_ca)

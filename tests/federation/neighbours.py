@@ -1,0 +1,97 @@
+"""Real servers that call each other over HTTPS on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from typing import TYPE_CHECKING, Any
+
+from homeserver.clock import Clock
+from homeserver.http.application import HttpApplication
+from homeserver.http.federation_authentication import FederationAuthenticator
+from homeserver.http.rate_limits import RateLimits
+from homeserver.http.response import json_response
+from homeserver.http.routing import Route, Router
+from homeserver.http.server import HttpServer
+from homeserver.ids import ServerName
+from homeserver.metrics import Metrics
+from tests.server import RESOURCES, Server
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import trustme
+    from starlette.responses import Response
+
+    from homeserver.http.request import Request
+
+
+class StoppedClock(Clock):
+    """So that no rate limit recovers however long a test takes."""
+
+    def monotonic(self) -> float:
+        return 0.0
+
+
+class Neighbour(Server):
+    """A server that is called `127.0.0.1:PORT` and listens there, with a certificate of the authority.
+
+    Beside its endpoints it has one that tells who asked, and wants that to be signed.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        database_url: str,
+        authority: trustme.CA,
+        *,
+        limited: bool = False,
+        **settings: Any,
+    ) -> None:
+        directory.mkdir(exist_ok=True)
+        authority.cert_pem.write_to_path(str(directory / "ca.pem"))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        self.name = f"127.0.0.1:{self._port}"
+        self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert("127.0.0.1").configure_cert(self._tls)
+        federation = {
+            "allow_private_addresses": True,
+            "trusted_ca": [directory / "ca.pem"],
+            **settings.pop("federation", {}),
+        }
+        self.rate_limits = RateLimits(StoppedClock(), Metrics(), enabled=limited)
+        super().__init__(directory, database_url, server_name=self.name, federation=federation, **settings)
+
+    async def start(self) -> None:
+        await super().start()
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", self._port))
+        self._socket.listen()
+        authenticator = FederationAuthenticator(
+            ServerName(self.name), self.application.remote_servers.keyring, self.rate_limits
+        )
+
+        async def echo(request: Request) -> Response:
+            origin = await authenticator.origin(request)
+            return json_response({"origin": origin, "parameters": request.path_parameters})
+
+        routes = [
+            *self.application.api.routes(RESOURCES),
+            *(
+                Route(method, "/_matrix/federation/v1/echo/{value}", echo)
+                for method in ("GET", "PUT", "POST")
+            ),
+        ]
+        application = HttpApplication(Router(routes), self.application.metrics)
+        self._server = HttpServer(application, self._socket, self._tls)
+        self._serving = asyncio.create_task(self._server.run_until_stopped())
+
+    async def stop(self) -> None:
+        self._server.stop()
+        await self._serving
+        self._socket.close()
+        await super().stop()
