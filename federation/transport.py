@@ -15,7 +15,7 @@ import socket
 import ssl
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from pathlib import Path
 
+    from aiohttp.connector import Connection
     from multidict import CIMultiDictProxy
     from yarl import URL
 
@@ -77,6 +78,8 @@ class StreamedAnswer:
         self.headers = response.headers
         self.content = response.content
         """For readers of other forms, which must bound what they read; `chunks` does."""
+        self.certificate: dict[str, Any] = getattr(response, "certificate", {})
+        """What the other side showed, as `ssl` tells it; empty where that was not checked."""
         self._response = response
         self._destination = destination
         self._limits = limits
@@ -215,10 +218,22 @@ class Transport:
                     limit_per_host=self._per_host,
                     keepalive_timeout=_KEEP_ALIVE_SECONDS,
                 ),
+                response_class=_Response,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
             )
         return self._session
+
+
+class _Response(aiohttp.ClientResponse):
+    """An answer that knows the certificate: once it was read its connection is another's."""
+
+    certificate: dict[str, Any]
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        transport = connection.transport
+        self.certificate = (transport and transport.get_extra_info("peercert")) or {}
+        return await super().start(connection)
 
 
 class _Forbidden(OSError):

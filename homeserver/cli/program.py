@@ -7,7 +7,7 @@ import sys
 import typer
 
 from homeserver import __version__
-from homeserver.cli import registration_token, user
+from homeserver.cli import federation, registration_token, user
 from homeserver.cli.check_config import check_config
 from homeserver.cli.init import init
 from homeserver.cli.run import run
@@ -28,6 +28,7 @@ program.command()(init)
 program.command()(run)
 program.command("check-config")(check_config)
 program.add_typer(user.commands, name="user")
+program.add_typer(federation.commands, name="federation")
 program.add_typer(registration_token.commands, name="registration-token")
 
 

@@ -1,0 +1,171 @@
+"""What a federation tester says of a server: how it is found, whether its certificate is right, its keys, its version.
+
+Every step is tried, and said in plain words: what was found, or what is wrong and what to look at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from yarl import URL
+
+from federation.addresses import is_public, parse_address
+from federation.answers import Version, parse
+from federation.errors import (
+    AddressForbidden,
+    BadAnswer,
+    CertificateRefused,
+    FederationError,
+    NameNotFound,
+    TimedOut,
+)
+from federation.server_keys import MAX_DOCUMENT_BYTES, BadKeyDocument, parse_document
+from federation.transport import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from federation.discovery import Discovered, Discovery, Place
+    from federation.resolver import Resolver
+    from federation.transport import Transport
+
+_LIMITS = Limits(max_bytes=MAX_DOCUMENT_BYTES, seconds=20)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `is_good` is None where it is neither good nor bad."""
+
+    subject: str
+    is_good: bool | None
+    text: str
+
+
+async def check_server(
+    server_name: str, discovery: Discovery, resolver: Resolver, transport: Transport, now_ms: int
+) -> AsyncIterator[Finding]:
+    """Look at a server, one finding after the other; it is reachable where none of them is bad."""
+    try:
+        discovered = await discovery.find(server_name)
+    except NameNotFound as error:
+        yield Finding("name", False, error.why)
+        return
+    for finding in _how_found(server_name, discovered):
+        yield finding
+    for number, place in enumerate(discovered.places):
+        async for finding in _check_place(
+            server_name, place, resolver, transport, now_ms, is_spare=number > 0
+        ):
+            yield finding
+
+
+def _how_found(server_name: str, discovered: Discovered) -> list[Finding]:
+    findings = []
+    if discovered.delegated is not None:
+        findings.append(Finding("well-known", True, f"{server_name} delegates to {discovered.delegated}"))
+    elif discovered.well_known_error is not None:
+        findings.append(
+            Finding(
+                "well-known",
+                None,
+                f"none that can be used ({discovered.well_known_error}): servers go on with SRV records and port 8448",
+            )
+        )
+    else:
+        findings.append(Finding("name", True, "it has a port or is an address: it is called just there"))
+    if discovered.service is not None:
+        findings.append(Finding("SRV", True, f"{discovered.service} says where"))
+        if discovered.service.startswith("_matrix._tcp"):
+            findings.append(
+                Finding("SRV", None, "_matrix._tcp is deprecated: use a well-known file, or _matrix-fed._tcp")
+            )
+    return findings
+
+
+async def _check_place(
+    server_name: str, place: Place, resolver: Resolver, transport: Transport, now_ms: int, *, is_spare: bool
+) -> AsyncIterator[Finding]:
+    where = place.authority
+    try:
+        if parse_address(place.host) is None:
+            addresses = await resolver.addresses(place.host)
+            shown = ", ".join(
+                f"{address}{'' if is_public(address) else ' (not public)'}" for address in addresses
+            )
+            yield Finding("address", True, f"{place.host} is {shown}")
+    except OSError as error:
+        yield Finding("address", False, f"{error}: give it an A or AAAA record")
+        return
+    try:
+        document, certificate = await _get(place, "/_matrix/key/v2/server", transport, server_name)
+    except FederationError as error:
+        # Of several places others are tried as well; the first is the one that counts.
+        yield Finding("connection", None if is_spare else False, f"{where}: {_advice(error, place)}")
+        return
+    yield Finding("connection", True, f"{where} answers, called as {place.host_header}")
+    yield Finding("certificate", True, _about(certificate, place))
+    try:
+        believed = parse_document(document, server_name, now_ms, direct=True)
+    except BadKeyDocument as error:
+        yield Finding("keys", False, f"the document of its keys is not believed: {error}")
+    else:
+        until = datetime.fromtimestamp(believed.valid_until_ts / 1000, UTC)
+        names = ", ".join(key.key_id for key in believed.keys if not key.retired)
+        if believed.valid_until_ts < now_ms:
+            yield Finding(
+                "keys", False, f"{names} ran out at {until:%Y-%m-%d %H:%M} UTC: is its clock right?"
+            )
+        else:
+            yield Finding("keys", True, f"{names}, good until {until:%Y-%m-%d %H:%M} UTC")
+    try:
+        answer, _ = await _get(place, "/_matrix/federation/v1/version", transport, server_name)
+        version = parse(Version, server_name, answer).server
+    except FederationError as error:
+        yield Finding("version", False, error.why)
+    else:
+        yield Finding("version", True, f"{version.name or 'unnamed'} {version.version}".strip())
+
+
+async def _get(place: Place, path: str, transport: Transport, server_name: str) -> tuple[Any, dict[str, Any]]:
+    """The JSON at a path, and the certificate that was shown for it."""
+    async with transport.stream(
+        "GET",
+        URL(f"https://{place.authority}{path}", encoded=True),
+        _LIMITS,
+        headers={"Host": place.host_header},
+        tls_name=place.tls_name,
+        destination=server_name,
+    ) as answer:
+        certificate = answer.certificate
+        body = await answer.read()
+    if answer.status != 200:
+        raise BadAnswer(server_name, f"it answers {path} with status {answer.status}")
+    try:
+        return orjson.loads(body), certificate
+    except orjson.JSONDecodeError:
+        raise BadAnswer(server_name, f"it answers {path} with what is not JSON") from None
+
+
+def _about(certificate: dict[str, Any], place: Place) -> str:
+    if not certificate:
+        return "not checked, as federation.verify_tls is off"
+    issuer = {name: value for part in certificate.get("issuer", ()) for name, value in part}
+    by = issuer.get("organizationName") or issuer.get("commonName") or "somebody unnamed"
+    return f"good for {place.tls_name}, by {by}, until {certificate.get('notAfter', 'an unknown day')}"
+
+
+def _advice(error: FederationError, place: Place) -> str:
+    if isinstance(error, CertificateRefused):
+        return (
+            f"{error.why}. It must be for {place.tls_name}, with the certificates of all authorities between"
+        )
+    if isinstance(error, AddressForbidden):
+        return f"{error.why}. In a network for tests, federation.allow_private_addresses lets it be called"
+    if isinstance(error, TimedOut):
+        return f"{error.why}. Does a firewall keep the port closed?"
+    if isinstance(error, BadAnswer):
+        return f"{error.why}. Does the reverse proxy pass /_matrix on?"
+    return error.why

@@ -1,0 +1,67 @@
+"""`restante federation`: other servers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from federation.check import Finding, check_server
+from federation.discovery import Discovery
+from federation.resolver import DnsResolver
+from federation.transport import Transport
+from federation.well_known import WellKnownLookup
+from homeserver.cli.options import DEFAULT_CONFIG, ConfigOption
+from homeserver.clock import Clock
+from homeserver.config_file import load
+from homeserver.http.trust import federation_tls
+
+if TYPE_CHECKING:
+    from federation.resolver import Resolver
+    from homeserver.config import FederationSettings
+
+commands = typer.Typer(help="Look after other servers.", no_args_is_help=True, rich_markup_mode=None)
+
+_UNREACHABLE = 1
+_MARKS = {True: "good", False: "BAD", None: "note"}
+
+
+@commands.callback()
+def group() -> None:
+    """Look after other servers."""
+
+
+@commands.command()
+def check(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The server name, as it stands in user ids.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Say whether a server (this one too) can be reached by others: name, certificate, keys, version.
+
+    Exit status 1 where it cannot.
+    """
+    settings = load(config).federation
+    findings = asyncio.run(_check(name, settings, DnsResolver()))
+    if any(finding.is_good is False for finding in findings):
+        typer.echo(f"{name} cannot be reached as it should.")
+        raise typer.Exit(_UNREACHABLE)
+    typer.echo(f"{name} can be reached.")
+
+
+async def _check(name: str, settings: FederationSettings, resolver: Resolver) -> list[Finding]:
+    clock = Clock()
+    transport = Transport(
+        resolver, federation_tls(settings), allow_private_addresses=settings.allow_private_addresses
+    )
+    well_known = WellKnownLookup(transport, clock.monotonic)
+    findings = []
+    try:
+        discovery = Discovery(well_known, resolver)
+        async for finding in check_server(name, discovery, resolver, transport, clock.now_ms()):
+            findings.append(finding)
+            typer.echo(f"{_MARKS[finding.is_good]:5} {finding.subject:12} {finding.text}")
+    finally:
+        await well_known.close()
+        await transport.close()
+    return findings
