@@ -70,7 +70,9 @@ async def test_each_fetches_the_others_keys_and_keeps_them(start: Start) -> None
     await second.stop()
     # What was fetched outlives a restart, and the other's absence.
     await first.restart()
-    assert (await first.application.remote_servers.keyring.find([own_key(second)])).keys() == {own_key(second)}
+    assert (await first.application.remote_servers.keyring.find([own_key(second)])).keys() == {
+        own_key(second)
+    }
     await second.start()
 
 
