@@ -88,13 +88,20 @@ class Discovery:
             except (NoSuchName, LookupFailed):
                 # Name servers that fail on such records are common; the usual port is safe to try.
                 continue
-            there = [record for record in records if record.host != _NOT_THERE and record.port > 0]
-            if not there:
+            if all(record.host == _NOT_THERE for record in records):
                 # RFC 2782: a target of "." means that the service is decidedly not available at this domain.
                 raise NameNotFound(server_name, f"{service} says that there is no such server")
-            ordered = in_order(there)[:_MAX_PLACES]
+            # A name of DNS may hold anything, such as what would be another place in a URL.
+            ordered = in_order([record for record in records if _is_usable(record)])[:_MAX_PLACES]
+            if not ordered:
+                continue
             return tuple(Place(record.host, record.port, host, host) for record in ordered), service
         return (Place(host, DEFAULT_PORT, host, host),), None
+
+
+def _is_usable(record: Service) -> bool:
+    name = parse_server_name(record.host)
+    return name is not None and name.port is None and not name.is_ip_literal and record.port > 0
 
 
 def _direct(name: ParsedServerName) -> Place:

@@ -35,14 +35,16 @@ if TYPE_CHECKING:
     from federation.server_keys import KeyDocument, ServerKey
 
 _MAX_SERVERS = 20_000
-_AT_ONCE = 100
-_MAX_UNDER_WAY = 20_000
+_AT_ONCE = 250
+_MAX_UNDER_WAY = 5_000
+_BATCH = 1_000
 _NOT_AGAIN_SECONDS = 60.0
 _FIRST_WAIT_SECONDS = 30.0
 _MOST_WAIT_SECONDS = 3600.0
 # With so many servers to ask, the notaries are quicker, and dead servers hold nobody up.
 _MANY = 10
 _NOTARY_BATCH = 100
+_SLICE = 20
 
 _log = structlog.get_logger(__name__)
 
@@ -232,14 +234,15 @@ class Keyring:
         if many:
             missing = await self._fetch_from_notaries(missing)
         for_requests = {one.server_name for one in missing if one.for_request}
-        tasks = [
-            task
-            for name in {one.server_name for one in missing}
-            if (task := self._ask_directly(name, for_request=name in for_requests))
-        ]
-        if tasks:
-            # Whoever waits may give up; what was begun is ended for the others.
-            await asyncio.wait(tasks)
+        names = sorted({one.server_name for one in missing})
+        for first in range(0, len(names), _BATCH):
+            asked = [
+                self._ask_directly(name, for_request=name in for_requests)
+                for name in names[first : first + _BATCH]
+            ]
+            if tasks := [task for task in asked if task is not None]:
+                # Whoever waits may give up; what was begun is ended for the others.
+                await asyncio.wait(tasks)
         if not many:
             await self._fetch_from_notaries({one for one in missing if self._in_memory(one) is None})
 
@@ -261,7 +264,7 @@ class Keyring:
                 document = parse_document(answer, server_name, self._clock.now_ms(), direct=True)
             except (FederationError, BadKeyDocument) as error:
                 self._asked(server_name, answered=False)
-                _log.info("keys_not_fetched", server=server_name, why=str(error))
+                _log.debug("keys_not_fetched", server=server_name, why=str(error))
                 return
         self._asked(server_name, answered=True)
         await self._take([document])
@@ -315,7 +318,11 @@ class Keyring:
             self._asked(f"notary {notary}", answered=False)
             _log.warning("notary_failed", notary=notary, why=str(error))
             return False
-        await self._take(parse_notary_answer(answer, criteria, notary, notary_keys, now_ms))
+        for first in range(0, len(answer), _SLICE):
+            # Signatures take their time; others get their turn in between.
+            part = answer[first : first + _SLICE]
+            await self._take(parse_notary_answer(part, criteria, notary, notary_keys, now_ms))
+            await asyncio.sleep(0)
         return True
 
     async def _take(self, documents: Sequence[KeyDocument]) -> None:

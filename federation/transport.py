@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
 _PER_HOST = 8
 _ALTOGETHER = 2_000
-# Waiting for one of the connections to a host; more than these are turned away at once.
-_UNDER_WAY_PER_HOST = 100
+# Those that wait for one of the connections to a host are among them; more than these are turned away at once.
+_UNDER_WAY_PER_HOST = 300
 _KEEP_ALIVE_SECONDS = 60
 _CHUNK_BYTES = 1 << 16
 _USER_AGENT = "Restante"
@@ -118,11 +118,13 @@ class Transport:
         allow_private_addresses: bool,
         per_host: int = _PER_HOST,
         altogether: int = _ALTOGETHER,
+        under_way_per_host: int = _UNDER_WAY_PER_HOST,
     ) -> None:
         self._guard = _Guard(resolver, allow_private_addresses=allow_private_addresses)
         self._tls = tls
         self._per_host = per_host
         self._altogether = altogether
+        self._under_way_per_host = under_way_per_host
         self._under_way: Counter[tuple[str, int, str]] = Counter()
         self._session: aiohttp.ClientSession | None = None
 
@@ -175,7 +177,7 @@ class Transport:
         """
         destination = destination or url.host or str(url)
         key = (url.host or "", url.port or 0, tls_name or "")
-        if self._under_way[key] >= _UNDER_WAY_PER_HOST:
+        if self._under_way[key] >= self._under_way_per_host:
             raise Unreachable(destination, "too many requests to it are waiting")
         self._under_way[key] += 1
         try:

@@ -112,6 +112,17 @@ async def test_a_record_that_says_there_is_no_server_is_believed(internet: Inter
         await discovery(internet).find("a.example")
 
 
+@pytest.mark.parametrize(
+    "target", ["x/y.example", "u\\@evil.example", "127.0.0.1", "[::1]", "c.example:1", "", "c example"]
+)
+async def test_a_record_that_names_no_host_is_as_none(internet: Internet, target: str) -> None:
+    internet.dns.records["_matrix-fed._tcp.a.example"] = [Service(0, 0, target, 1234)]
+    assert [place.host for place in (await discovery(internet).find("a.example")).places] == ["a.example"]
+    internet.dns.records["_matrix-fed._tcp.a.example"].append(Service(1, 0, "c.example", 1))
+    found = (await discovery(internet).find("a.example")).places
+    assert found[-1] == Place("c.example", 1, "a.example", "a.example")
+
+
 @pytest.mark.parametrize("name", ["", "a b", "a.example:x", "@alice:a.example", "a/b", "[::1", "a" * 300])
 async def test_what_is_not_a_server_name_is_nowhere(internet: Internet, name: str) -> None:
     with pytest.raises(NameNotFound):

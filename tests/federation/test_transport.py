@@ -267,9 +267,9 @@ async def test_only_so_many_connections_go_to_one_site_and_nobody_else_waits_for
     internet.dns.names |= {"slow.example": ["1.2.3.4"], "quick.example": ["1.2.3.5"]}
     await internet.site("1.2.3.4", HTTPS, slow, "slow.example")
     await internet.site("1.2.3.5", HTTPS, answering({}), "quick.example")
-    transport = internet.transport(per_host=3, altogether=6)
+    transport = internet.transport(per_host=3, altogether=6, under_way_per_host=20)
     waiting = [
-        asyncio.create_task(transport.request("GET", URL("https://slow.example/"), SMALL)) for _ in range(100)
+        asyncio.create_task(transport.request("GET", URL("https://slow.example/"), SMALL)) for _ in range(20)
     ]
     await asyncio.wait_for(reached.wait(), 20)
     assert (await transport.request("GET", URL("https://quick.example/"), SMALL)).status == 200
