@@ -4,7 +4,7 @@ import "./silence.js";
 
 import { createClient, Direction, SyncState } from "matrix-js-sdk";
 
-const PASSWORD = "a long enough secret";
+export const PASSWORD = "a long enough secret";
 const PATIENCE_MS = 120_000;
 const GLANCE_MS = 10;
 // No server needs to have these, and the library asks for some of them.
@@ -23,13 +23,14 @@ export function checkEqual(actual, expected, message) {
     check(left === right, `${message}: expected ${right}, found ${left}`);
 }
 
-/** Waits until a condition holds, and answers with its value. What follows a sync may take more requests. */
-export async function until(what, condition) {
+/** Waits until a condition holds, and answers with its value; `details` tells how far it is. What follows a sync may
+    take more requests. */
+export async function until(what, condition, details = () => undefined) {
     const deadline = Date.now() + PATIENCE_MS;
     for (;;) {
         const value = await condition();
         if (value) return value;
-        check(Date.now() < deadline, `waited in vain for: ${what}`);
+        check(Date.now() < deadline, `waited in vain for: ${what}`, details());
         await new Promise((resolve) => setTimeout(resolve, GLANCE_MS));
     }
 }
@@ -39,7 +40,7 @@ export class Device {
     refused = [];
     #online = true;
 
-    constructor(url, account) {
+    constructor(url, account, options = {}) {
         this.client = createClient({
             baseUrl: url,
             userId: account?.user_id,
@@ -47,6 +48,7 @@ export class Device {
             accessToken: account?.access_token,
             timelineSupport: true,
             fetchFn: (resource, options) => this.#fetch(resource, options),
+            ...options,
         });
     }
 
@@ -59,7 +61,7 @@ export class Device {
             auth: { type: "m.login.dummy" },
         });
         nobody.checkNothingRefused();
-        return new Device(url, account);
+        return new this(url, account);
     }
 
     /** Another device of a user. */
@@ -71,7 +73,7 @@ export class Device {
             password: PASSWORD,
         });
         nobody.checkNothingRefused();
-        return new Device(url, account);
+        return new this(url, account);
     }
 
     get userId() {

@@ -28,10 +28,10 @@ def ok(answer: Any) -> Any:
 class Device:
     """A device of a user. While it is `online`, it closes each gap in a room by paging back."""
 
-    def __init__(self, url: str, name: str) -> None:
+    def __init__(self, url: str, name: str, store_path: str = "") -> None:
         # An error of the server is to be seen, not to be tried again.
         config = AsyncClientConfig(max_limit_exceeded=0, max_timeouts=0)
-        self.client = AsyncClient(url, name, config=config)
+        self.client = AsyncClient(url, name, store_path=store_path, config=config)
         self.client.add_response_callback(self._received, SyncResponse)
         self.client.add_response_callback(self._refused, ErrorResponse)
         self.events: dict[str, list[dict[str, Any]]] = {}
@@ -53,17 +53,24 @@ class Device:
     def after_restart(self) -> Device:
         """The same device, as its program finds it when it is started again: with what it had saved."""
         again = Device(self.client.homeserver, self.client.user)
+        self._hand_over(again)
+        return again
+
+    def _hand_over(self, again: Device) -> None:
         again.client.restore_login(self.client.user_id, self.client.device_id, self.client.access_token)
         again.events = {room_id: list(events) for room_id, events in self.events.items()}
         again._position = self._position
-        return again
 
     @asynccontextmanager
-    async def online(self, timeline_limit: int | None = None) -> AsyncIterator[None]:
+    async def online(
+        self, timeline_limit: int | None = None, full_state: bool | None = None
+    ) -> AsyncIterator[None]:
         """Sync until the end of the block, from where the device was."""
         sync_filter = None if timeline_limit is None else {"room": {"timeline": {"limit": timeline_limit}}}
         self._syncing = asyncio.create_task(
-            self.client.sync_forever(timeout=_LONG_POLL_MS, sync_filter=sync_filter, since=self._position)
+            self.client.sync_forever(
+                timeout=_LONG_POLL_MS, sync_filter=sync_filter, since=self._position, full_state=full_state
+            )
         )
         try:
             yield
@@ -137,6 +144,9 @@ class Device:
             await self._add(room_id, room)
             self.left.add(room_id)
         self._position = answer.next_batch
+        await self._tell()
+
+    async def _tell(self) -> None:
         async with self._news:
             self._news.notify_all()
 

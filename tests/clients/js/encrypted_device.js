@@ -1,0 +1,273 @@
+// A device with end-to-end encryption (Rust, as WebAssembly), whose databases outlive its program as in a browser.
+
+import { check, Device, joined, PASSWORD, until } from "./device.js";
+
+import "fake-indexeddb/auto";
+import { IndexedDBStore, MatrixEventEvent, Preset } from "matrix-js-sdk";
+import { CryptoEvent, decodeRecoveryKey, VerificationPhase } from "matrix-js-sdk/lib/crypto-api/index.js";
+
+const PAGE = 100;
+
+export class EncryptedDevice extends Device {
+    /** Events that could not be decrypted at the first attempt, with the reason. */
+    failures = [];
+    #url;
+    #account;
+    #recoveryKey = null;
+    #received = [];
+    #verification = null;
+    #verifying = null;
+
+    constructor(url, account) {
+        const name = `${account.user_id} ${account.device_id}`;
+        super(url, account, {
+            store: new IndexedDBStore({ indexedDB, dbName: name }),
+            cryptoCallbacks: { getSecretStorageKey: ({ keys }) => this.#secretStorageKey(keys) },
+        });
+        this.#url = url;
+        this.#account = account;
+        this.client.on(MatrixEventEvent.Decrypted, (event) => this.#decrypted(event));
+        this.client.on(CryptoEvent.VerificationRequestReceived, (request) => this.#received.push(request));
+    }
+
+    get #crypto() {
+        return this.client.getCrypto();
+    }
+
+    /** The same device, as its program finds it when it is started again: with what is in its databases. */
+    afterRestart() {
+        return new EncryptedDevice(this.#url, this.#account);
+    }
+
+    async start(options = {}) {
+        await this.client.store.startup();
+        await this.client.initRustCrypto({ cryptoDatabasePrefix: `${this.userId} ${this.client.getDeviceId()}` });
+        await super.start(options);
+    }
+
+    /** Saves how far it has come, and stops. */
+    async leave() {
+        await this.client.store.save(true);
+        this.stop();
+    }
+
+    async logOut() {
+        await this.client.logout(true);
+    }
+
+    // -- rooms
+
+    /** An encrypted room; `rotation` is the number of messages for which one key is good. */
+    async createRoom(userIds, rotation) {
+        const content = { algorithm: "m.megolm.v1.aes-sha2", rotation_period_msgs: rotation };
+        const { room_id: roomId } = await this.client.createRoom({
+            preset: Preset.PrivateChat,
+            invite: userIds,
+            initial_state: [{ type: "m.room.encryption", state_key: "", content }],
+        });
+        await this.room(roomId);
+        return roomId;
+    }
+
+    async join(roomId) {
+        await this.room(roomId, "invite");
+        await this.client.joinRoom(roomId);
+        await this.room(roomId);
+    }
+
+    /** Waits until the device knows these devices of a user, and no others. */
+    async knows(userId, deviceIds) {
+        const wanted = JSON.stringify([...deviceIds].sort());
+        await until(`${deviceIds} to be the devices of ${userId}, as ${this.userId} sees it`, async () => {
+            const known = (await this.#crypto.getUserDeviceInfo([userId])).get(userId);
+            return JSON.stringify([...(known?.keys() ?? [])].sort()) === wanted;
+        });
+    }
+
+    /** Waits until the device knows a device. */
+    async knowsDevice(userId, deviceId) {
+        await until(`${deviceId} of ${userId} to be known to ${this.userId}`, async () =>
+            (await this.#crypto.getUserDeviceInfo([userId], true)).get(userId)?.has(deviceId),
+        );
+    }
+
+    /** The texts of events, by id, once all of them have come and are decrypted. */
+    async read(roomId, eventIds) {
+        const room = await this.room(roomId);
+        const timeline = room.getLiveTimeline();
+        const unread = () => eventIds.filter((id) => !room.findEventById(id));
+        const reachedBeginning = async () => !(await this.client.paginateEventTimeline(timeline, { backwards: true, limit: PAGE }));
+        await until("the last event", () => room.findEventById(eventIds.at(-1)));
+        while (unread().length > 0) {
+            check(!(await reachedBeginning()), "events that are in no timeline", unread());
+        }
+        const encrypted = () =>
+            eventIds
+                .map((id) => room.findEventById(id))
+                .filter((event) => event.isBeingDecrypted() || event.isDecryptionFailure() || event.getType() === "m.room.encrypted")
+                .map((event) => [event.getId(), event.decryptionFailureReason]);
+        await until("the events to be decrypted", () => encrypted().length === 0, encrypted);
+        return Object.fromEntries(eventIds.map((id) => [id, room.findEventById(id).getContent().body]));
+    }
+
+    /** What in its timeline of a room cannot be read. */
+    async unreadable(roomId) {
+        const events = joined((await this.room(roomId)).getLiveTimeline());
+        await Promise.all(events.map((event) => event.getDecryptionPromise()));
+        return events.filter((event) => event.isDecryptionFailure()).map((event) => [event.getId(), event.decryptionFailureReason]);
+    }
+
+    #decrypted(event) {
+        if (event.isDecryptionFailure()) {
+            this.failures.push([event.getId(), event.decryptionFailureReason]);
+        }
+    }
+
+    // -- cross-signing, secret storage, key backup
+
+    /** Makes keys for cross-signing, secret storage and a key backup; the answer is the recovery key. */
+    async bootstrap() {
+        await this.#crypto.bootstrapCrossSigning({ authUploadDeviceSigningKeys: (upload) => this.#authenticated(upload) });
+        await this.#crypto.bootstrapSecretStorage({
+            createSecretStorageKey: async () => {
+                const made = await this.#crypto.createRecoveryKeyFromPassphrase();
+                this.#recoveryKey = made.encodedPrivateKey;
+                return made;
+            },
+            setupNewKeyBackup: true,
+        });
+        check(await this.#crypto.isCrossSigningReady(), "cross-signing is not ready");
+        check(await this.#crypto.isSecretStorageReady(), "secret storage is not ready");
+        return this.#recoveryKey;
+    }
+
+    /** New keys for cross-signing, in place of those that the user had. */
+    async resetCrossSigning() {
+        await this.#crypto.bootstrapCrossSigning({
+            setupNewCrossSigning: true,
+            authUploadDeviceSigningKeys: (upload) => this.#authenticated(upload),
+        });
+    }
+
+    /** Signs another device of the user, who compared the keys by hand. */
+    async crossSign(deviceId) {
+        await this.knowsDevice(this.userId, deviceId);
+        await this.#crypto.crossSignDevice(deviceId);
+    }
+
+    /** What a new device does with the recovery key; the answer is the number of keys that were restored. */
+    async restore(recoveryKey) {
+        this.#recoveryKey = recoveryKey;
+        await this.#crypto.bootstrapCrossSigning({});
+        await this.#crypto.loadSessionBackupPrivateKeyFromSecretStorage();
+        check(await this.#crypto.isCrossSigningReady(), "cross-signing is not ready");
+        const { total, imported } = await this.#crypto.restoreKeyBackup();
+        check(imported === total, "keys that were not restored", { total, imported });
+        return imported;
+    }
+
+    /** Waits until the key of each message of a room is in the backup. */
+    async backedUp(roomId, eventIds) {
+        const room = await this.room(roomId);
+        const sessions = new Set(eventIds.map((id) => room.findEventById(id).getWireContent().session_id));
+        const { version } = await this.#crypto.getKeyBackupInfo();
+        await until(`${sessions.size} keys in the backup`, async () => {
+            const stored = await this.client.http.authedRequest("GET", `/room_keys/keys/${encodeURIComponent(roomId)}`, { version });
+            return [...sessions].every((session) => session in stored.sessions);
+        });
+    }
+
+    /** How a device of a user, and the user, are trusted. */
+    async trust(userId, deviceId) {
+        const user = await this.#crypto.getUserVerificationStatus(userId);
+        const device = await this.#crypto.getDeviceVerificationStatus(userId, deviceId);
+        return { user: user.isCrossSigningVerified(), signed: device.signedByOwner, device: device.isVerified() };
+    }
+
+    /** Waits until a user is trusted, and with them a device. */
+    async trusts(userId, deviceId) {
+        await until(`trust in ${deviceId} of ${userId}`, async () => {
+            const { user, signed, device } = await this.trust(userId, deviceId);
+            return user && signed && device;
+        });
+    }
+
+    async #authenticated(upload) {
+        try {
+            return await upload(null);
+        } catch (error) {
+            check(error.httpStatus === 401 && error.data.flows, "the server does not ask for a password", error);
+            const identifier = { type: "m.id.user", user: this.userId };
+            return await upload({ type: "m.login.password", identifier, password: PASSWORD, session: error.data.session });
+        }
+    }
+
+    async #secretStorageKey(keys) {
+        const [keyId] = Object.keys(keys);
+        return [keyId, decodeRecoveryKey(this.#recoveryKey)];
+    }
+
+    // -- verification by short strings
+
+    /** Asks for it: another device of one's own directly, another user in a room. */
+    async beginVerification(userId, deviceId, roomId) {
+        this.#verification = roomId
+            ? await this.#crypto.requestVerificationDM(userId, roomId)
+            : await this.#crypto.requestDeviceVerification(userId, deviceId);
+    }
+
+    async acceptVerification(userId) {
+        const request = await until(`a request of ${userId}`, () =>
+            this.#received.find((request) => request.otherUserId === userId && request.phase === VerificationPhase.Requested),
+        );
+        await request.accept();
+        this.#verification = request;
+    }
+
+    /** What the people compare; whoever began also chooses the method. */
+    async shortString(begins) {
+        const request = this.#verification;
+        if (begins) {
+            await this.#phase(VerificationPhase.Ready);
+            await request.startVerification("m.sas.v1");
+        }
+        await until("a method", () => request.verifier);
+        this.#verifying = request.verifier.verify();
+        const shown = await until("the short string", () => request.verifier.getShowSasCallbacks());
+        return shown.sas.emoji.map(([symbol]) => symbol);
+    }
+
+    async confirmVerification() {
+        await this.#verification.verifier.getShowSasCallbacks().confirm();
+        await this.#verifying;
+        await this.#phase(VerificationPhase.Done);
+    }
+
+    async #phase(phase) {
+        const request = this.#verification;
+        await until(`phase ${VerificationPhase[phase]}`, () => {
+            check(request.phase !== VerificationPhase.Cancelled, `the verification was cancelled: ${request.cancellationCode}`);
+            return request.phase === phase;
+        });
+    }
+
+    // -- dehydrated devices
+
+    async dehydrate() {
+        check(await this.#crypto.isDehydrationSupported(), "the server has no dehydrated devices");
+        await this.#crypto.startDehydration();
+    }
+
+    /** Takes in what the dehydrated device was sent; the answer is the number of keys of rooms. */
+    async rehydrate(recoveryKey) {
+        this.#recoveryKey = recoveryKey;
+        let keys = 0;
+        this.client.on(CryptoEvent.RehydrationProgress, (roomKeys) => (keys = roomKeys));
+        let error = null;
+        this.client.on(CryptoEvent.RehydrationError, (message) => (error = message));
+        await this.#crypto.bootstrapCrossSigning({});
+        await this.#crypto.startDehydration();
+        check(error === null, "the dehydrated device was not taken in", error);
+        return keys;
+    }
+}
