@@ -83,7 +83,8 @@ async def test_four_users_with_two_devices_each_verify_back_up_and_read_everythi
         bobs_laptop.trusts(phone.user_id, laptop.device_id),
     )
 
-    said = await _talk(room_id, devices)
+    said = await _greet(room_id, devices)
+    said |= await _talk(room_id, devices, _TURNS)
     await _all_read(room_id, devices, said)
 
     await phone.backed_up(room_id, list(said))
@@ -129,7 +130,22 @@ async def _know_each_other(devices: Sequence[RemoteDevice]) -> None:
     )
 
 
-async def _talk(room_id: str, speakers: Sequence[RemoteDevice], turns: int = _TURNS) -> dict[str, str]:
+async def _greet(room_id: str, devices: Sequence[RemoteDevice]) -> dict[str, str]:
+    """Everybody says something, and the next when all have read it; what was said, by the ids of the events.
+
+    Where two devices write their first Olm messages to each other at the same time, matrix-js-sdk shares the key of the
+    room again, from the present message on, and matrix-nio gives up its better one for it.
+    """
+    said: dict[str, str] = {}
+    for speaker in devices:
+        text = f"hello from {speaker}"
+        spoken = {await speaker.say(room_id, text): text}
+        await _all_read(room_id, devices, spoken)
+        said |= spoken
+    return said
+
+
+async def _talk(room_id: str, speakers: Sequence[RemoteDevice], turns: int) -> dict[str, str]:
     """All speak at once, each one thing after another; what was said, by the ids of the events."""
 
     async def speak(speaker: RemoteDevice) -> dict[str, str]:

@@ -94,13 +94,9 @@ export class EncryptedDevice extends Device {
     /** The texts of events, by id, once all of them have come and are decrypted. */
     async read(roomId, eventIds) {
         const room = await this.room(roomId);
-        const timeline = room.getLiveTimeline();
-        const unread = () => eventIds.filter((id) => !room.findEventById(id));
-        const reachedBeginning = async () => !(await this.client.paginateEventTimeline(timeline, { backwards: true, limit: PAGE }));
-        await until("the last event", () => room.findEventById(eventIds.at(-1)));
-        while (unread().length > 0) {
-            check(!(await reachedBeginning()), "events that are in no timeline", unread());
-        }
+        const missing = () => eventIds.filter((id) => !room.findEventById(id));
+        // A sync may leave out more events at any time, so there may be a gap again.
+        await until("the events", async () => missing().length === 0 || (await this.#pageBack(room)), missing);
         const encrypted = () =>
             eventIds
                 .map((id) => room.findEventById(id))
@@ -115,6 +111,10 @@ export class EncryptedDevice extends Device {
         const events = joined((await this.room(roomId)).getLiveTimeline());
         await Promise.all(events.map((event) => event.getDecryptionPromise()));
         return events.filter((event) => event.isDecryptionFailure()).map((event) => [event.getId(), event.decryptionFailureReason]);
+    }
+
+    async #pageBack(room) {
+        await this.client.paginateEventTimeline(room.getLiveTimeline(), { backwards: true, limit: PAGE });
     }
 
     #decrypted(event) {
@@ -157,8 +157,7 @@ export class EncryptedDevice extends Device {
 
     /** What a new device does with the recovery key; the answer is the number of keys that were restored. */
     async restore(recoveryKey) {
-        this.#recoveryKey = recoveryKey;
-        await this.#crypto.bootstrapCrossSigning({});
+        await this.#takeUpIdentity(recoveryKey);
         await this.#crypto.loadSessionBackupPrivateKeyFromSecretStorage();
         check(await this.#crypto.isCrossSigningReady(), "cross-signing is not ready");
         const { total, imported } = await this.#crypto.restoreKeyBackup();
@@ -190,6 +189,13 @@ export class EncryptedDevice extends Device {
             const { user, signed, device } = await this.trust(userId, deviceId);
             return user && signed && device;
         });
+    }
+
+    /** Fetches the keys for cross-signing from secret storage, and signs this device. */
+    async #takeUpIdentity(recoveryKey) {
+        this.#recoveryKey = recoveryKey;
+        check(await this.#crypto.userHasCrossSigningKeys(), "the user has no keys for cross-signing");
+        await this.#crypto.bootstrapCrossSigning({});
     }
 
     async #authenticated(upload) {
@@ -260,12 +266,11 @@ export class EncryptedDevice extends Device {
 
     /** Takes in what the dehydrated device was sent; the answer is the number of keys of rooms. */
     async rehydrate(recoveryKey) {
-        this.#recoveryKey = recoveryKey;
         let keys = 0;
         this.client.on(CryptoEvent.RehydrationProgress, (roomKeys) => (keys = roomKeys));
         let error = null;
         this.client.on(CryptoEvent.RehydrationError, (message) => (error = message));
-        await this.#crypto.bootstrapCrossSigning({});
+        await this.#takeUpIdentity(recoveryKey);
         await this.#crypto.startDehydration();
         check(error === null, "the dehydrated device was not taken in", error);
         return keys;

@@ -35,11 +35,15 @@ class Actor:
             task = asyncio.create_task(self._obey(order["device"], order["verb"], order["arguments"]))
             self._at_work.add(task)
             task.add_done_callback(partial(self._answer, order["id"]))
+        for task in self._at_work:
+            task.cancel()
         for device in self._devices.values():
             await device.leave()
 
     def _answer(self, number: int, task: asyncio.Task[Any]) -> None:
         self._at_work.discard(task)
+        if task.cancelled():
+            return
         error = task.exception()
         outcome = {"answer": task.result()} if error is None else {"error": "".join(format_exception(error))}
         sys.stdout.write(json.dumps({"id": number, **outcome}) + "\n")
