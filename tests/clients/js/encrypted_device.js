@@ -1,6 +1,6 @@
 // A device with end-to-end encryption (Rust, as WebAssembly), whose databases outlive its program as in a browser.
 
-import { check, Device, joined, PASSWORD, until } from "./device.js";
+import { check, checkEqual, Device, joined, PASSWORD, until } from "./device.js";
 
 import "fake-indexeddb/auto";
 import { IndexedDBStore, MatrixEventEvent, Preset } from "matrix-js-sdk";
@@ -141,12 +141,16 @@ export class EncryptedDevice extends Device {
         return this.#recoveryKey;
     }
 
-    /** New keys for cross-signing, in place of those that the user had. */
+    /** New keys for cross-signing, in place of those that the user had; the answer is what had to be shown for it. */
     async resetCrossSigning() {
+        let stages = [];
         await this.#crypto.bootstrapCrossSigning({
             setupNewCrossSigning: true,
-            authUploadDeviceSigningKeys: (upload) => this.#authenticated(upload),
+            authUploadDeviceSigningKeys: async (upload) => {
+                stages = await this.#authenticated(upload);
+            },
         });
+        return stages;
     }
 
     /** Signs another device of the user, who compared the keys by hand. */
@@ -176,18 +180,12 @@ export class EncryptedDevice extends Device {
         });
     }
 
-    /** How a device of a user, and the user, are trusted. */
-    async trust(userId, deviceId) {
-        const user = await this.#crypto.getUserVerificationStatus(userId);
-        const device = await this.#crypto.getDeviceVerificationStatus(userId, deviceId);
-        return { user: user.isCrossSigningVerified(), signed: device.signedByOwner, device: device.isVerified() };
-    }
-
     /** Waits until a user is trusted, and with them a device. */
     async trusts(userId, deviceId) {
         await until(`trust in ${deviceId} of ${userId}`, async () => {
-            const { user, signed, device } = await this.trust(userId, deviceId);
-            return user && signed && device;
+            const user = await this.#crypto.getUserVerificationStatus(userId);
+            const device = await this.#crypto.getDeviceVerificationStatus(userId, deviceId);
+            return user.isCrossSigningVerified() && device.signedByOwner && device.isVerified();
         });
     }
 
@@ -198,13 +196,25 @@ export class EncryptedDevice extends Device {
         await this.#crypto.bootstrapCrossSigning({});
     }
 
+    /** Waits until a user is no longer trusted, since their keys are others. */
+    async distrusts(userId) {
+        await until(`the end of the trust in ${userId}`, async () => {
+            const user = await this.#crypto.getUserVerificationStatus(userId);
+            return user.wasCrossSigningVerified() && !user.isCrossSigningVerified();
+        });
+    }
+
+    /** Uploads keys for cross-signing, with the password if the server asks for it; the answer is what it asked for. */
     async #authenticated(upload) {
         try {
-            return await upload(null);
+            await upload(null);
+            return [];
         } catch (error) {
-            check(error.httpStatus === 401 && error.data.flows, "the server does not ask for a password", error);
+            const stages = error.data?.flows?.flatMap((flow) => flow.stages);
+            check(error.httpStatus === 401 && stages, "the server does not ask for a password", error);
             const identifier = { type: "m.id.user", user: this.userId };
-            return await upload({ type: "m.login.password", identifier, password: PASSWORD, session: error.data.session });
+            await upload({ type: "m.login.password", identifier, password: PASSWORD, session: error.data.session });
+            return stages;
         }
     }
 
@@ -259,9 +269,14 @@ export class EncryptedDevice extends Device {
 
     // -- dehydrated devices
 
+    /** Leaves a device behind that collects keys; the answer is its id. */
     async dehydrate() {
         check(await this.#crypto.isDehydrationSupported(), "the server has no dehydrated devices");
         await this.#crypto.startDehydration();
+        const known = (await this.#crypto.getUserDeviceInfo([this.userId], true)).get(this.userId);
+        const dehydrated = [...known.values()].filter((device) => device.dehydrated);
+        checkEqual(dehydrated.length, 1, "the number of dehydrated devices");
+        return dehydrated[0].deviceId;
     }
 
     /** Takes in what the dehydrated device was sent; the answer is the number of keys of rooms. */
