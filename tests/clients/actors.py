@@ -57,17 +57,16 @@ class Actor:
         assert "error" not in outcome, f"{device} failed to {verb}:\n{outcome['error']}"
         return outcome["answer"]
 
-    async def register(self, user: str, name: str) -> RemoteDevice:
-        """The first device of a new user; it syncs."""
-        return await self._begin("register", user, name)
+    async def register(self, user: str, name: str, *, start: bool = True) -> RemoteDevice:
+        """The first device of a new user; it syncs, unless it is to be started later."""
+        device = RemoteDevice(self, name, **await self.tell(name, "register", user))
+        if start:
+            await device.start()
+        return device
 
     async def login(self, user: str, name: str) -> RemoteDevice:
         """Another device of a user; it syncs."""
-        return await self._begin("login", user, name)
-
-    async def _begin(self, verb: str, user: str, name: str) -> RemoteDevice:
-        account = await self.tell(name, verb, user)
-        device = RemoteDevice(self, name, **account)
+        device = RemoteDevice(self, name, **await self.tell(name, "login", user))
         await device.start()
         return device
 

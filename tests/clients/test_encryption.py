@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.clients.stage import ROTATION, all_read, greet, know_each_other, talk, verify
+from tests.clients.stage import (
+    ROTATION,
+    all_read,
+    greet,
+    know_each_other,
+    nothing_is_unreadable,
+    talk,
+    verify,
+)
 
 if TYPE_CHECKING:
     from tests.clients.stage import Stage
@@ -66,7 +74,8 @@ async def test_four_users_with_two_devices_each_verify_back_up_and_read_everythi
     present = [phone, bob, carol, dave, desk]
     missed = await talk(room_id, present, _AWAY_MESSAGES // len(present))
     await asyncio.gather(*(device.come_back() for device in away))
-    await all_read(room_id, devices, missed)
+    await all_read(room_id, devices, said | missed)
+    await nothing_is_unreadable(room_id, devices)
     for device in (phone, laptop, bob, carol, dave, desk):
         assert await device.failures() == [], f"{device} could read it later only"
 
@@ -86,6 +95,7 @@ async def test_a_dehydrated_device_is_sent_the_keys_while_its_user_has_no_other(
     laptop = await stage.js.login("alice", "alice's laptop")
     assert await laptop.rehydrate(recovery_key) >= 2
     await all_read(room_id, [laptop], said)
+    await nothing_is_unreadable(room_id, [laptop])
 
 
 async def test_new_keys_for_cross_signing_need_the_password_and_end_the_trust_of_others(stage: Stage) -> None:
@@ -100,4 +110,5 @@ async def test_new_keys_for_cross_signing_need_the_password_and_end_the_trust_of
     assert await phone.reset_cross_signing() == ["m.login.password"]
     await bob.distrusts(phone.user_id)
     await verify(phone, bob, room_id)
-    await all_read(room_id, [phone, bob], await talk(room_id, [phone, bob], 5))
+    await all_read(room_id, [phone, bob], await talk(room_id, [phone, bob], _TURNS))
+    await nothing_is_unreadable(room_id, [phone, bob])

@@ -39,6 +39,8 @@ export class Device {
     /** Requests that were not answered with 2xx. */
     refused = [];
     #online = true;
+    /** For parts of paths: how many answers to such requests are still to be lost on the way. */
+    #toLose = new Map();
 
     constructor(url, account, options = {}) {
         this.client = createClient({
@@ -106,6 +108,11 @@ export class Device {
         await until("the next sync", () => this.client.getSyncState() === SyncState.Syncing);
     }
 
+    /** The server does what the next requests ask for, but its answers do not arrive. */
+    loseAnswers(part, count) {
+        this.#toLose.set(part, count);
+    }
+
     /** A room, once a sync has told of it. */
     async room(roomId, membership = "join") {
         return await until(`${membership} in the room`, () => {
@@ -140,6 +147,13 @@ export class Device {
         if (!response.ok && !pathname.startsWith(EXPERIMENTS)) {
             const answer = await response.clone().text();
             this.refused.push(`${options?.method ?? "GET"} ${pathname}${search} ${response.status} ${answer}`);
+        }
+        for (const [part, count] of this.#toLose) {
+            if (count > 0 && pathname.includes(part)) {
+                await response.arrayBuffer();
+                this.#toLose.set(part, count - 1);
+                throw new TypeError("the answer was lost");
+            }
         }
         return response;
     }

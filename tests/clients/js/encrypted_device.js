@@ -3,7 +3,7 @@
 import { check, checkEqual, Device, joined, PASSWORD, until } from "./device.js";
 
 import "fake-indexeddb/auto";
-import { IndexedDBStore, MatrixEventEvent, Preset } from "matrix-js-sdk";
+import { EventStatus, IndexedDBStore, MatrixEventEvent, Preset } from "matrix-js-sdk";
 import { CryptoEvent, decodeRecoveryKey, VerificationPhase } from "matrix-js-sdk/lib/crypto-api/index.js";
 
 const PAGE = 100;
@@ -45,9 +45,13 @@ export class EncryptedDevice extends Device {
         await super.start(options);
     }
 
-    /** Saves how far it has come, and stops. */
-    async leave() {
+    /** Saves how far it has come. */
+    async save() {
         await this.client.store.save(true);
+    }
+
+    async leave() {
+        await this.save();
         this.stop();
     }
 
@@ -73,6 +77,37 @@ export class EncryptedDevice extends Device {
         await this.room(roomId, "invite");
         await this.client.joinRoom(roomId);
         await this.room(roomId);
+    }
+
+    /** Sends a message, until the server has answered. */
+    async say(roomId, text) {
+        try {
+            return await super.say(roomId, text);
+        } catch (error) {
+            check(error.name === "ConnectionError", "the server refused a message", String(error));
+        }
+        const room = await this.room(roomId);
+        const unsent = await until("the message to be unsent", () =>
+            room.getPendingEvents().find((event) => event.status === EventStatus.NOT_SENT && event.getContent().body === text),
+        );
+        return await until("an answer", () => this.#sendAgain(unsent, room));
+    }
+
+    async #sendAgain(event, room) {
+        try {
+            return (await this.client.resendEvent(event, room)).event_id;
+        } catch (error) {
+            check(error.name === "ConnectionError", "the server refused a message", String(error));
+            return null;
+        }
+    }
+
+    /** Waits for a message of a user that is new to the device. */
+    async hasHeard(roomId, userId) {
+        const room = await this.room(roomId);
+        const newest = () => room.getLiveTimeline().getEvents().findLast((event) => event.getSender() === userId)?.getId();
+        const before = newest();
+        await until(`a message of ${userId}`, () => newest() !== before);
     }
 
     /** Waits until the device knows these devices of a user, and no others. */

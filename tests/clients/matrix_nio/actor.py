@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import logging
 import sys
 from functools import partial
 from traceback import format_exception
@@ -65,4 +66,6 @@ class Actor:
 
 
 if __name__ == "__main__":
+    # It warns of each attempt to decrypt.
+    logging.getLogger("nio").setLevel(logging.ERROR)
     asyncio.run(Actor(*sys.argv[1:]).run())
