@@ -3,7 +3,7 @@
 import { check, checkEqual, Device, joined, PASSWORD, until } from "./device.js";
 
 import "fake-indexeddb/auto";
-import { EventStatus, IndexedDBStore, MatrixEventEvent, Preset } from "matrix-js-sdk";
+import { EventStatus, IndexedDBStore, MatrixEventEvent, PendingEventOrdering, Preset } from "matrix-js-sdk";
 import { CryptoEvent, decodeRecoveryKey, VerificationPhase } from "matrix-js-sdk/lib/crypto-api/index.js";
 
 const PAGE = 100;
@@ -42,7 +42,7 @@ export class EncryptedDevice extends Device {
     async start(options = {}) {
         await this.client.store.startup();
         await this.client.initRustCrypto({ cryptoDatabasePrefix: `${this.userId} ${this.client.getDeviceId()}` });
-        await super.start(options);
+        await super.start({ pendingEventOrdering: PendingEventOrdering.Detached, ...options });
     }
 
     /** Saves how far it has come. */
