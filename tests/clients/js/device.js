@@ -159,14 +159,16 @@ export class Device {
     }
 }
 
+/** The oldest of the timelines that one is joined to. */
+export function oldest(timeline) {
+    const older = timeline.getNeighbouringTimeline(Direction.Backward);
+    return older ? oldest(older) : timeline;
+}
+
 /** The events of a timeline and of those that it is joined to, oldest first. */
 export function joined(timeline) {
-    let oldest = timeline;
-    for (let older = timeline; older; older = older.getNeighbouringTimeline(Direction.Backward)) {
-        oldest = older;
-    }
     const events = [];
-    for (let newer = oldest; newer; newer = newer.getNeighbouringTimeline(Direction.Forward)) {
+    for (let newer = oldest(timeline); newer; newer = newer.getNeighbouringTimeline(Direction.Forward)) {
         events.push(...newer.getEvents());
     }
     return events;

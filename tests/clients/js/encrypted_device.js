@@ -1,6 +1,6 @@
 // A device with end-to-end encryption (Rust, as WebAssembly), whose databases outlive its program as in a browser.
 
-import { check, checkEqual, Device, joined, PASSWORD, until } from "./device.js";
+import { check, checkEqual, Device, joined, oldest, PASSWORD, until } from "./device.js";
 
 import "fake-indexeddb/auto";
 import { EventStatus, IndexedDBStore, MatrixEventEvent, PendingEventOrdering, Preset } from "matrix-js-sdk";
@@ -149,7 +149,7 @@ export class EncryptedDevice extends Device {
     }
 
     async #pageBack(room) {
-        await this.client.paginateEventTimeline(room.getLiveTimeline(), { backwards: true, limit: PAGE });
+        await this.client.paginateEventTimeline(oldest(room.getLiveTimeline()), { backwards: true, limit: PAGE });
     }
 
     #decrypted(event) {
