@@ -70,7 +70,8 @@ async def greet(room_id: str, devices: Sequence[RemoteDevice]) -> dict[str, str]
     """Everybody says something, and the next when all have read it; what was said, by the ids of the events.
 
     Where two devices write their first Olm messages to each other at the same time, matrix-js-sdk shares the key of the
-    room again, from the present message on, and matrix-nio gives up its better one for it.
+    room again, from the present message on. matrix-nio gives up its better key for it, and so does matrix-js-sdk where
+    both come in one answer.
     """
     said: dict[str, str] = {}
     for speaker in devices:

@@ -27,10 +27,13 @@ async def test_lost_answers_are_asked_for_again_and_cost_no_message(stage: Stage
         await phone.lose_answers(part, 1)
     await phone.bootstrap()
     room_id = await _room(phone, bob)
-    for part in ("/keys/claim", "/sendToDevice/", "/sync", "/room_keys/keys"):
-        await phone.lose_answers(part, 1)
-        await bob.lose_answers(part, 1)
-    said = await talk(room_id, [phone, bob], _TURNS)
+    for device in (phone, bob):
+        await device.lose_answers("/keys/claim", 1)
+    said = await greet(room_id, [phone, bob])
+    for device in (phone, bob):
+        for part in ("/sendToDevice/", "/sync", "/room_keys/keys"):
+            await device.lose_answers(part, 1)
+    said |= await talk(room_id, [phone, bob], _TURNS)
     await all_read(room_id, [phone, bob], said)
     await phone.backed_up(room_id, list(said))
     assert await phone.failures() == await bob.failures() == []
