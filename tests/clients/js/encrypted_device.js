@@ -3,7 +3,7 @@
 import { check, checkEqual, Device, joined, oldest, PASSWORD, until } from "./device.js";
 
 import "fake-indexeddb/auto";
-import { EventStatus, IndexedDBStore, MatrixEventEvent, PendingEventOrdering, Preset } from "matrix-js-sdk";
+import { Direction, EventStatus, IndexedDBStore, MatrixEventEvent, PendingEventOrdering, Preset } from "matrix-js-sdk";
 import { CryptoEvent, decodeRecoveryKey, VerificationPhase } from "matrix-js-sdk/lib/crypto-api/index.js";
 
 const PAGE = 100;
@@ -130,11 +130,7 @@ export class EncryptedDevice extends Device {
     async read(roomId, eventIds) {
         const room = await this.room(roomId);
         const missing = () => eventIds.filter((id) => !room.findEventById(id));
-        const all = () => missing().length === 0;
-        // Before the first has come by /sync there is no gap, and /messages would run ahead of the keys that /sync brings.
-        // Each sync may leave out more.
-        const gap = () => !all() && missing().length < eventIds.length;
-        await until("the events", async () => (gap() && (await this.#pageBack(room))) || all(), missing);
+        await until("the events", async () => missing().length === 0 || (await this.#pageBack(room)), missing);
         const encrypted = () =>
             eventIds
                 .map((id) => room.findEventById(id))
@@ -151,8 +147,13 @@ export class EncryptedDevice extends Device {
         return events.filter((event) => event.isDecryptionFailure()).map((event) => [event.getId(), event.decryptionFailureReason]);
     }
 
+    /** Reads one page back, where the timeline has a gap or a beginning that it knows. Without a place to go on from the
+        library would ask for the newest events, ahead of the keys that /sync brings. */
     async #pageBack(room) {
-        await this.client.paginateEventTimeline(oldest(room.getLiveTimeline()), { backwards: true, limit: PAGE });
+        const timeline = oldest(room.getLiveTimeline());
+        if (timeline.getPaginationToken(Direction.Backward)) {
+            await this.client.paginateEventTimeline(timeline, { backwards: true, limit: PAGE });
+        }
     }
 
     #decrypted(event) {
