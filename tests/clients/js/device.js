@@ -5,7 +5,7 @@ import "./silence.js";
 import { createClient, Direction, SyncState } from "matrix-js-sdk";
 
 export const PASSWORD = "a long enough secret";
-const PATIENCE_MS = 40_000;
+const PATIENCE_MS = 120_000;
 const GLANCE_MS = 10;
 // No server needs to have these, and the library asks for some of them.
 const EXPERIMENTS = "/_matrix/client/unstable/";
