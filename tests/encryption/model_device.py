@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tests.keys import USUAL, Device, query
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from tests.client import Client
     from tests.encryption.sharing import Sharing
@@ -31,10 +31,50 @@ View = dict[str, tuple[dict[str, str], str | None]]
 class State:
     """What a client keeps on its disk."""
 
+    user_id: str
     since: str | None = None
     received: list[Message] = field(default_factory=list)
     views: dict[str, View | None] = field(default_factory=dict)
-    """Whose devices it follows, each with its idea of them, or None where that is out of date."""
+    """Whose devices it follows, its own user's always: its idea of them, or None where that is out of date."""
+
+    def apply(self, answer: dict[str, Any]) -> None:
+        """Take an answer over."""
+        self.received += messages_in(answer)
+        if self.since is None:
+            # Nothing tells what came before a first sync.
+            self.views = {self.user_id: None}
+        lists = answer.get("device_lists", {"changed": [], "left": []})
+        for user_id in lists["left"]:
+            self.views.pop(user_id, None)
+        for user_id in lists["changed"]:
+            if user_id in self.views:
+                self.views[user_id] = None
+        self.since = answer["next_batch"]
+
+    def follow(self, user_ids: Iterable[str]) -> None:
+        """Follow the devices of these from now on."""
+        for user_id in user_ids:
+            self.views.setdefault(user_id, None)
+
+    async def refresh(self, client: Client) -> None:
+        """Ask for all devices that are out of date."""
+        outdated = [user_id for user_id, view in self.views.items() if view is None]
+        if not outdated:
+            return
+        answer = await query(client, *outdated)
+        for user_id in outdated:
+            self.views[user_id] = {
+                device_id: (keys["keys"], keys["unsigned"].get("device_display_name"))
+                for device_id, keys in answer["device_keys"].get(user_id, {}).items()
+            }
+
+    def check_messages(self) -> None:
+        """No message came twice, and those of each device came in order."""
+        assert len(set(self.received)) == len(self.received), "a message came twice"
+        last: dict[str, int] = {}
+        for _, sender, number in self.received:
+            assert last.get(sender, -1) < number, "the messages of a device came out of order"
+            last[sender] = number
 
 
 @dataclass(frozen=True)
@@ -52,7 +92,7 @@ class ModelDevice:
         self.client = client
         self.keys = Device(client)
         self.sharing = sharing
-        self.state = State(views={client.user_id: None})
+        self.state = State(client.user_id)
         self.before: State | None = None
         """The state before the last answer: a crash may throw the device back to it."""
         self.places: dict[str, Place] = {}
@@ -135,18 +175,10 @@ class ModelDevice:
     def apply(self, answer: dict[str, Any]) -> None:
         """Take an answer over."""
         self.before = copy.deepcopy(self.state)
-        self.state.received += messages_in(answer)
-        self._check_received()
-        if self.state.since is None:
-            # Nothing tells what came before a first sync.
-            self.state.views = {self.client.user_id: None}
-        lists = answer.get("device_lists", {"changed": [], "left": []})
-        for user_id in lists["left"]:
-            self.state.views.pop(user_id, None)
-        for user_id in lists["changed"]:
-            if user_id in self.state.views:
-                self.state.views[user_id] = None
-        self.state.since = answer["next_batch"]
+        self.state.apply(answer)
+        self.state.check_messages()
+        received = self.state.received
+        assert received == self.sent[: len(received)]
 
     async def sync(self) -> dict[str, Any]:
         """Ask and take over."""
@@ -156,9 +188,7 @@ class ModelDevice:
 
     async def sync_until_quiet(self) -> None:
         """Sync until there is nothing new."""
-        while any((answer := await self.sync()).get("device_lists", {"": [1]}).values()) or messages_in(
-            answer
-        ):
+        while has_news(await self.sync()):
             pass
 
     async def lose_an_answer(self) -> None:
@@ -175,7 +205,7 @@ class ModelDevice:
     def start_over(self) -> None:
         """Begin with a first sync, as a client does that lost its store. What it acknowledged is gone."""
         received = self.sent[: self.acknowledged]
-        self.state = State(received=received, views={self.client.user_id: None})
+        self.state = State(self.client.user_id, received=received)
         self.before = None
 
     async def changes(self, start: str, end: str) -> None:
@@ -188,21 +218,8 @@ class ModelDevice:
 
     async def prepare(self, members: set[str]) -> None:
         """Make ready to send to an encrypted room: know the devices of everybody in it."""
-        for user_id in members:
-            self.state.views.setdefault(user_id, None)
-        await self.refresh()
-
-    async def refresh(self) -> None:
-        """Ask for all devices that are out of date."""
-        outdated = [user_id for user_id, view in self.state.views.items() if view is None]
-        if not outdated:
-            return
-        answer = await query(self.client, *outdated)
-        for user_id in outdated:
-            self.state.views[user_id] = {
-                device_id: (keys["keys"], keys["unsigned"].get("device_display_name"))
-                for device_id, keys in answer["device_keys"].get(user_id, {}).items()
-            }
+        self.state.follow(members)
+        await self.state.refresh(self.client)
 
     # -- the judgement ---------------------------------------------------------------------------------
 
@@ -210,19 +227,10 @@ class ModelDevice:
         """After everything was told: all messages are there, once, and what is followed is as it is."""
         await self.sync_until_quiet()
         assert Counter(self.state.received) == Counter(self.sent)
-        await self.refresh()
+        await self.state.refresh(self.client)
         shares = self.sharing.neighbours(self.client.user_id, self.sharing.now)
         assert self.state.views.keys() <= shares | {self.client.user_id}
         assert self.state.views == {user_id: truth.get(user_id, {}) for user_id in self.state.views}
-
-    def _check_received(self) -> None:
-        received = self.state.received
-        assert len(set(received)) == len(received), "a message came twice"
-        assert [deed for deed, *_ in received] == [deed for deed, *_ in self.sent[: len(received)]]
-        last: dict[str, int] = {}
-        for _, sender, number in received:
-            assert last.get(sender, -1) < number, "the messages of a device came out of order"
-            last[sender] = number
 
 
 def messages_in(answer: dict[str, Any]) -> list[Message]:
@@ -231,3 +239,8 @@ def messages_in(answer: dict[str, Any]) -> list[Message]:
         (event["content"]["deed"], event["content"]["from"], event["content"]["number"])
         for event in answer.get("to_device", {}).get("events", [])
     ]
+
+
+def has_news(answer: dict[str, Any]) -> bool:
+    """Whether a sync told anything of messages or devices, or was the first one."""
+    return bool(messages_in(answer)) or any(answer.get("device_lists", {"first": [True]}).values())
