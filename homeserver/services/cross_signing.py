@@ -62,7 +62,7 @@ class CrossSigning:
         new = {usage: read_cross_signing_key(key, user_id, usage) for usage, key in keys.items()}
 
         async def work(transaction: Transaction) -> bool:
-            if device_id is None or not await self._devices.exists(transaction, user_id, device_id):
+            if device_id is not None and not await self._devices.exists(transaction, user_id, device_id):
                 # It was deleted since the request came in.
                 raise UnknownToken("Unknown access token")
             stored = (await self._store.load([user_id], transaction)).get(user_id, {})

@@ -96,7 +96,10 @@ class OneTimeKeys:
                 new.append(key)
                 continue
             if not is_same:
-                raise InvalidParam(f"There is, or was, another one-time key {key.algorithm}:{key.key_id}")
+                # matrix-rust-sdk knows by the first words that it has forgotten keys of its own.
+                raise InvalidParam(
+                    f"One time key {key.algorithm}:{key.key_id} already exists, or did, with another content"
+                )
         return new
 
     async def claim(self, wanted: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from crypto import keys
-from tests.client import refused
+from tests.client import error_of, refused
 from tests.keys import USUAL, Device, claim, claim_one, curve25519, sign
 
 if TYPE_CHECKING:
@@ -118,8 +118,11 @@ async def test_another_key_under_the_same_id_is_refused(alice: Client, bob: Clie
     if claimed:
         await claim_one(bob, alice)
     changed = {name: device.signed({"key": curve25519()})}
-    with refused(400, "M_INVALID_PARAM"):
-        await alice.post("/keys/upload", {"one_time_keys": {**device.one_time_keys(2), **changed}})
+    body = {"one_time_keys": {**device.one_time_keys(2), **changed}}
+    error = await error_of(alice.post("/keys/upload", body))
+    assert (error.status, error.errcode) == (400, "M_INVALID_PARAM")
+    # By these words matrix-rust-sdk knows what has happened.
+    assert error.body["error"].startswith(f"One time key {name} already exists")
     # Nothing of it was stored.
     assert await counts(alice) == {USUAL: 0 if claimed else 1}
     assert await claim_one(bob, alice) == (None if claimed else (name, uploaded[name]))
