@@ -7,7 +7,7 @@ from collections import defaultdict
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.clients.actors import Actor, RemoteDevice
 from tests.clients.environment import clients_python, node
@@ -32,11 +32,11 @@ class Stage:
 
 
 @asynccontextmanager
-async def set_up(folder: Path) -> AsyncIterator[Stage]:
-    """All of it runs until the end of the block."""
+async def set_up(folder: Path, **settings: Any) -> AsyncIterator[Stage]:
+    """All of it runs until the end of the block; `settings` are those of the server."""
     keys = folder / "keys"
     keys.mkdir()
-    with ServerProcess(folder / "server") as server:
+    with ServerProcess(folder / "server", **settings) as server:
         js = Actor(node(), _HERE / "js" / "actor.js", server.url)
         nio = Actor(clients_python(), _HERE / "matrix_nio" / "actor.py", server.url, keys)
         async with js, nio:
