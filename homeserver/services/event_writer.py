@@ -155,6 +155,25 @@ class EventWriter:
         message = "The room is too busy"
         raise MatrixError(message, status=503, errcode="M_UNKNOWN")
 
+    async def draft(self, room_id: RoomId, new: NewEvent) -> Event:
+        """An event on the head of a room, allowed and signed but not sent: another server is to see it first.
+
+        It enters the room by `InboundEvents.place`. Raises as `write` does.
+        """
+        room = await self._live_rooms.get(room_id)
+        async with room.lock:
+            # It must not follow what may yet fail.
+            await self._writes.settle(room)
+            head = await self._live_rooms.load_head(room)
+            auth_keys = _auth_keys(room.version, new)
+            state = await self._live_rooms.state_to_build_on(room, {*auth_keys, CREATE, POWER_LEVELS})
+            event = self._build(room, head, new, auth_keys, state)
+        try:
+            check_auth_rules(event, state)
+        except AuthRuleViolated as error:
+            raise Forbidden(str(error)) from error
+        return event
+
     async def create_room(
         self,
         version: RoomVersion,
@@ -214,12 +233,7 @@ class EventWriter:
         if new.type == "m.room.create" and head.extremities:
             message = "A room has one create event"
             raise Forbidden(message)
-        try:
-            auth_keys = auth_types_for(
-                version, type=new.type, state_key=new.state_key, sender=new.sender, content=new.content
-            )
-        except (AuthRuleViolated, EventRefused) as error:
-            raise Forbidden(str(error)) from error
+        auth_keys = _auth_keys(version, new)
         keys = {*auth_keys, CREATE, POWER_LEVELS}
         if new.state_key is not None:
             keys.add((new.type, new.state_key))
@@ -343,6 +357,15 @@ class _EmptyState(dict[Any, Any]):
 
     def __missing__(self, key: object) -> None:
         return None
+
+
+def _auth_keys(version: RoomVersion, new: NewEvent) -> frozenset[StateKey]:
+    try:
+        return auth_types_for(
+            version, type=new.type, state_key=new.state_key, sender=new.sender, content=new.content
+        )
+    except (AuthRuleViolated, EventRefused) as error:
+        raise Forbidden(str(error)) from error
 
 
 def _reference(event: Event) -> EventReference:

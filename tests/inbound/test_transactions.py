@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from homeserver.ids import ServerName
+from homeserver.rooms.hosted_rooms import HostedRooms
 from homeserver.services.inbound.edus import InboundEdus
 from homeserver.services.inbound.queues import RoomQueues
 from homeserver.services.inbound.transactions import InboundTransactions
@@ -61,9 +62,10 @@ class Told:
             self,
         )
         self.transactions = InboundTransactions(
-            ServerName("example.org"),
             application._live_rooms,
-            MembershipStore(application.database),
+            HostedRooms(
+                ServerName("example.org"), application._live_rooms, MembershipStore(application.database)
+            ),
             self.signatures,
             application.inbound_events,
             self.queues,

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     from homeserver.eventgraph.event import Event
     from homeserver.ids import EventId, ServerName
+    from homeserver.rooms.hosted_rooms import HostedRooms
     from homeserver.rooms.live_rooms import LiveRoom, LiveRooms
     from homeserver.services.inbound.events import InboundEvents
     from homeserver.services.inbound.queues import RoomQueues
     from homeserver.services.inbound.sources import SignatureCheck
-    from homeserver.storage.memberships import MembershipStore
 
 MAX_PDUS = 50
 MAX_EDUS = 100
@@ -46,17 +46,15 @@ class InboundTransactions:
 
     def __init__(
         self,
-        server_name: ServerName,
         live_rooms: LiveRooms,
-        memberships: MembershipStore,
+        hosted: HostedRooms,
         signatures: SignatureCheck,
         inbound: InboundEvents,
         queues: RoomQueues,
         edus: EduReceiver,
     ) -> None:
-        self._server_name = server_name
         self._live_rooms = live_rooms
-        self._memberships = memberships
+        self._hosted = hosted
         self._signatures = signatures
         self._inbound = inbound
         self._queues = queues
@@ -127,10 +125,7 @@ class InboundTransactions:
         acl = (await self._live_rooms.state_entries(room, [SERVER_ACL])).get(SERVER_ACL)
         if not lets_in(acl, origin):
             return "your server is denied access to this room"
-        if room.is_hosted is None:
-            ours = await self._memberships.load_local_members(room.room_nid, self._server_name, 1)
-            room.is_hosted = bool(ours)
-        return None if room.is_hosted else "nobody here is in this room"
+        return None if await self._hosted.hosts(room) else "nobody here is in this room"
 
     # -- the rest --------------------------------------------------------------------------------------
 
