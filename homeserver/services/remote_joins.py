@@ -18,6 +18,7 @@ from homeserver.eventgraph.errors import EventRefused
 from homeserver.eventgraph.receiving import read_pdu
 from homeserver.eventgraph.room_versions import ROOM_VERSIONS
 from homeserver.ids import EventId, random_string
+from homeserver.services.other_servers import as_matrix_error
 from homeserver.storage.errors import DatabaseClosed, DatabaseUnavailable
 from homeserver.storage.join_jobs import JoinJob
 
@@ -144,7 +145,7 @@ class RemoteJoins:
             try:
                 await self._join_by(server, job)
             except Refused as error:
-                refusal = _as_matrix_error(error)
+                refusal = as_matrix_error(error)
                 _log.info("join_refused", room_id=job.room_id, server=server, why=str(error))
             except (FederationError, EventRefused) as error:
                 _log.info("join_failed", room_id=job.room_id, server=server, why=str(error))
@@ -237,11 +238,3 @@ def _references(version: RoomVersion, references: Any) -> list[EventReference]:
             raise EventRefused("the template holds something that is not a reference")
         found.append(EventReference(EventId(event_id), sha256))
     return found
-
-
-def _as_matrix_error(error: Refused) -> MatrixError:
-    """What another server said, for the client; its own faults are not the client's."""
-    status = error.status if 400 <= error.status < 500 and error.status != 401 else 502
-    return MatrixError(
-        f"The other server says: {error.error}", status=status, errcode=error.errcode or "M_UNKNOWN"
-    )
