@@ -30,6 +30,7 @@ from homeserver.http.trust import federation_tls
 from homeserver.ids import EventId, RoomId, ServerName, UserId
 from homeserver.metrics import Metrics
 from homeserver.notifier.notifier import Notifier
+from homeserver.rooms.hosted_rooms import HostedRooms
 from homeserver.rooms.live_rooms import LiveRooms
 from homeserver.rooms.memberships import Memberships
 from homeserver.rooms.reader import RoomReader
@@ -50,7 +51,15 @@ from homeserver.services.event_preparation import EventPreparation
 from homeserver.services.event_writer import EventWriter
 from homeserver.services.filters import Filters
 from homeserver.services.history import History
+from homeserver.services.inbound.arrivals import RoomArrivals
+from homeserver.services.inbound.edus import InboundEdus
 from homeserver.services.inbound.events import InboundEvents
+from homeserver.services.inbound.gaps import GapFiller
+from homeserver.services.inbound.outliers import Outliers
+from homeserver.services.inbound.queues import RoomQueues
+from homeserver.services.inbound.remote import RemoteSources
+from homeserver.services.inbound.signatures import EventSignatures
+from homeserver.services.inbound.transactions import InboundTransactions
 from homeserver.services.key_backups import KeyBackups
 from homeserver.services.key_queries import KeyQueries
 from homeserver.services.key_signatures import KeySignatures
@@ -66,6 +75,9 @@ from homeserver.services.receipts import Receipts
 from homeserver.services.registration import Registration
 from homeserver.services.relation_rules import RelationRules
 from homeserver.services.relations import Relations
+from homeserver.services.remote_devices import RemoteDevices
+from homeserver.services.remote_invites import RemoteInvites
+from homeserver.services.remote_joins import RemoteJoins
 from homeserver.services.room_access import RoomAccessRules
 from homeserver.services.room_creation import RoomCreation
 from homeserver.services.room_state import RoomState
@@ -94,6 +106,7 @@ from homeserver.storage.events import EventStore
 from homeserver.storage.filters import FilterStore
 from homeserver.storage.gaps import GapStore
 from homeserver.storage.interning import NumberStore
+from homeserver.storage.join_jobs import JoinJobStore
 from homeserver.storage.key_backups import KeyBackupStore
 from homeserver.storage.key_signatures import KeySignatureStore
 from homeserver.storage.memberships import MembershipStore
@@ -108,6 +121,7 @@ from homeserver.storage.relations import RelationStore
 from homeserver.storage.rooms import RoomStore
 from homeserver.storage.server_keys import ServerKeyStore
 from homeserver.storage.shared_rooms import SharedRoomStore
+from homeserver.storage.staged_events import StagedEventStore
 from homeserver.storage.state import StateStore
 from homeserver.storage.to_device import ToDeviceStore
 from homeserver.storage.transaction_ids import TransactionIdStore
@@ -258,6 +272,7 @@ class Application:
         preparation = EventPreparation(server_name, live_rooms, events)
         writer = EventWriter(server_name, key, clock, live_rooms, events, preparation, self._room_writes)
         self.writer = writer
+        state_resolver = StateResolver(events, state, numbers)
         self.inbound_events = InboundEvents(
             database,
             clock,
@@ -265,11 +280,31 @@ class Application:
             events,
             outlier_store,
             GapStore(database),
-            StateResolver(events, state, numbers),
+            state_resolver,
             snapshots,
             preparation,
             self._room_writes,
         )
+        signatures = EventSignatures(self.remote_servers.keyring)
+        outliers = Outliers(database, events, outlier_store, signatures)
+        self._queues = RoomQueues(
+            database,
+            StagedEventStore(database),
+            live_rooms,
+            GapFiller(clock, rooms, events, state_resolver, outliers, self.inbound_events),
+            RemoteSources(server_name, self.remote_servers.client, reader),
+        )
+        self.remote_joins = RemoteJoins(
+            server_name,
+            key,
+            database,
+            clock,
+            JoinJobStore(database),
+            self.remote_servers.client,
+            outliers,
+            RoomArrivals(database, rooms, live_rooms, events, outliers, self.inbound_events),
+        )
+        hosted = HostedRooms(server_name, live_rooms, membership_store)
         summaries = RoomSummaries(reader)
         directory_store = DirectoryStore(database)
         self._published_rooms = PublishedRooms(directory_store, summaries, tokens)
@@ -280,6 +315,7 @@ class Application:
             clock,
             directory_store,
             reader,
+            self.remote_servers.client,
         )
         self.receipts = Receipts(database, clock, receipt_store, account_data_store, highlights, reader)
         self.presence = presence = Presence(
@@ -298,6 +334,9 @@ class Application:
             profiles,
             directory,
             account_data,
+            hosted,
+            self.remote_joins,
+            RemoteInvites(self.remote_servers.client, live_rooms, reader, writer, self.inbound_events),
         )
         rate_limits = RateLimits(clock, self.metrics, enabled=settings.rate_limits.enabled)
         self.to_device = ToDevice(server_name, database, clock, to_device_store, rate_limits)
@@ -355,10 +394,27 @@ class Application:
         registration = Registration(
             database, clock, settings.registration, accounts, logins, passwords, registration_tokens
         )
-        creation = RoomCreation(settings.rooms, writer, profiles, membership, directory)
+        creation = RoomCreation(server_name, settings.rooms, writer, profiles, membership, directory)
         access = RoomAccessRules(reader, visibility)
         history = History(database, reader, access, visibility, client_events, ignored, tokens)
         self._typing = Typing(database, clock, typing_store, reader)
+        inbound_transactions = InboundTransactions(
+            live_rooms,
+            hosted,
+            signatures,
+            self.inbound_events,
+            self._queues,
+            InboundEdus(
+                server_name,
+                clock,
+                live_rooms,
+                self._typing,
+                self.receipts,
+                self.presence,
+                self.to_device,
+                RemoteDevices(database, device_list_store, reader),
+            ),
+        )
         user_interactive_store = UserInteractiveStore(database)
         self._upkeep = Upkeep(
             database,
@@ -431,6 +487,7 @@ class Application:
                     server_name, self.remote_servers.keyring, rate_limits
                 ),
                 keyring=self.remote_servers.keyring,
+                inbound_transactions=inbound_transactions,
                 rate_limits=rate_limits,
                 access_tokens=access_tokens,
                 account_data=account_data,
@@ -534,6 +591,8 @@ class Application:
         await self._typing.start()
         await self.presence.start()
         await self._deactivation.resume()
+        await self._queues.start()
+        await self.remote_joins.start()
         self._upkeep.start()
 
     async def close(self) -> None:
@@ -541,6 +600,8 @@ class Application:
         self.notifier.stop()
         self._typing.stop()
         await self._upkeep.stop()
+        await self.remote_joins.stop()
+        await self._queues.stop()
         await self.remote_servers.close()
         await self._room_writes.close()
         await self.database.close()

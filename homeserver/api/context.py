@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from homeserver.services.directory import Directory
     from homeserver.services.filters import Filters
     from homeserver.services.history import History
+    from homeserver.services.inbound.transactions import InboundTransactions
     from homeserver.services.key_backups import KeyBackups
     from homeserver.services.key_queries import KeyQueries
     from homeserver.services.key_signatures import KeySignatures
@@ -60,6 +61,7 @@ class ApiContext:
     authenticator: Authenticator
     federation_authenticator: FederationAuthenticator
     keyring: Keyring
+    inbound_transactions: InboundTransactions
     rate_limits: RateLimits
     access_tokens: AccessTokens
     account_data: AccountData

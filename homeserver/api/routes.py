@@ -26,6 +26,7 @@ from homeserver.api.client.to_device import ToDeviceEndpoints
 from homeserver.api.client.user_data import UserDataEndpoints
 from homeserver.api.client.versions import VersionEndpoints
 from homeserver.api.federation.server_keys import ServerKeyEndpoints
+from homeserver.api.federation.transactions import TransactionEndpoints
 from homeserver.api.federation.version import FederationVersionEndpoints
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ _CLIENT = (
 _FEDERATION = (
     FederationVersionEndpoints,
     ServerKeyEndpoints,
+    TransactionEndpoints,
 )
 
 

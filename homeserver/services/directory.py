@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from federation.errors import FederationError, Refused
+from federation.server_names import is_server_name
 from homeserver.errors import Forbidden, InvalidParam, MatrixError, NotFound
-from homeserver.ids import RoomAlias, RoomId, is_room_alias, server_name_of
+from homeserver.ids import RoomAlias, RoomId, ServerName, is_room_alias, is_room_id, server_name_of
+from homeserver.services.other_servers import as_matrix_error
 
 if TYPE_CHECKING:
+    from federation.client import FederationClient
     from homeserver.clock import Clock
     from homeserver.config import RoomDirectorySettings
-    from homeserver.ids import ServerName, UserId
+    from homeserver.ids import UserId
     from homeserver.rooms.reader import RoomReader
     from homeserver.services.requester import Requester
     from homeserver.storage.database import Database, Transaction
@@ -39,6 +43,7 @@ class Directory:
         clock: Clock,
         store: DirectoryStore,
         rooms: RoomReader,
+        client: FederationClient,
     ) -> None:
         self._server_name = server_name
         self._settings = settings
@@ -46,17 +51,37 @@ class Directory:
         self._clock = clock
         self._store = store
         self._rooms = rooms
+        self._client = client
 
     # -- aliases ---------------------------------------------------------------------------------------
 
     async def resolve(self, alias: RoomAlias) -> ResolvedAlias:
-        """The room of an alias; `NotFound` where there is none, or it is another server's."""
+        """The room of an alias, asked of its server; `NotFound` where there is none."""
         if not is_room_alias(alias):
             raise InvalidParam("This is not a room alias")
+        if server_name_of(alias) != self._server_name:
+            return await self._ask(alias)
         found = await self._store.get_alias(alias)
         if found is None:
             raise NotFound(f"There is no room {alias}")
-        return ResolvedAlias(found[0], [self._server_name])
+        servers = await self._rooms.servers(found[0]) if await self._rooms.exists(found[0]) else set()
+        return ResolvedAlias(found[0], [self._server_name, *sorted(servers - {self._server_name})])
+
+    async def _ask(self, alias: RoomAlias) -> ResolvedAlias:
+        """What the server of an alias says it stands for."""
+        server = server_name_of(alias)
+        try:
+            answer = await self._client.query_directory(server, alias)
+        except Refused as error:
+            if error.status == 404:
+                raise NotFound(f"There is no room {alias}") from error
+            raise as_matrix_error(error) from error
+        except FederationError as error:
+            raise MatrixError(f"The server {server} could not be asked", status=502) from error
+        if not is_room_id(answer.room_id):
+            raise MatrixError(f"The server {server} answered with something that is no room", status=502)
+        named = [ServerName(name) for name in answer.servers if is_server_name(name)]
+        return ResolvedAlias(RoomId(answer.room_id), [server, *named])
 
     async def create(self, requester: Requester, alias: RoomAlias, room_id: RoomId) -> None:
         """Give a room an alias."""

@@ -7,21 +7,27 @@ from typing import TYPE_CHECKING, Any
 from homeserver.errors import BadJson, Forbidden, InvalidParam, MatrixError, NotFound
 from homeserver.eventgraph.auth_member import join_rule_of
 from homeserver.ids import RoomAlias, RoomId, UserId, is_room_alias, is_room_id, is_user_id, server_name_of
+from homeserver.services.directory import ResolvedAlias
 from homeserver.services.event_writer import NewEvent
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from homeserver.eventgraph.event import Event, StateKey
     from homeserver.ids import EventId, ServerName
+    from homeserver.rooms.hosted_rooms import HostedRooms
     from homeserver.rooms.memberships import Memberships
     from homeserver.rooms.reader import RoomReader
     from homeserver.services.account_data import AccountData
     from homeserver.services.directory import Directory
     from homeserver.services.event_writer import EventWriter
     from homeserver.services.profiles import Profiles
+    from homeserver.services.remote_invites import RemoteInvites
+    from homeserver.services.remote_joins import RemoteJoins
     from homeserver.services.requester import Requester
     from homeserver.storage.accounts import AccountStore
     from homeserver.storage.database import Database
-    from homeserver.storage.memberships import MembershipStore
+    from homeserver.storage.memberships import MembershipRow, MembershipStore
 
 _JOIN_RULES = ("m.room.join_rules", "")
 _GUEST_ACCESS = ("m.room.guest_access", "")
@@ -42,6 +48,9 @@ class Membership:
         profiles: Profiles,
         directory: Directory,
         account_data: AccountData,
+        hosted: HostedRooms,
+        remote: RemoteJoins,
+        remote_invites: RemoteInvites,
     ) -> None:
         self._server_name = server_name
         self._database = database
@@ -53,20 +62,32 @@ class Membership:
         self._profiles = profiles
         self._directory = directory
         self._account_data = account_data
+        self._hosted = hosted
+        self._remote = remote
+        self._remote_invites = remote_invites
 
-    async def resolve(self, room_id_or_alias: str) -> RoomId:
-        """The room that an id or alias stands for; `InvalidParam` or `NotFound`."""
+    async def resolve(self, room_id_or_alias: str) -> ResolvedAlias:
+        """The room that an id or alias stands for, and servers that may be in it; `InvalidParam` or `NotFound`."""
         if is_room_alias(room_id_or_alias):
-            return (await self._directory.resolve(RoomAlias(room_id_or_alias))).room_id
+            return await self._directory.resolve(RoomAlias(room_id_or_alias))
         if not is_room_id(room_id_or_alias):
             raise InvalidParam("This is neither a room id nor an alias")
-        return RoomId(room_id_or_alias)
+        return ResolvedAlias(RoomId(room_id_or_alias), [])
 
-    async def join(self, requester: Requester, room_id: RoomId, content: dict[str, Any]) -> None:
-        """Come into a room; does nothing for a member."""
+    async def join(
+        self, requester: Requester, room_id: RoomId, content: dict[str, Any], via: Sequence[ServerName] = ()
+    ) -> None:
+        """Come into a room, by way of one of the servers `via` where nobody here is in it; nothing for a member."""
         user_id = requester.user_id
         row = await self._rooms.membership(room_id, user_id)
         if row is not None and row.membership == "join":
+            return
+        if await self._hosted.is_elsewhere(room_id):
+            if requester.is_guest:
+                raise Forbidden("Guests may not join this room", errcode="M_GUEST_ACCESS_FORBIDDEN")
+            joined = {**content, **await self._profiles.member_content(user_id), "membership": "join"}
+            await self._remote.join(user_id, room_id, _candidates(row, room_id, via), joined)
+            await self.carry_over(user_id, room_id)
             return
         state = await self._joinable_state(requester, room_id)
         joined = {**content, **await self._profiles.member_content(user_id), "membership": "join"}
@@ -100,8 +121,9 @@ class Membership:
         if not is_user_id(state_key):
             raise BadJson("The state key of a member event is a user id")
         target = UserId(state_key)
-        if membership == "invite":
-            await self.check_invitee(target)
+        if membership == "invite" and await self.check_invitee(target) and not self._is_ours(target):
+            new = NewEvent("m.room.member", content, user_id, state_key=target)
+            return await self._remote_invites.invite(room_id, new)
         if membership == "join" and target == user_id:
             content = {k: v for k, v in content.items() if k != "join_authorised_via_users_server"}
             row = await self._rooms.membership(room_id, user_id)
@@ -134,16 +156,24 @@ class Membership:
         await self._check_in_room(requester.user_id, room_id)
         if row is not None and row.membership == "invite":
             return
+        await self.invite_in_name_of(requester.user_id, room_id, target, _with_reason(content, reason))
+
+    async def invite_in_name_of(
+        self, sender: UserId, room_id: RoomId, target: UserId, content: dict[str, Any]
+    ) -> None:
+        """Invite a user who can be invited; the room says whether the sender may."""
         invite = {**await self._profiles.member_content(target), **content, "membership": "invite"}
-        await self._write(requester.user_id, room_id, target, _with_reason(invite, reason))
+        if self._is_ours(target):
+            await self._write(sender, room_id, target, invite)
+        else:
+            new = NewEvent("m.room.member", invite, sender, state_key=target)
+            await self._remote_invites.invite(room_id, new)
 
     async def check_invitee(self, user_id: str) -> UserId:
         """A user who can be invited; `InvalidParam` for what is no user id, `NotFound` for an unknown user of ours."""
         if not is_user_id(user_id):
             raise InvalidParam("This is not a user id")
-        if server_name_of(user_id) != self._server_name:
-            raise Forbidden("This server does not talk to other servers yet", errcode="M_FORBIDDEN")
-        if not await self._accounts.exists(UserId(user_id)):
+        if self._is_ours(UserId(user_id)) and not await self._accounts.exists(UserId(user_id)):
             raise NotFound(f"There is no user {user_id}")
         return UserId(user_id)
 
@@ -214,6 +244,9 @@ class Membership:
         """The rooms that a user is in."""
         rooms = await self._rooms.rooms_of(user_id)
         return [room_id for room_id, row in rooms.items() if row.membership == "join"]
+
+    def _is_ours(self, user_id: UserId) -> bool:
+        return server_name_of(user_id) == self._server_name
 
     # -- parts -----------------------------------------------------------------------------------------
 
@@ -287,6 +320,16 @@ class Membership:
             if row is not None and row.membership == "join":
                 return True
         return False
+
+
+def _candidates(row: MembershipRow | None, room_id: RoomId, via: Sequence[ServerName]) -> list[ServerName]:
+    """Servers that may be in a room: those that were named, that of whoever invited, that which made the room."""
+    candidates = list(via)
+    if row is not None and row.membership == "invite":
+        candidates.insert(0, server_name_of(row.sender))
+    if maker := server_name_of(room_id):
+        candidates.append(maker)
+    return candidates
 
 
 def _guests_can_join(state: dict[StateKey, Event]) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from federation.client import FederationClient
     from homeserver.eventgraph.event import Event
-    from homeserver.ids import RoomId
+    from homeserver.ids import EventId, RoomId
     from homeserver.rooms.live_rooms import LiveRooms
     from homeserver.rooms.reader import RoomReader
     from homeserver.services.event_writer import EventWriter, NewEvent
@@ -46,8 +46,8 @@ class RemoteInvites:
         self._writer = writer
         self._inbound = inbound
 
-    async def invite(self, room_id: RoomId, new: NewEvent) -> None:
-        """Invite a user of another server with this member event.
+    async def invite(self, room_id: RoomId, new: NewEvent) -> EventId:
+        """Invite a user of another server with this member event; the answer is its id.
 
         Raises `Forbidden` where the room does not allow it, what the other server says where it refuses, and a
         `MatrixError` where it does not answer.
@@ -58,7 +58,7 @@ class RemoteInvites:
             signed = await self._signed(event)
             try:
                 if await self._inbound.place(room, signed) is Status.TIMELINE:
-                    return
+                    return signed.event_id
             except Unplaceable:
                 # What it was built on could not be written.
                 continue

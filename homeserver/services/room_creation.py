@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from homeserver.errors import BadJson, Forbidden, InvalidParam, MatrixError
 from homeserver.eventgraph.room_versions import ROOM_VERSIONS
-from homeserver.ids import is_user_id
+from homeserver.ids import is_user_id, server_name_of
 from homeserver.services.directory import alias_in_use
 from homeserver.services.event_writer import NewEvent
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from homeserver.config import RoomSettings
     from homeserver.eventgraph.room_versions import RoomVersion
-    from homeserver.ids import RoomAlias, RoomId, UserId
+    from homeserver.ids import RoomAlias, RoomId, ServerName, UserId
     from homeserver.services.directory import Directory
     from homeserver.services.event_writer import EventWriter
     from homeserver.services.membership import Membership
@@ -28,6 +30,9 @@ MAX_INITIAL_STATE = 500
 MAX_INVITES = 100
 CREATOR_LEVEL = 100
 TOMBSTONE_LEVEL = 150
+
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +92,14 @@ class RoomCreation:
 
     def __init__(
         self,
+        server_name: ServerName,
         settings: RoomSettings,
         writer: EventWriter,
         profiles: Profiles,
         membership: Membership,
         directory: Directory,
     ) -> None:
+        self._server_name = server_name
         self._settings = settings
         self._writer = writer
         self._profiles = profiles
@@ -118,7 +125,24 @@ class RoomCreation:
             alias = await self._directory.check_free(options.alias_localpart)
         creator = requester.user_id
         events = await self._first_events(creator, version, preset, options, invitees, alias)
-        return await self.write(creator, version, events, alias=alias, published=options.public)
+        room_id = await self.write(creator, version, events, alias=alias, published=options.public)
+        for user_id in invitees:
+            if not self._is_ours(user_id):
+                await self._invite_elsewhere(creator, room_id, user_id, is_direct=options.is_direct)
+        return room_id
+
+    async def _invite_elsewhere(
+        self, creator: UserId, room_id: RoomId, user_id: UserId, *, is_direct: bool
+    ) -> None:
+        """Invite a user of another server. The room is there already: whom it cannot reach is invited again by hand."""
+        content = {"is_direct": True} if is_direct else {}
+        try:
+            await self._membership.invite_in_name_of(creator, room_id, user_id, content)
+        except MatrixError as error:
+            _log.info("invite_failed", room_id=room_id, user_id=user_id, why=error.message)
+
+    def _is_ours(self, user_id: UserId) -> bool:
+        return server_name_of(user_id) == self._server_name
 
     async def write(
         self,
@@ -192,7 +216,7 @@ class RoomCreation:
             NewEvent(event_type, content, creator, state_key=state_key)
             for (event_type, state_key), content in state.items()
         ]
-        for user_id in invitees:
+        for user_id in filter(self._is_ours, invitees):
             invite = {**await self._profiles.member_content(user_id), "membership": "invite"}
             if options.is_direct:
                 invite["is_direct"] = True

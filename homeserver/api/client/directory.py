@@ -146,9 +146,9 @@ class DirectoryEndpoints:
     async def summary(self, request: Request) -> Response:
         """`GET /room_summary/{roomIdOrAlias}`."""
         requester = await self._context.authenticator.optional_requester(request)
-        room_id = await self._context.membership.resolve(request.path_parameters["roomIdOrAlias"])
+        room = await self._context.membership.resolve(request.path_parameters["roomIdOrAlias"])
         user_id = requester.user_id if requester is not None else None
-        return json_response(await self._context.room_summaries.summary(room_id, user_id))
+        return json_response(await self._context.room_summaries.summary(room.room_id, user_id))
 
     async def hierarchy(self, request: Request) -> Response:
         """`GET /rooms/{roomId}/hierarchy`."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from federation.server_names import is_server_name
 from homeserver.errors import Forbidden
 from homeserver.http.request import Body, parse
 from homeserver.http.response import json_response
 from homeserver.http.routing import Route, client
-from homeserver.ids import RoomId
+from homeserver.ids import RoomId, ServerName
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -66,19 +67,20 @@ class MembershipEndpoints:
         requester = await self._context.authenticator.requester(request, allow_guest=True)
         body = await request.parse(JoinBody, allow_empty=True)
         self._context.rate_limits.check("joins", requester.user_id)
-        room_id = await self._context.membership.resolve(request.path_parameters["roomIdOrAlias"])
+        room = await self._context.membership.resolve(request.path_parameters["roomIdOrAlias"])
         content = {"reason": body.reason} if body.reason is not None else {}
-        await self._context.membership.join(requester, room_id, content)
-        return json_response({"room_id": room_id})
+        via = [*_via(request), *room.servers]
+        await self._context.membership.join(requester, room.room_id, content, via)
+        return json_response({"room_id": room.room_id})
 
     async def knock(self, request: Request) -> Response:
         """`POST /knock/{roomIdOrAlias}`."""
         requester = await self._context.authenticator.requester(request)
         body = await request.parse(ReasonBody, allow_empty=True)
         self._context.rate_limits.check("joins", requester.user_id)
-        room_id = await self._context.membership.resolve(request.path_parameters["roomIdOrAlias"])
-        await self._context.membership.knock(requester, room_id, body.reason)
-        return json_response({"room_id": room_id})
+        room = await self._context.membership.resolve(request.path_parameters["roomIdOrAlias"])
+        await self._context.membership.knock(requester, room.room_id, body.reason)
+        return json_response({"room_id": room.room_id})
 
     async def invite(self, request: Request) -> Response:
         """`POST /rooms/{roomId}/invite`."""
@@ -130,6 +132,13 @@ class MembershipEndpoints:
         self._context.rate_limits.check("membership", requester.user_id)
         await self._context.membership.unban(requester, _room(request), body.user_id, body.reason)
         return json_response({})
+
+
+def _via(request: Request) -> list[ServerName]:
+    """The servers that a client names; `server_name` is what the parameter was called before version 1.12."""
+    query = request.query
+    names = query.get_all("via") or query.get_all("server_name")
+    return [ServerName(name) for name in names if is_server_name(name)]
 
 
 def _room(request: Request) -> RoomId:

@@ -1,0 +1,43 @@
+"""Transactions of other servers (SS "Transactions")."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from homeserver.http.request import Body
+from homeserver.http.response import json_response
+from homeserver.http.routing import Route
+from homeserver.services.inbound.transactions import MAX_EDUS, MAX_PDUS
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+    from homeserver.api.context import ApiContext
+    from homeserver.http.request import Request
+
+
+class TransactionBody(Body):
+    """The body of `PUT /send/{txnId}`. What is in the lists is judged one by one."""
+
+    pdus: Annotated[list[Any], Field(max_length=MAX_PDUS)] = []
+    edus: Annotated[list[Any], Field(max_length=MAX_EDUS)] = []
+
+
+class TransactionEndpoints:
+    """What other servers send."""
+
+    def __init__(self, context: ApiContext) -> None:
+        self._context = context
+
+    def routes(self) -> list[Route]:
+        """All routes of this module."""
+        return [Route("PUT", "/_matrix/federation/v1/send/{txnId}", self.send)]
+
+    async def send(self, request: Request) -> Response:
+        """`PUT /send/{txnId}`. The origin is whoever signed it; a transaction id is not needed to take it in once."""
+        origin = await self._context.federation_authenticator.origin(request)
+        body = await request.parse(TransactionBody)
+        results = await self._context.inbound_transactions.receive(origin, body.pdus, body.edus)
+        return json_response({"pdus": results})
