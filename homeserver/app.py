@@ -54,6 +54,7 @@ from homeserver.services.history import History
 from homeserver.services.inbound.arrivals import RoomArrivals
 from homeserver.services.inbound.edus import InboundEdus
 from homeserver.services.inbound.events import InboundEvents
+from homeserver.services.inbound.extremities import Extremities
 from homeserver.services.inbound.gaps import GapFiller
 from homeserver.services.inbound.outliers import Outliers
 from homeserver.services.inbound.queues import RoomQueues
@@ -305,6 +306,8 @@ class Application:
             RoomArrivals(database, rooms, live_rooms, events, outliers, self.inbound_events),
         )
         hosted = HostedRooms(server_name, live_rooms, membership_store)
+        self._extremities = Extremities(server_name, reader, membership_store, writer, self.inbound_events)
+        self.inbound_events.on_forked = self._extremities.notice
         summaries = RoomSummaries(reader)
         directory_store = DirectoryStore(database)
         self._published_rooms = PublishedRooms(directory_store, summaries, tokens)
@@ -602,6 +605,7 @@ class Application:
         await self._upkeep.stop()
         await self.remote_joins.stop()
         await self._queues.stop()
+        await self._extremities.stop()
         await self.remote_servers.close()
         await self._room_writes.close()
         await self.database.close()

@@ -16,7 +16,7 @@ from crypto import base64
 from homeserver.errors import BadJson, Forbidden, MatrixError, NotFound, TooLarge
 from homeserver.eventgraph.auth_rules import auth_types_for, check_auth_rules
 from homeserver.eventgraph.builder import EventReference, build
-from homeserver.eventgraph.checks import check_format, check_size
+from homeserver.eventgraph.checks import MAX_PREV_EVENTS, check_format, check_size
 from homeserver.eventgraph.errors import AuthRuleViolated, EventRefused
 from homeserver.eventgraph.hashing import reference_hash
 from homeserver.ids import EventId, RoomId, random_string
@@ -255,7 +255,7 @@ class EventWriter:
         after = Head(
             # Unique, so that nothing built on a head that never came to be is ever taken for built on this one.
             secrets.randbits(62),
-            (Extremity(event.event_id, sha256),),
+            (*head.extremities[:-MAX_PREV_EVENTS], Extremity(event.event_id, sha256)),
             event.depth,
             prepared.state_after,
         )
@@ -288,7 +288,8 @@ class EventWriter:
                 origin_server_ts=new.origin_server_ts or self._clock.now_ms(),
                 depth=head.depth + 1,
                 prev_events=[
-                    EventReference(extremity.event_id, extremity.sha256) for extremity in head.extremities
+                    EventReference(extremity.event_id, extremity.sha256)
+                    for extremity in head.extremities[-MAX_PREV_EVENTS:]
                 ],
                 auth_events=[_reference(event) for event in auth_events],
                 redacts=new.redacts,

@@ -102,6 +102,8 @@ class InboundEvents:
         self._snapshots = snapshots
         self._preparation = preparation
         self._writes = writes
+        self.on_forked: Callable[[LiveRoom, int], None] = _nobody_listens
+        """Hears how many forward extremities a room has once an event came beside others."""
 
     async def place(
         self, room: LiveRoom, event: Event, given: Mapping[EventId, StatePoint] | None = None
@@ -291,7 +293,10 @@ class InboundEvents:
             room.head = after
             self._writes.enqueue(write)
             outcome = await self._writes.finish(write)
-        return Status.TIMELINE if outcome.verdict is Verdict.WRITTEN else None
+        if outcome.verdict is not Verdict.WRITTEN:
+            return None
+        self.on_forked(room, len(after.extremities))
+        return Status.TIMELINE
 
     async def _prepare_beside(self, placing: _Placing, current: Mapping[StateKey, Event]) -> PreparedEvent:
         room, event = placing.room, placing.event
@@ -429,6 +434,10 @@ class InboundEvents:
                 prepared.redacted_by = redaction.event.event_id
                 prepared.relation, prepared.notifies, prepared.highlights = None, False, frozenset()
                 return
+
+
+def _nobody_listens(room: LiveRoom, number: int) -> None:
+    """Until the program has said who listens."""
 
 
 def _may_redact(room: LiveRoom, redaction: Event, target: Event, state: Mapping[StateKey, Event]) -> bool:
