@@ -49,6 +49,8 @@ RATE_LIMITS: dict[str, RateLimit] = {
     "messages": RateLimit(10, 100),
     # Counted in KiB, each message as one at least: a key of a room goes to every device of its members.
     "to_device": RateLimit(500, 30_000),
+    "key_changes": RateLimit(0.5, 100),
+    "claims": RateLimit(100, 10_000),
     "membership": RateLimit(5, 100),
     "joins": RateLimit(0.5, 30),
     "invites": RateLimit(0.5, 50),

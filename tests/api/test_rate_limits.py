@@ -9,6 +9,7 @@ import pytest
 
 from homeserver.http.rate_limits import RATE_LIMITS
 from tests.client import Client, Refused
+from tests.keys import Device
 from tests.server import Server
 
 if TYPE_CHECKING:
@@ -169,6 +170,9 @@ async def test_joins_invites_and_new_rooms_are_counted_for_each_user(alice: Clie
     [
         ("profile", lambda user: user.put(f"/profile/{user.user_id}/displayname", {"displayname": "x"})),
         ("initial_syncs", lambda user: user.sync()),
+        ("key_changes", lambda user: Device(user).upload()),
+        ("key_changes", lambda user: _unless_limited(user.post("/keys/device_signing/upload"))),
+        ("key_changes", lambda user: user.post("/keys/signatures/upload")),
         ("requests", lambda user: user.get("/account/whoami")),
         ("anonymous", lambda user: Client(user.http).get(f"/profile/{user.user_id}")),
         (
@@ -183,6 +187,13 @@ async def test_other_dear_things_are_counted(
     count, refused = await exhaust(lambda _: deed(alice))
     assert count <= RATE_LIMITS[name].burst
     assert_limited(refused, name)
+
+
+async def test_one_time_keys_that_are_asked_for_are_counted_one_by_one(alice: Client) -> None:
+    wanted = {alice.user_id: {str(number): "signed_curve25519" for number in range(1_000)}}
+    count, refused = await exhaust(lambda _: alice.post("/keys/claim", {"one_time_keys": wanted}))
+    assert count == RATE_LIMITS["claims"].burst // 1_000
+    assert_limited(refused, "claims")
 
 
 async def _unless_limited(call: Awaitable[Any]) -> None:

@@ -90,6 +90,8 @@ class KeyEndpoints:
         """`POST /keys/upload`."""
         requester = await self._context.authenticator.requester(request, allow_guest=True)
         body = await request.parse(UploadBody)
+        if body.device_keys is not None:
+            self._context.rate_limits.check("key_changes", requester.user_id)
         counts = await self._context.device_keys.upload(
             requester,
             body.device_keys,
@@ -106,8 +108,10 @@ class KeyEndpoints:
 
     async def claim(self, request: Request) -> Response:
         """`POST /keys/claim`."""
-        await self._context.authenticator.requester(request, allow_guest=True)
+        requester = await self._context.authenticator.requester(request, allow_guest=True)
         body = await request.parse(ClaimBody)
+        number = sum(map(len, body.one_time_keys.values()))
+        self._context.rate_limits.check("claims", requester.user_id, number)
         return json_response(await self._context.one_time_keys.claim(body.one_time_keys))
 
     async def upload_cross_signing(self, request: Request) -> Response:
@@ -116,6 +120,7 @@ class KeyEndpoints:
         requester = await context.authenticator.requester(request)
         body = await request.json()
         keys = parse(CrossSigningBody, body).by_usage()
+        context.rate_limits.check("key_changes", requester.user_id)
         if await context.cross_signing.upload(requester, keys, proved=False):
             return json_response({})
         proof = await prove_by_password(context, requester, "POST /keys/device_signing/upload", body)
@@ -130,5 +135,6 @@ class KeyEndpoints:
         body = await request.json()
         if not all(isinstance(by_key, dict) for by_key in body.values()):
             raise BadJson("The body is not an object of objects")
+        self._context.rate_limits.check("key_changes", requester.user_id)
         failures = await self._context.key_signatures.upload(requester.user_id, body)
         return json_response({"failures": failures})
