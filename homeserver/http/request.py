@@ -7,6 +7,7 @@ import functools
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
+import msgspec
 import orjson
 import pydantic
 from starlette.requests import ClientDisconnect
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from homeserver.http.routing import Route
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
+Form = TypeVar("Form", bound=msgspec.Struct)
 
 _MAX_DEPTH = 200
 _MAX_FIELDS = 200
@@ -228,6 +230,16 @@ class Request:
     async def parse(self, model: type[Model], *, allow_empty: bool = False) -> Model:
         """The body as a model; the error names the field that is missing or of the wrong type."""
         return parse(model, await self.json(allow_empty=allow_empty))
+
+    async def decode(self, form: type[Form]) -> Form:
+        """The body in a form whose `msgspec.Raw` fields keep the bytes that came; `NotJson` or `BadJson`."""
+        # What is kept so is not looked at. It is JSON in every corner, and not nested absurdly, or it is refused here.
+        await self.json()
+        try:
+            return msgspec.json.decode(await self.body(), type=form)
+        except msgspec.DecodeError as error:
+            message = "The body is not of the form that this endpoint takes"
+            raise BadJson(message) from error
 
     async def disconnected(self) -> None:
         """Return when the client has gone away. Only after the body was read."""

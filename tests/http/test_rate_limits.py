@@ -33,7 +33,7 @@ def limits(clock: HandClock, metrics: Metrics) -> RateLimits:
 
 
 def allowed(limits: RateLimits, name: str, key: str) -> int:
-    for count in range(10_000):
+    for count in range(RATE_LIMITS[name].burst + 1):
         try:
             limits.check(name, key)
         except LimitExceeded:

@@ -68,7 +68,7 @@ class DehydratedDeviceEndpoints:
         """`PUT /dehydrated_device`."""
         requester = await self._context.authenticator.requester(request)
         body = await request.parse(UploadBody)
-        data = bytes(msgspec.json.decode(await request.body(), type=_Data).device_data)
+        data = bytes((await request.decode(_Data)).device_data)
         await self._context.dehydrated_devices.replace(
             requester,
             NewDehydratedDevice(

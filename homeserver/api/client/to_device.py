@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class _Body(msgspec.Struct):
     """The body of `PUT /sendToDevice/{eventType}/{txnId}`; what stands in the contents is not ours to read."""
 
-    messages: dict[str, dict[str, msgspec.Raw]]
+    messages: dict[str, dict[str, msgspec.Raw]] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ToDeviceEndpoints:
@@ -45,13 +45,9 @@ class ToDeviceEndpoints:
 
 async def _contents(request: Request) -> Contents:
     """The contents in a body, each byte for byte as it stands there."""
-    # What is read here is refused unless it is JSON in every corner, and not nested absurdly.
-    if "messages" not in await request.json():
+    body = await request.decode(_Body)
+    if isinstance(body.messages, msgspec.UnsetType):
         raise MissingParam("`messages` is missing")
-    try:
-        body = msgspec.json.decode(await request.body(), type=_Body)
-    except msgspec.ValidationError as error:
-        raise BadJson("`messages` holds no object of messages by device for each user") from error
     contents = {
         user_id: {device_id: bytes(content) for device_id, content in by_device.items()}
         for user_id, by_device in body.messages.items()
