@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
 from federation.errors import BadAnswer, TimedOut, Unreachable
 
@@ -39,7 +40,7 @@ class RemoteMedia:
         while not self._part.at_eof():
             try:
                 chunk = await self._part.read_chunk(_CHUNK_BYTES)
-            except (aiohttp.ClientError, ValueError, OSError) as error:
+            except (aiohttp.ClientError, HttpProcessingError, ValueError, OSError) as error:
                 raise _broken(self._destination, error) from error
             total += len(chunk)
             if total > self._max_bytes:
@@ -63,7 +64,7 @@ async def read_media(destination: str, answer: StreamedAnswer, max_bytes: int) -
         if not isinstance(json.loads(described or b"{}"), dict):
             raise BadAnswer(destination, "the description of the file is not an object")
         part = await reader.next()
-    except (aiohttp.ClientError, ValueError, AssertionError, OSError) as error:
+    except (aiohttp.ClientError, HttpProcessingError, ValueError, AssertionError, OSError) as error:
         raise _broken(destination, error) from error
     if not isinstance(part, aiohttp.BodyPartReader):
         raise BadAnswer(destination, "the answer has no second part")

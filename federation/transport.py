@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.http_exceptions import HttpProcessingError
 
 from federation.addresses import is_public, parse_address
 from federation.errors import (
@@ -93,7 +94,7 @@ class StreamedAnswer:
         while True:
             try:
                 chunk = await self._response.content.read(_CHUNK_BYTES)
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            except (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError) as error:
                 raise _explained(self._destination, error) from error
             if not chunk:
                 return
@@ -196,7 +197,7 @@ class Transport:
                     allow_redirects=False,
                     server_hostname=tls_name,
                 )
-            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            except (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError, ValueError) as error:
                 raise _explained(destination, error) from error
             try:
                 yield StreamedAnswer(response, destination, limits)
@@ -314,7 +315,7 @@ def _explained(destination: str, error: Exception) -> FederationError:
         return TimedOut(destination, "no connection within the time")
     if isinstance(error, TimeoutError):
         return TimedOut(destination, "no answer within the time", connected=True)
-    if isinstance(error, aiohttp.ClientResponseError | aiohttp.ContentTypeError):
+    if isinstance(error, aiohttp.ClientResponseError | HttpProcessingError):
         return BadAnswer(destination, f"not HTTP: {type(error).__name__}")
     if isinstance(error, aiohttp.ClientPayloadError):
         return Unreachable(destination, "the answer broke off", connected=True)

@@ -129,3 +129,22 @@ def check(method: str, path: str, status: int, body: Any) -> None:
         where = "/".join(str(part) for part in error.instance_path)
         message = f"{method} {path} {status}: {where or 'the answer'}: {error.message[:500]}"
         raise AssertionError(message)
+
+
+def check_request(operation: str, method: str, target: str, body: Any) -> None:
+    """Raise `AssertionError` where a request to another server is not as the specification describes it."""
+    raw_path, _, query = target.partition("?")
+    path, name = _find(method, raw_path) or (None, "")
+    assert path is not None, f"{method} {raw_path} is no endpoint"
+    described = _load(path)["paths"][name][method.lower()]
+    assert described["operationId"] == operation
+    parameters = [one for one in described.get("parameters", ()) if one.get("in") == "query"]
+    given = {pair.partition("=")[0] for pair in query.split("&") if pair}
+    assert {one["name"] for one in parameters if one.get("required")} <= given
+    wanted = described.get("requestBody", {}).get("content", {}).get("application/json")
+    assert (wanted is not None) == (body is not None)
+    if wanted is not None:
+        escaped = quote(name.replace("~", "~0").replace("/", "~1"))
+        pointer = f"paths/{escaped}/{method.lower()}/requestBody/content/application~1json/schema"
+        validator = jsonschema_rs.validator_for({"$ref": f"file://{path}#/{pointer}"}, registry=_registry())
+        assert [error.message for error in validator.iter_errors(body)] == []
