@@ -328,6 +328,9 @@ async def test_what_is_refused_changes_nothing(server: Server, alice: Client, bo
             await alice.put(PATH, {key: value for key, value in good.items() if key != name})
     with refused(413, "M_TOO_LARGE"):
         await alice.put(PATH, {**good, "device_data": {"device_pickle": "x" * 70_000}})
+    # This is seen only after the old device was deleted, in the same transaction.
+    with refused(413, "M_TOO_LARGE"):
+        await alice.put(PATH, {**good, "one_time_keys": {f"x:{number}": "x" for number in range(501)}})
     assert (await alice.get(PATH))["device_id"] == old.device_id
     assert await read_all(alice, old) == [[text]]
     assert await rows_of(server, other) == 0
