@@ -148,6 +148,7 @@ async def arrive_late(server: Server, event_id: str, depth: int) -> str:
             replaces_state=None,
             device_id=None,
             transaction_id=None,
+            stream_id=event_nid,
         )
         await events.insert(transaction, [row])
 
