@@ -197,7 +197,8 @@ class Transport:
                     allow_redirects=False,
                     server_hostname=tls_name,
                 )
-            except (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError, ValueError) as error:
+            except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError, RuntimeError) as error:
+                # A RuntimeError comes where all is being closed, and from uvloop in place of an OSError.
                 raise _explained(destination, error) from error
             try:
                 yield StreamedAnswer(response, destination, limits)
