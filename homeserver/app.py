@@ -12,12 +12,17 @@ import structlog
 
 from federation.remote_servers import RemoteServers
 from federation.resolver import DnsResolver
+from federation.sender import Sender
 from homeserver import logs
 from homeserver.api.context import ApiContext
 from homeserver.api.control import Control
 from homeserver.api.health import HealthEndpoint, MetricsEndpoint
 from homeserver.api.routes import Api
 from homeserver.clock import Clock
+from homeserver.delivery.device_updates import DeviceUpdates
+from homeserver.delivery.passing import PassingNotices
+from homeserver.delivery.server_delivery import ServerDelivery
+from homeserver.delivery.servers import OutboxStores, ServerOutbox
 from homeserver.errors import StartupError
 from homeserver.http import unix_socket
 from homeserver.http.application import HttpApplication
@@ -27,7 +32,7 @@ from homeserver.http.rate_limits import RateLimits
 from homeserver.http.routing import Router
 from homeserver.http.server import HttpServer, allow_many_files, listen, load_certificate
 from homeserver.http.trust import federation_tls
-from homeserver.ids import EventId, RoomId, ServerName, UserId
+from homeserver.ids import EventId, RoomId, ServerName, UserId, random_string
 from homeserver.metrics import Metrics
 from homeserver.notifier.notifier import Notifier
 from homeserver.rooms.hosted_rooms import HostedRooms
@@ -97,6 +102,7 @@ from homeserver.storage.accounts import AccountStore
 from homeserver.storage.announcements import Announcement, Topic
 from homeserver.storage.cross_signing import CrossSigningStore
 from homeserver.storage.dehydrated_devices import DehydratedDeviceStore
+from homeserver.storage.destinations import DestinationStore
 from homeserver.storage.device_keys import DeviceKeyStore
 from homeserver.storage.device_lists import DeviceListStore
 from homeserver.storage.devices import DeviceStore
@@ -113,12 +119,16 @@ from homeserver.storage.key_signatures import KeySignatureStore
 from homeserver.storage.memberships import MembershipStore
 from homeserver.storage.notifications import HighlightStore
 from homeserver.storage.one_time_keys import OneTimeKeyStore
+from homeserver.storage.outgoing_devices import OutgoingDeviceStore
+from homeserver.storage.outgoing_events import OutgoingEventStore
+from homeserver.storage.outgoing_to_device import OutgoingToDeviceStore
 from homeserver.storage.outliers import OutlierStore
 from homeserver.storage.presence import PresenceStore
 from homeserver.storage.profiles import ProfileStore
 from homeserver.storage.receipts import ReceiptStore
 from homeserver.storage.registration_tokens import RegistrationTokenStore
 from homeserver.storage.relations import RelationStore
+from homeserver.storage.room_servers import RoomServerStore
 from homeserver.storage.rooms import RoomStore
 from homeserver.storage.server_keys import ServerKeyStore
 from homeserver.storage.shared_rooms import SharedRoomStore
@@ -155,6 +165,7 @@ if TYPE_CHECKING:
 
     from crypto.keys import SigningKey
     from federation.resolver import Resolver
+    from federation.sender import Courier
     from homeserver.config import Settings
     from homeserver.storage.database import Database
 
@@ -174,7 +185,9 @@ class Application:
         clock: Clock,
         tls: ssl.SSLContext,
         resolver: Resolver,
+        courier: Courier | None = None,
     ) -> None:
+        """`courier` takes the transactions for other servers, in the place of the client of federation."""
         server_name = ServerName(settings.server_name)
         key = keys[0]
         budget = settings.memory_budget_bytes
@@ -190,6 +203,8 @@ class Application:
         numbers = NumberStore(database)
         membership_store = MembershipStore(database)
         shared_room_store = SharedRoomStore(database)
+        self._room_servers = room_servers = RoomServerStore(database, server_name)
+        outgoing_events = OutgoingEventStore(database, room_servers)
         relation_store = RelationStore(database)
         highlights = HighlightStore(database)
         transaction_ids = TransactionIdStore(database)
@@ -258,6 +273,8 @@ class Application:
                 outliers=outlier_store,
                 snapshots=snapshots,
                 shared_rooms=shared_room_store,
+                room_servers=room_servers,
+                outgoing_events=outgoing_events,
                 relations=relation_store,
                 highlights=highlights,
                 transaction_ids=transaction_ids,
@@ -342,7 +359,14 @@ class Application:
             RemoteInvites(self.remote_servers.client, live_rooms, reader, writer, self.inbound_events),
         )
         rate_limits = RateLimits(clock, self.metrics, enabled=settings.rate_limits.enabled)
-        self.to_device = ToDevice(server_name, database, clock, to_device_store, rate_limits)
+        self.to_device = ToDevice(
+            server_name,
+            database,
+            clock,
+            to_device_store,
+            rate_limits,
+            OutgoingToDeviceStore(database) if settings.federation.enabled else None,
+        )
         passwords = Passwords(settings.passwords.hash_cost)
         devices = Devices(
             database,
@@ -466,6 +490,9 @@ class Application:
             self._keys_left,
         )
 
+        key_queries = KeyQueries(
+            server_name, accounts_store, device_key_store, cross_signing_store, key_signatures
+        )
         one_time_keys = OneTimeKeys(server_name, database, one_time_key_store)
         device_keys = DeviceKeys(
             database,
@@ -515,9 +542,7 @@ class Application:
                 filters=Filters(database, filter_store),
                 history=history,
                 key_backups=key_backups,
-                key_queries=KeyQueries(
-                    server_name, accounts_store, device_key_store, cross_signing_store, key_signatures
-                ),
+                key_queries=key_queries,
                 key_signatures=KeySignatures(
                     database, device_key_store, cross_signing_store, key_signatures, device_list_store
                 ),
@@ -570,11 +595,60 @@ class Application:
             HealthEndpoint(database),
             MetricsEndpoint(self.metrics, self._measure),
         )
+        self.delivery = None
+        if settings.federation.enabled:
+            self.delivery = self._delivery(
+                courier or self.remote_servers.client,
+                OutboxStores(
+                    destinations=DestinationStore(database),
+                    outgoing_events=outgoing_events,
+                    to_device=OutgoingToDeviceStore(database),
+                    events=events,
+                ),
+                DeviceUpdates(OutgoingDeviceStore(database), device_store, events, key_queries),
+                PassingNotices(
+                    server_name,
+                    database,
+                    clock,
+                    typing_store,
+                    receipt_store,
+                    presence_store,
+                    live_rooms,
+                    memberships,
+                    room_servers,
+                ),
+            )
         database.on_commit = self._hear
+
+    def _delivery(
+        self, courier: Courier, stores: OutboxStores, device_updates: DeviceUpdates, passing: PassingNotices
+    ) -> ServerDelivery:
+        process_id = random_string(20)
+        outbox = ServerOutbox(self.database, self.clock, stores, device_updates, passing, process_id)
+        passing.is_away = outbox.is_away
+        server_name = ServerName(self.settings.server_name)
+        return ServerDelivery(
+            server_name,
+            self.database,
+            self.clock,
+            Sender(server_name, courier, outbox, self.metrics, self.clock.now_ms),
+            outbox,
+            passing,
+            self._memberships,
+            self._room_servers,
+            stores.destinations,
+            stores.outgoing_events,
+            OutgoingDeviceStore(self.database),
+            process_id,
+        )
 
     @classmethod
     async def open(
-        cls, settings: Settings, clock: Clock | None = None, resolver: Resolver | None = None
+        cls,
+        settings: Settings,
+        clock: Clock | None = None,
+        resolver: Resolver | None = None,
+        courier: Courier | None = None,
     ) -> Application:
         """Open the key file and the database; raises `StartupError`."""
         clock = clock or Clock()
@@ -586,7 +660,7 @@ class Application:
             )
         except DatabaseRefused as error:
             raise StartupError(f"database.url: {error}") from error
-        return cls(settings, database, keys, clock, tls, resolver or DnsResolver())
+        return cls(settings, database, keys, clock, tls, resolver or DnsResolver(), courier)
 
     async def start(self) -> None:
         """Take up what goes on in the background."""
@@ -596,12 +670,16 @@ class Application:
         await self._deactivation.resume()
         await self._queues.start()
         await self.remote_joins.start()
+        if self.delivery is not None:
+            await self.delivery.start()
         self._upkeep.start()
 
     async def close(self) -> None:
         """Let those who wait go, finish what was begun, close the database."""
         self.notifier.stop()
         self._typing.stop()
+        if self.delivery is not None:
+            await self.delivery.stop()
         await self._upkeep.stop()
         await self.remote_joins.stop()
         await self._queues.stop()
@@ -620,6 +698,8 @@ class Application:
         """What is held in memory follows every commit, of this process and of others; then the waiting are woken."""
         for announcement in announcements:
             topic, key = announcement.topic, announcement.key
+            if self.delivery is not None:
+                self.delivery.hear(announcement)
             if topic is Topic.ACCOUNT_DATA:
                 self._ignored.invalidate(UserId(key))
             elif topic is Topic.READ:
@@ -645,6 +725,8 @@ class Application:
                 self._erasure.add(UserId(key), announcement.position)
             elif announcement.local:
                 continue
+            elif topic is Topic.ROOM_SERVERS:
+                self._room_servers.invalidate(int(key))
             elif topic is Topic.ROOM_EVENTS:
                 self._live_rooms.invalidate(RoomId(key))
                 self._recent.invalidate(RoomId(key))

@@ -56,6 +56,24 @@ class Metrics:
             "restante_log_position", "The last position of the log that was told of", registry=self.registry
         )
 
+        self.transactions_sent = Counter(
+            "restante_federation_transactions_sent",
+            "Transactions tried, by how that ended",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.sent_to_servers = Counter(
+            "restante_federation_delivered",
+            "What other servers have taken",
+            ("kind",),
+            registry=self.registry,
+        )
+        self.set_aside = Counter(
+            "restante_federation_set_aside",
+            "What another server refused again and again",
+            registry=self.registry,
+        )
+
         # The library looks for the same labels anew each time, which costs more than to count.
         self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
@@ -68,6 +86,17 @@ class Metrics:
         requests, request_seconds = counted
         requests.inc()
         request_seconds.observe(seconds)
+
+    def transaction_sent(self, outcome: str, pdus: int, edus: int) -> None:
+        """Count a transaction that was tried: `delivered`, `refused`, `unreachable` or `bad_answer`."""
+        self.transactions_sent.labels(outcome).inc()
+        if outcome == "delivered":
+            self.sent_to_servers.labels("event").inc(pdus)
+            self.sent_to_servers.labels("edu").inc(edus)
+
+    def item_set_aside(self) -> None:
+        """Count what another server does not take."""
+        self.set_aside.inc()
 
     def render(self) -> bytes:
         """All of it, in the text format of Prometheus."""

@@ -48,12 +48,14 @@ class Server:
         self.settings = Settings(**{**values, **settings})
         self.clock = SettableClock()
         self.dns = FakeDns()
+        self.courier: Any = None
+        """Takes transactions for other servers in the place of HTTP."""
         self.application: Application
         self.http: httpx.AsyncClient
 
     async def start(self) -> None:
         # Tests ask no name servers.
-        self.application = await Application.open(self.settings, self.clock, self.dns)
+        self.application = await Application.open(self.settings, self.clock, self.dns, self.courier)
         await self.application.start()
         self.http = httpx.AsyncClient(
             transport=httpx.ASGITransport(self.application.http(RESOURCES)), base_url="http://example.org"

@@ -15,6 +15,7 @@ from homeserver.services.key_objects import (
 )
 from homeserver.storage.cross_signing import MASTER, SELF_SIGNING, USAGES, USER_SIGNING
 from homeserver.storage.key_signatures import KeySignature
+from homeserver.storage.outgoing_devices import CROSS_SIGNING_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,7 +109,7 @@ class CrossSigning:
             transaction, user_id, {usage: (after[usage], key.encoded) for usage, key in changed.items()}
         )
         if await self._signatures.add(transaction, signatures) or changed:
-            await self._device_lists.note_change(transaction, user_id)
+            await self._device_lists.note_change(transaction, user_id, [CROSS_SIGNING_KEYS])
 
     async def _verified(
         self,
@@ -143,4 +144,4 @@ class CrossSigning:
         await self._store.delete(transaction, user_id, USAGES)
         await self._signatures.delete_of_user(transaction, user_id)
         if had_keys:
-            await self._device_lists.note_change(transaction, user_id)
+            await self._device_lists.note_change(transaction, user_id, [CROSS_SIGNING_KEYS])

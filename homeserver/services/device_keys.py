@@ -149,7 +149,7 @@ class DeviceKeys:
             ],
         )
         if changed or added:
-            await self._device_lists.note_change(transaction, user_id)
+            await self._device_lists.note_change(transaction, user_id, [device_id])
 
     async def _forget(
         self,

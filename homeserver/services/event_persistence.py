@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from homeserver.ids import UserId
+from homeserver.ids import UserId, server_name_of
 from homeserver.storage.announcements import Topic
 from homeserver.storage.events import EventRow, RoomPoint, StoredEvent, with_redaction
 from homeserver.storage.memberships import MembershipRow
+from homeserver.storage.outgoing_events import OutgoingEvent
 from homeserver.storage.relations import RelationRow
 from homeserver.storage.rooms import RoomRow, dump_extremities
 from homeserver.storage.state import GONE
@@ -41,8 +42,10 @@ if TYPE_CHECKING:
     from homeserver.storage.interning import NumberStore
     from homeserver.storage.memberships import MembershipStore
     from homeserver.storage.notifications import HighlightStore
+    from homeserver.storage.outgoing_events import OutgoingEventStore
     from homeserver.storage.outliers import OutlierStore
     from homeserver.storage.relations import RelationStore
+    from homeserver.storage.room_servers import Moves, RoomServerStore
     from homeserver.storage.rooms import RoomStore
     from homeserver.storage.shared_rooms import SharedRoomStore
     from homeserver.storage.state import StateStore
@@ -99,6 +102,8 @@ class RoomWrite:
     transaction_key: int | None = None
     created_ts: int = 0
     extra: Callable[[Transaction, RoomId], Awaitable[None]] | None = None
+    goes_out: bool = False
+    """Whether it is for this server to send the events to the others."""
 
 
 class Verdict(Enum):
@@ -130,6 +135,7 @@ class _Commit:
     """Rooms, each with the place of the first event that switched encryption on."""
     moved: set[int] = field(default_factory=set)
     """Rooms that somebody came into or went out of."""
+    server_moves: Moves = field(default_factory=dict)
     written: list[RoomWrite] = field(default_factory=list)
 
 
@@ -330,6 +336,10 @@ class EventPersistence:
                     )
         if run.encrypted or run.moved:
             await stores.shared_rooms.note(transaction, run.encrypted, run.moved)
+        await stores.room_servers.move(transaction, run.server_moves)
+        await stores.outgoing_events.insert(
+            transaction, [_outgoing(prepared, row) for write, prepared, row in run.rows if write.goes_out]
+        )
         await self._set_heads(transaction, run)
         for room_id in {write.room.room_id for write in run.written}:
             transaction.announce(Topic.ROOM_EVENTS, room_id)
@@ -422,6 +432,8 @@ def _count_member(
         counts[room.room_nid] = counts.get(room.room_nid, 0) + (membership == counted) - (was == counted)
     if (membership == "join") != (was == "join"):
         run.moved.add(room.room_nid)
+        move = (room.room_nid, server_name_of((key or event.key)[1]), position)
+        run.server_moves[move] = run.server_moves.get(move, 0) + (1 if membership == "join" else -1)
     run.memberships.append(
         MembershipRow(
             user_id=UserId((key or event.key)[1]),
@@ -452,10 +464,23 @@ class EventStores:
     outliers: OutlierStore
     snapshots: SnapshotWriter
     shared_rooms: SharedRoomStore
+    room_servers: RoomServerStore
+    outgoing_events: OutgoingEventStore
     relations: RelationStore
     highlights: HighlightStore
     transaction_ids: TransactionIdStore
     typing: TypingStore
+
+
+def _outgoing(prepared: PreparedEvent, row: EventRow) -> OutgoingEvent:
+    event, target = prepared.event, None
+    # An invite is brought by a request of its own.
+    if event.type == "m.room.member" and event.membership != "invite":
+        assert event.state_key is not None
+        target = server_name_of(event.state_key)
+        if target == server_name_of(event.sender):
+            target = None
+    return OutgoingEvent(row.room_nid, row.stream_id, row.event_nid, target)
 
 
 def _room_row(write: RoomWrite, run: _Commit) -> RoomRow:

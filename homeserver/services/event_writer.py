@@ -342,6 +342,7 @@ class EventWriter:
             done=asyncio.get_running_loop().create_future(),
             created_ts=self._clock.now_ms(),
             extra=extra,
+            goes_out=True,
         )
         if transaction is not None:
             write.device_id = transaction.device_id

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from homeserver.errors import BadJson, InvalidParam, MatrixError, NotFound, TooLarge
-from homeserver.ids import UserId
+from homeserver.ids import DeviceId, UserId
 from homeserver.services.key_objects import ED25519, InvalidSignature, public_key_of, read_key_object
 from homeserver.storage.cross_signing import MASTER, SELF_SIGNING, USER_SIGNING
 from homeserver.storage.key_signatures import KeySignature
+from homeserver.storage.outgoing_devices import CROSS_SIGNING_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -108,7 +109,7 @@ class KeySignatures:
                     refused.setdefault(upload.user_id, {})[upload.key_id] = signatures
                 else:
                     right += signatures
-            await self._store_in(transaction, signer, right)
+            await self._store_in(transaction, signer, right, known)
             return refused
 
         refused = await self._database.write(work) if uploads else {}
@@ -130,10 +131,18 @@ class KeySignatures:
         )
 
     async def _store_in(
-        self, transaction: Transaction, signer: UserId, signatures: Sequence[KeySignature]
+        self,
+        transaction: Transaction,
+        signer: UserId,
+        signatures: Sequence[KeySignature],
+        known: _Known,
     ) -> None:
-        if await self._store.add(transaction, [one for one in signatures if one.user_id == signer]):
-            await self._device_lists.note_change(transaction, signer)
+        own = [one for one in signatures if one.user_id == signer]
+        if await self._store.add(transaction, own):
+            changed = dict.fromkeys(
+                DeviceId(one.key_id) if one.key_id in known.device_keys else CROSS_SIGNING_KEYS for one in own
+            )
+            await self._device_lists.note_change(transaction, signer, list(changed))
         await self._store.set_of_others(
             transaction, signer, [one for one in signatures if one.user_id != signer]
         )

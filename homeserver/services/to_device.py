@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 import orjson
 
 from homeserver.errors import InvalidParam, TooLarge
-from homeserver.ids import MAX_ID_BYTES, DeviceId, UserId, server_name_of
+from homeserver.ids import MAX_ID_BYTES, DeviceId, UserId, is_user_id, random_string, server_name_of
 from homeserver.storage.transaction_ids import transaction_key
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from homeserver.clock import Clock
     from homeserver.ids import ServerName
     from homeserver.services.requester import Requester
-    from homeserver.storage.database import Database
+    from homeserver.storage.database import Database, Transaction
+    from homeserver.storage.outgoing_to_device import OutgoingToDeviceStore
     from homeserver.storage.to_device import ToDeviceStore
 
 MAX_CONTENT_BYTES = 65_536
@@ -28,6 +31,8 @@ MAX_KIBIBYTES = 10_000
 """For all devices that one request sends to."""
 ALL_DEVICES = "*"
 _KIBIBYTE = 1024
+_MAX_DIRECT_BYTES = 100_000
+_MESSAGE_ID_LENGTH = 24
 
 Contents = Mapping[str, Mapping[str, bytes]]
 """What goes to whom: user id -> device id, or `*` for all devices -> the content, JSON as it came."""
@@ -50,12 +55,15 @@ class ToDevice:
         clock: Clock,
         store: ToDeviceStore,
         limit: SendingLimit,
+        outgoing: OutgoingToDeviceStore | None,
     ) -> None:
+        """`outgoing` takes what is for other servers; None where there is no way to them."""
         self._server_name = server_name
         self._database = database
         self._clock = clock
         self._store = store
         self._limit = limit
+        self._outgoing = outgoing
 
     async def send(
         self, requester: Requester, event_type: str, transaction_id: str, contents: Contents
@@ -65,23 +73,30 @@ class ToDevice:
         Users and devices that are not there are passed over. Raises `InvalidParam`, `TooLarge`, `LimitExceeded`.
         """
         _check(event_type, contents)
-        # Those of other servers go out with the sender of federation, which this version does not have.
-        here = {
-            UserId(user_id): by_device
-            for user_id, by_device in contents.items()
-            if server_name_of(user_id) == self._server_name
-        }
+        here: dict[UserId, Mapping[str, bytes]] = {}
+        elsewhere: dict[ServerName, dict[str, Mapping[str, bytes]]] = {}
+        for user_id, by_device in contents.items():
+            server_name = server_name_of(user_id)
+            if server_name == self._server_name:
+                here[UserId(user_id)] = by_device
+            elif self._outgoing is not None and is_user_id(user_id) and by_device:
+                elsewhere.setdefault(server_name, {})[user_id] = by_device
         messages = await self._addressed(requester.user_id, event_type, here)
-        if not messages:
+        outgoing = [
+            (server_name, *message)
+            for server_name, of_server in elsewhere.items()
+            for message in _direct_messages(requester.user_id, event_type, of_server)
+        ]
+        if not messages and not outgoing:
             return
-        size = sum(map(_kibibytes, messages))
+        size = sum(map(_kibibytes, messages)) + sum(map(_kibibytes, outgoing))
         if size > MAX_KIBIBYTES:
             raise TooLarge(f"This would be more than {MAX_KIBIBYTES} KiB of messages")
         self._limit.check("to_device", requester.user_id, size)
         key = transaction_key(
             requester.user_id, requester.device_id, f"sendToDevice {event_type}", transaction_id
         )
-        await self._write(key, messages)
+        await self._write(key, messages, outgoing)
 
     async def receive(
         self, sender: UserId, event_type: str, message_id: str, messages: Mapping[str, Any]
@@ -107,9 +122,21 @@ class ToDevice:
         if addressed and sum(map(_kibibytes, addressed)) <= MAX_KIBIBYTES:
             await self._write(transaction_key(sender, None, "m.direct_to_device", message_id), addressed)
 
-    async def _write(self, key: int, messages: Sequence[tuple[UserId, DeviceId, bytes]]) -> None:
+    async def _write(
+        self,
+        key: int,
+        messages: Sequence[tuple[UserId, DeviceId, bytes]],
+        outgoing: Sequence[tuple[ServerName, str, bytes]] = (),
+    ) -> None:
         now = self._clock.now_ms()
-        await self._database.write(lambda t: self._store.insert(t, key, now, messages))
+
+        async def work(transaction: Transaction) -> None:
+            if self._outgoing is not None and outgoing:
+                # First: what comes after remembers the transaction id.
+                await self._outgoing.insert(transaction, key, outgoing)
+            await self._store.insert(transaction, key, now, messages)
+
+        await self._database.write(work)
 
     async def _addressed(
         self, sender: UserId, event_type: str, contents: Mapping[UserId, Mapping[str, bytes]]
@@ -139,5 +166,30 @@ def _check(event_type: str, contents: Contents) -> None:
                 raise TooLarge(f"A message has at most {MAX_CONTENT_BYTES} bytes")
 
 
-def _kibibytes(message: tuple[UserId, DeviceId, bytes]) -> int:
+def _direct_messages(
+    sender: UserId, event_type: str, contents: Mapping[str, Mapping[str, bytes]]
+) -> Iterator[tuple[str, bytes]]:
+    """What goes to one server, as contents of `m.direct_to_device` of moderate size, each with its message id."""
+    parts: list[dict[str, list[bytes]]] = [{}]
+    size = 0
+    for user_id, by_device in contents.items():
+        for device_id, content in by_device.items():
+            if size and size + len(content) > _MAX_DIRECT_BYTES:
+                parts.append({})
+                size = 0
+            size += len(content)
+            parts[-1].setdefault(user_id, []).append(b"%b:%b" % (orjson.dumps(device_id), content))
+    for part in parts:
+        message_id = random_string(_MESSAGE_ID_LENGTH)
+        messages = b",".join(
+            b"%b:{%b}" % (orjson.dumps(user_id), b",".join(of_user)) for user_id, of_user in part.items()
+        )
+        yield (
+            message_id,
+            b'{"sender":%b,"type":%b,"message_id":%b,"messages":{%b}}'
+            % (orjson.dumps(sender), orjson.dumps(event_type), orjson.dumps(message_id), messages),
+        )
+
+
+def _kibibytes(message: tuple[str, str, bytes]) -> int:
     return -(-len(message[2]) // _KIBIBYTE)

@@ -43,6 +43,14 @@ class Topic(StrEnum):
     """The user id of one whose content is shown redacted from now on."""
     PROFILE = "profile"
     """A user id."""
+    ROOM_SERVERS = "room_servers"
+    """The number of a room: members of other servers came into it, or went out."""
+    OUTGOING_EVENTS = "outgoing_events"
+    """The number of a room: events came that go to the servers in it."""
+    DESTINATIONS = "destinations"
+    """The name of another server: something waits for it alone."""
+    DESTINATION_ALIVE = "destination_alive"
+    """The name of another server: it may be tried at once."""
 
 
 @dataclass(frozen=True, slots=True)

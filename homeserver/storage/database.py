@@ -100,6 +100,9 @@ class Transaction(Reader):
 class Database(Reader):
     """One of the two engines."""
 
+    is_shared = False
+    """Whether other processes may use it at the same time."""
+
     def __init__(self, clock: Clock) -> None:
         self.position = 0
         """The highest committed position whose announcements were handed on; no token may exceed it."""

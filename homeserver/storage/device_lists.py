@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from homeserver.ids import UserId
 from homeserver.storage.announcements import Topic
+from homeserver.storage.outgoing_devices import OutgoingDeviceStore
 from homeserver.storage.shared_rooms import joined_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
+    from homeserver.ids import DeviceId
     from homeserver.storage.database import Database, Transaction
 
 KEPT_CHANGES = 30
@@ -26,10 +28,21 @@ class DeviceListStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._outgoing = OutgoingDeviceStore(database)
 
-    async def note_change(self, transaction: Transaction, user_id: UserId) -> None:
-        """Devices of a user, their keys, or the cross-signing keys of the user have changed."""
-        position = await transaction.next_position()
+    async def note_change(
+        self, transaction: Transaction, user_id: UserId, devices: Collection[DeviceId] = ()
+    ) -> None:
+        """Devices of a user, their keys, or the cross-signing keys of the user have changed.
+
+        `devices` are those of which other servers are to be told, `CROSS_SIGNING_KEYS` for these keys; none where the
+        user is of another server.
+        """
+        # "An ID sent by the server for this update, unique for a given user_id."
+        positions = [(device_id, await transaction.next_position()) for device_id in devices]
+        position = positions[-1][1] if positions else await transaction.next_position()
+        if positions:
+            await self._outgoing.note(transaction, user_id, positions)
         await transaction.execute_many(
             "INSERT INTO device_list_changes (user_id, first_stream_id, stream_id) VALUES ($1, $2, $2)",
             [(user_id, position)],

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from homeserver.ids import DeviceId
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from homeserver.ids import DeviceId, UserId
+    from homeserver.ids import UserId
     from homeserver.storage.database import Database, Reader, Transaction
     from homeserver.storage.device_lists import DeviceListStore
 
@@ -49,7 +51,7 @@ class DeviceStore:
             display_name,
             now_ms,
         ):
-            await self._lists.note_change(transaction, user_id)
+            await self._lists.note_change(transaction, user_id, [device_id])
 
     async def load(self, user_id: UserId, reader: Reader | None = None) -> list[Device]:
         """The devices of a user, oldest first."""
@@ -89,17 +91,19 @@ class DeviceStore:
             display_name,
         )
         if renamed:
-            await self._lists.note_change(transaction, user_id)
+            await self._lists.note_change(transaction, user_id, [device_id])
         return bool(renamed)
 
     async def delete(self, transaction: Transaction, user_id: UserId, device_ids: Sequence[DeviceId]) -> None:
         """Delete devices."""
-        if await transaction.execute(
-            "DELETE FROM devices WHERE user_id = $1 AND device_id = ANY($2::text[])",
+        rows = await transaction.fetch_all(
+            "DELETE FROM devices WHERE user_id = $1 AND device_id = ANY($2::text[]) RETURNING device_id",
             user_id,
             list(device_ids),
-        ):
-            await self._lists.note_change(transaction, user_id)
+        )
+        gone = [DeviceId(device_id) for (device_id,) in rows]
+        if gone:
+            await self._lists.note_change(transaction, user_id, gone)
 
     async def set_last_seen(
         self, transaction: Transaction, rows: Sequence[tuple[UserId, DeviceId, int, str, str | None]]

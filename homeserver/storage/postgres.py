@@ -94,6 +94,8 @@ class _PostgresTransaction(Transaction):
 class PostgresDatabase(Database):
     """A database that several processes share."""
 
+    is_shared = True
+
     def __init__(
         self, clock: Clock, url: str, writer: asyncpg.Connection[Any], readers: asyncpg.Pool[Any]
     ) -> None:

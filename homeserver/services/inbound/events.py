@@ -65,6 +65,7 @@ class _Placing:
     before: StatePoint
     is_arrival: bool = False
     """The room begins with it: nothing that stood there before counts."""
+    goes_out: bool = False
     snapshots: list[DerivedSnapshot] = field(default_factory=list)
 
     def reference(self, point: StatePoint) -> SnapshotReference:
@@ -106,11 +107,17 @@ class InboundEvents:
         """Hears how many forward extremities a room has once an event came beside others."""
 
     async def place(
-        self, room: LiveRoom, event: Event, given: Mapping[EventId, StatePoint] | None = None
+        self,
+        room: LiveRoom,
+        event: Event,
+        given: Mapping[EventId, StatePoint] | None = None,
+        *,
+        goes_out: bool = False,
     ) -> Status:
         """Give an event its place in a room, or say why it has none; when this returns, that is durable.
 
-        `given` has the states after events that it follows and that have no place here. Raises `Unplaceable` where
+        `given` has the states after events that it follows and that have no place here; `goes_out` says that it is for
+        this server to send the event to the others, as its sender's server leaves it to us. Raises `Unplaceable` where
         it follows or cites what is not known.
         """
         stored = await self._events.get(event.event_id)
@@ -118,13 +125,13 @@ class InboundEvents:
             return stored.status
         if stored is None:
             event.rejected = refusal(event, await self._cited(event)) is not None
-            if not event.rejected and not given and await self._place_at_head(room, event):
+            if not event.rejected and not given and await self._place_at_head(room, event, goes_out):
                 return Status.TIMELINE
         else:
             event = stored.event
         point = await self._state_before(room, event, given or {})
         numbers = await self._database.write(lambda t: self._outliers.insert(t, room.room_nid, [event]))
-        placing = _Placing(room, event, numbers[event.event_id], point)
+        placing = _Placing(room, event, numbers[event.event_id], point, goes_out=goes_out)
         if event.rejected or not await self.is_allowed(event, point):
             return await self._settle(placing, Status.REJECTED)
         for _ in range(_ATTEMPTS):
@@ -172,7 +179,7 @@ class InboundEvents:
 
     # -- the short way ---------------------------------------------------------------------------------
 
-    async def _place_at_head(self, room: LiveRoom, event: Event) -> bool:
+    async def _place_at_head(self, room: LiveRoom, event: Event, goes_out: bool) -> bool:
         """Place an event that follows all that stands in the room; False where it does not, or is not allowed."""
         wanted = set(event.prev_event_ids)
         for _ in range(_ATTEMPTS):
@@ -206,6 +213,7 @@ class InboundEvents:
                     prepared.state_after,
                 )
                 write = self._write(room, generation, head, room.head, prepared)
+                write.goes_out = goes_out
                 self._writes.enqueue(write)
             outcome = await self._writes.finish(write)
             if outcome.verdict is Verdict.WRITTEN:
@@ -289,7 +297,7 @@ class InboundEvents:
             if generation != room.generation:
                 return None
             write = self._write(room, generation, head, after, prepared)
-            write.extra = await self._gap_writer(placing)
+            write.extra, write.goes_out = await self._gap_writer(placing), placing.goes_out
             room.head = after
             self._writes.enqueue(write)
             outcome = await self._writes.finish(write)

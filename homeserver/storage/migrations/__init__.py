@@ -20,6 +20,7 @@ from homeserver.storage.migrations import (
     m0013_staged_events,
     m0014_join_jobs,
     m0015_server_keys,
+    m0016_destinations,
 )
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ _MODULES = (
     m0013_staged_events,
     m0014_join_jobs,
     m0015_server_keys,
+    m0016_destinations,
 )
 
 MIGRATIONS: tuple[Migration, ...] = tuple(module.MIGRATION for module in _MODULES)

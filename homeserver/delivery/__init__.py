@@ -1,0 +1,1 @@
+"""Cursors that push outward: other servers."""

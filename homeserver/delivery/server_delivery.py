@@ -1,0 +1,258 @@
+"""Sending to other servers, as a whole: hears what happens, wakes the sender, shares the work with other processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from homeserver.delivery.servers import Kind
+from homeserver.ids import RoomId, ServerName, UserId, server_name_of
+from homeserver.storage.announcements import Topic
+from homeserver.storage.errors import DatabaseClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterable
+
+    from federation.sender import Sender
+    from homeserver.clock import Clock
+    from homeserver.delivery.passing import PassingNotices
+    from homeserver.delivery.servers import ServerOutbox
+    from homeserver.rooms.memberships import Memberships
+    from homeserver.storage.announcements import Announcement
+    from homeserver.storage.database import Database
+    from homeserver.storage.destinations import Destination, DestinationStore
+    from homeserver.storage.outgoing_devices import OutgoingDeviceStore
+    from homeserver.storage.outgoing_events import OutgoingEventStore
+    from homeserver.storage.room_servers import RoomServerStore
+
+_TICK_SECONDS = 5.0
+_ALIVE_MS = 20_000
+_RENEW_TICKS = 6
+_PRUNE_TICKS = 120
+_SILENT_MS = 90 * 24 * 3_600_000
+_DAY_MS = 24 * 3_600_000
+_HEARD_AGAIN_MS = 60_000
+_MAX_HEARD = 10_000
+_TOPICS = frozenset(
+    {
+        Topic.OUTGOING_EVENTS,
+        Topic.DESTINATIONS,
+        Topic.DESTINATION_ALIVE,
+        Topic.DEVICE_LISTS,
+        Topic.TYPING,
+        Topic.RECEIPTS,
+        Topic.PRESENCE,
+    }
+)
+
+_log = structlog.get_logger(__name__)
+
+
+class ServerDelivery:
+    """Everything that goes to other servers without being asked for."""
+
+    def __init__(
+        self,
+        server_name: ServerName,
+        database: Database,
+        clock: Clock,
+        sender: Sender,
+        outbox: ServerOutbox,
+        passing: PassingNotices,
+        memberships: Memberships,
+        room_servers: RoomServerStore,
+        destinations: DestinationStore,
+        outgoing_events: OutgoingEventStore,
+        outgoing_devices: OutgoingDeviceStore,
+        process_id: str,
+    ) -> None:
+        self._server_name = server_name
+        self._database = database
+        self._clock = clock
+        self._sender = sender
+        self._outbox = outbox
+        self._passing = passing
+        self._memberships = memberships
+        self._room_servers = room_servers
+        self._destinations = destinations
+        self._outgoing_events = outgoing_events
+        self._outgoing_devices = outgoing_devices
+        self._process_id = process_id
+        self._heard: OrderedDict[ServerName, int] = OrderedDict()
+        self._news: dict[tuple[Topic, str], None] = {}
+        self._arrived = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ticks = 0
+        self._runs = False
+
+    async def start(self) -> None:
+        """Go on with every destination that something waits for."""
+        self._runs = True
+        if self._database.is_shared:
+            await self._stay_alive()
+        else:
+            # A process that ended without a word held the only database there is.
+            await self._database.write(self._destinations.forget_processes)
+        await self._sender.resume()
+        self._spawn(self._distribute_for_ever())
+        self._spawn(self._look_after_for_ever())
+
+    async def stop(self) -> None:
+        """Send no more, and leave the destinations to others."""
+        if not self._runs:
+            return
+        self._runs = False
+        await self._sender.stop()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        if self._database.is_shared:
+            with contextlib.suppress(DatabaseClosed):
+                await self._database.write(lambda t: self._destinations.leave(t, self._process_id))
+
+    # -- what happens ----------------------------------------------------------------------------------
+
+    def hear(self, announcement: Announcement) -> None:
+        """Something was committed, here or by another process."""
+        if self._runs and announcement.topic in _TOPICS:
+            self._news[announcement.topic, announcement.key] = None
+            self._arrived.set()
+
+    def heard_from(self, server_name: ServerName) -> None:
+        """A server has made a valid request: it is there, and may be tried at once."""
+        if not self._runs:
+            return
+        self._sender.heard_from(server_name)
+        now = self._clock.now_ms()
+        if now - self._heard.get(server_name, -_HEARD_AGAIN_MS) < _HEARD_AGAIN_MS:
+            return
+        self._heard[server_name] = now
+        self._heard.move_to_end(server_name)
+        while len(self._heard) > _MAX_HEARD:
+            self._heard.popitem(last=False)
+        self._spawn(self._note_alive(server_name))
+
+    async def _note_alive(self, server_name: ServerName) -> None:
+        """Note that a server is alive, where that is news: once a day, or where another process waits to try it."""
+        try:
+            known = await self._destinations.get(server_name)
+            now = self._clock.now_ms()
+            if known is None:
+                return
+            waits_elsewhere = (known.retry_ts or 0) > now and known.process_id not in (None, self._process_id)
+            if waits_elsewhere or now - (known.alive_ts or 0) > _DAY_MS:
+                await self._database.write(lambda t: self._destinations.end_back_off(t, server_name, now))
+        except DatabaseClosed:
+            return
+        except Exception:  # noqa: BLE001 - it is logged; the server is heard from again
+            _log.exception("sign_of_life_not_noted")
+
+    async def _distribute_for_ever(self) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            news, self._news = self._news, {}
+            try:
+                await self._distribute(news)
+            except DatabaseClosed:
+                return
+            except Exception:  # noqa: BLE001 - it is logged; nothing is lost, since every destination has its cursor
+                _log.exception("news_not_distributed")
+                await self._sender.resume()
+
+    async def _distribute(self, news: Iterable[tuple[Topic, str]]) -> None:
+        receipts = []
+        for topic, key in news:
+            if topic is Topic.OUTGOING_EVENTS:
+                self._wake(list(await self._room_servers.load(int(key))), Kind.EVENTS)
+            elif topic is Topic.DESTINATIONS:
+                self._wake([ServerName(key)], Kind.EVENTS, Kind.MESSAGES)
+            elif topic is Topic.DESTINATION_ALIVE:
+                self._outbox.is_alive(ServerName(key))
+                self._sender.heard_from(key)
+                self._sender.wake(key)
+            elif topic is Topic.DEVICE_LISTS:
+                await self._devices_changed(UserId(key))
+            elif topic is Topic.TYPING:
+                self._wake(await self._passing.typing(RoomId(key)))
+            elif topic is Topic.PRESENCE:
+                self._wake(await self._passing.presence(UserId(key)))
+            elif topic is Topic.RECEIPTS:
+                receipts.append(RoomId(key))
+        if receipts:
+            self._wake(await self._passing.receipts(receipts))
+
+    async def _devices_changed(self, user_id: UserId) -> None:
+        if server_name_of(user_id) != self._server_name:
+            return
+        for row in list((await self._memberships.of_user(user_id)).values()):
+            if row.membership == "join":
+                self._wake(list(await self._room_servers.load(row.room_nid)), Kind.DEVICES)
+
+    def _wake(self, server_names: Iterable[ServerName], *kinds: Kind) -> None:
+        for server_name in server_names:
+            for kind in kinds:
+                self._outbox.mark(server_name, kind)
+            self._sender.wake(server_name)
+
+    # -- for the operator ------------------------------------------------------------------------------
+
+    async def load_destinations(self) -> list[tuple[Destination, bool]]:
+        """Every destination, and whether something waits for it."""
+        waiting = set(await self._destinations.load_waiting())
+        return [(one, one.server_name in waiting) for one in await self._destinations.load_all()]
+
+    async def retry(self, server_name: ServerName) -> bool:
+        """Try a destination at once, whichever process sends to it; False where there is none."""
+        return await self._database.write(lambda t: self._destinations.end_back_off(t, server_name))
+
+    # -- every now and then ----------------------------------------------------------------------------
+
+    async def _look_after_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            self._ticks += 1
+            try:
+                if self._database.is_shared:
+                    await self._stay_alive()
+                if self._ticks % _RENEW_TICKS == 0:
+                    self._wake(await self._passing.renew_typing())
+                if self._ticks % _PRUNE_TICKS == 0:
+                    await self.prune()
+            except DatabaseClosed:
+                return
+            except Exception:  # noqa: BLE001 - it is logged, and tried again
+                _log.exception("delivery_not_looked_after")
+
+    async def _stay_alive(self) -> None:
+        """Keep the destinations that this process has taken on, and take on those of one that is gone."""
+        now = self._clock.now_ms()
+        was_known, others_gone = await self._database.write(
+            lambda t: self._destinations.stay_alive(t, self._process_id, now + _ALIVE_MS, now)
+        )
+        if not was_known:
+            self._outbox.forget_all()
+        if others_gone or not was_known:
+            await self._sender.resume()
+
+    async def prune(self) -> None:
+        """Drop what everybody has, and forget servers that nobody has heard of for long."""
+        upto, before_ts = self._database.position, self._clock.now_ms() - _SILENT_MS
+        await self._database.write(lambda t: self._destinations.advance_idle(t, upto))
+        await self._database.write(self._outgoing_events.prune)
+        await self._database.write(self._outgoing_devices.prune)
+        for server_name in await self._database.write(
+            lambda t: self._destinations.forget_silent(t, before_ts)
+        ):
+            self._outbox.forget(server_name)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

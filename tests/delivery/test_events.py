@@ -1,0 +1,223 @@
+"""Which events go to which servers, from which point on, and what is kept for one that is away."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from homeserver.delivery import servers as outbox
+from tests.delivery.far_servers import CAROL, FAR, FarServers, set_membership, shared_room, until
+
+if TYPE_CHECKING:
+    import pytest
+
+    from tests.client import Client
+    from tests.server import Server
+
+DAVE = "@dave:other.example"
+
+
+async def rows(server: Server, sql: str, *arguments: Any) -> list[Any]:
+    return await server.application.database.fetch_all(sql, *arguments)
+
+
+async def test_events_go_to_the_servers_that_were_in_the_room_before_them(
+    server: Server, alice: Client, far: FarServers
+) -> None:
+    room_id = (await alice.post("/createRoom", {"preset": "public_chat"}))["room_id"]
+    await alice.send(room_id, "before")
+    await set_membership(server, room_id, CAROL)
+    await alice.send(room_id, "with one")
+    await set_membership(server, room_id, DAVE)
+    await alice.send(room_id, "with both")
+    await set_membership(server, room_id, CAROL, "leave")
+    await alice.send(room_id, "with the other")
+    await until(lambda: "with the other" in far.bodies("other.example"))
+    await until(lambda: "with both" in far.bodies())
+    assert far.bodies() == ["with one", "with both"]
+    assert far.bodies("other.example") == ["with both", "with the other"]
+    # Those of other servers are not for this one to send.
+    assert {pdu["type"] for pdu in far.events()} == {"m.room.message"}
+
+
+async def test_an_event_goes_out_as_it_stands_in_the_room(
+    server: Server, alice: Client, far: FarServers
+) -> None:
+    room_id = await shared_room(server, alice, CAROL)
+    event_id = await alice.send(room_id, "hello")
+    await until(far.events)
+    (pdu,) = far.events()
+    stored = await server.application._events.get(event_id)
+    assert stored is not None
+    assert pdu == stored.event.pdu
+    assert pdu["signatures"].keys() == {"example.org"}
+
+
+async def test_whoever_is_thrown_out_hears_of_it(server: Server, alice: Client, far: FarServers) -> None:
+    room_id = await shared_room(server, alice, CAROL)
+    await alice.post(f"/rooms/{room_id}/kick", {"user_id": CAROL})
+    await alice.send(room_id, "alone")
+    # Of one who is not in the room too, as where an invite is taken back.
+    await alice.post(f"/rooms/{room_id}/ban", {"user_id": DAVE})
+    await until(lambda: far.events("other.example"))
+    await until(far.events)
+    assert [pdu["content"]["membership"] for pdu in far.events()] == ["leave"]
+    assert [pdu["state_key"] for pdu in far.events("other.example")] == [DAVE]
+    assert "alone" not in far.bodies()
+
+
+async def test_what_a_server_leaves_to_us_goes_to_the_others(
+    server: Server, alice: Client, far: FarServers
+) -> None:
+    room_id = await shared_room(server, alice, CAROL)
+    await set_membership(server, room_id, DAVE, goes_out=True)
+    await set_membership(server, room_id, "@erin:other.example", goes_out=True)
+    await alice.send(room_id, "and then")
+    await until(lambda: far.bodies() and far.bodies("other.example"))
+    assert [pdu.get("state_key") for pdu in far.events()] == [DAVE, "@erin:other.example", None]
+    # Its own it has.
+    assert [pdu.get("state_key") for pdu in far.events("other.example")] == [None]
+
+
+async def test_a_room_of_ours_alone_leaves_nothing_behind(
+    server: Server, alice: Client, bob: Client, far: FarServers
+) -> None:
+    room_id = await shared_room(server, alice)
+    await bob.post(f"/join/{room_id}")
+    for _ in range(3):
+        await alice.send(room_id, "among us")
+    assert await rows(server, "SELECT 1 FROM outgoing_events") == []
+    assert await rows(server, "SELECT 1 FROM room_servers") == []
+    assert await rows(server, "SELECT 1 FROM destinations") == []
+
+
+async def test_a_server_that_was_away_gets_everything_in_order_and_once(
+    server: Server, alice: Client, far: FarServers
+) -> None:
+    room_id = await shared_room(server, alice, CAROL)
+    far.away.add(FAR)
+    for number in range(120):
+        await alice.send(room_id, str(number))
+    await until(lambda: far.tried)
+    await server.restart()
+    alice = server.reconnect(alice)
+    await alice.send(room_id, "120")
+    far.away.clear()
+    assert server.application.delivery is not None
+    await until(lambda: FAR in server.application.delivery._sender._lines)
+    server.application.delivery.heard_from(FAR)
+    await until(lambda: len(far.bodies()) == 121)
+    assert far.bodies() == [str(number) for number in range(121)]
+
+
+async def test_on_start_every_destination_with_something_waiting_is_resumed(
+    server: Server, alice: Client, far: FarServers
+) -> None:
+    room_id = await shared_room(server, alice, CAROL, DAVE)
+    await alice.send(room_id, "first")
+    await until(lambda: len(far.taken) == 2)
+    courier, server.courier = server.courier, None
+    await server.restart()
+    await server.reconnect(alice).send(room_id, "while nobody sends")
+    server.courier = courier
+    await server.restart()
+    await until(lambda: len(far.taken) == 4)
+    assert far.bodies() == far.bodies("other.example") == ["first", "while nobody sends"]
+
+
+async def test_a_transaction_repeated_after_a_crash_is_the_same(
+    server: Server, alice: Client, far: FarServers
+) -> None:
+    room_id = await shared_room(server, alice, CAROL)
+    stores = server.application.delivery._outbox._stores
+
+    async def crash(*_: Any) -> None:
+        message = "the power is cut"
+        raise OSError(message)
+
+    # It is taken, but that is not written down.
+    stores.destinations.set_delivered = crash
+    await alice.send(room_id, "hello")
+    await until(lambda: far.taken)
+    await server.restart()
+    await until(lambda: len(far.taken) == 2)
+    first, second = far.taken
+    assert first == second
+
+
+async def test_beyond_so_many_events_a_server_gets_the_newest_of_each_room(
+    server: Server, alice: Client, far: FarServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "MAX_CAUGHT_UP", 100)
+    rooms = [await shared_room(server, alice, CAROL) for _ in range(3)]
+    far.away.add(FAR)
+    for number in range(40):
+        for room_id in rooms:
+            await alice.send(room_id, str(number))
+    await until(lambda: far.tried)
+    await alice.post(f"/rooms/{rooms[0]}/ban", {"user_id": "@somebody:far.example"})
+    far.away.clear()
+    await server.restart()
+    alice = server.reconnect(alice)
+    await until(lambda: FAR in server.application.delivery._sender._lines)
+    server.application.delivery.heard_from(FAR)
+    await until(lambda: len(far.bodies()) == 2)
+    # What is about its own users is not left out.
+    assert [pdu["type"] for pdu in far.events()] == ["m.room.message", "m.room.message", "m.room.member"]
+    assert far.bodies() == ["39", "39"]
+    for room_id in rooms:
+        await alice.send(room_id, "after")
+    await until(lambda: far.bodies()[2:] == ["after"] * 3)
+
+
+async def test_what_a_server_does_not_take_is_set_aside(
+    server: Server, alice: Client, far: FarServers
+) -> None:
+    room_id = await shared_room(server, alice, CAROL)
+    far.refuses = lambda pdus, edus: any(pdu["content"].get("body") == "bad" for pdu in pdus)
+    for text in ("good", "bad", "also good"):
+        await alice.send(room_id, text)
+    await until(lambda: len(far.bodies()) == 2, seconds=60)
+    assert far.bodies() == ["good", "also good"]
+    ((count, last),) = await rows(server, "SELECT set_aside, last_set_aside FROM destinations")
+    assert count == 1
+    assert last.startswith("$")
+
+
+async def test_what_everybody_has_is_pruned(server: Server, alice: Client, far: FarServers) -> None:
+    busy = await shared_room(server, alice, CAROL)
+    quiet = await shared_room(server, alice, DAVE)
+    for text in ("1", "2"):
+        await alice.send(busy, text)
+    await alice.send(quiet, "1")
+    await until(lambda: len(far.bodies()) == 2 and far.bodies("other.example"))
+    await alice.send(busy, "3")
+    await until(lambda: len(far.bodies()) == 3)
+    await set_membership(server, busy, CAROL, "leave")
+    delivery = server.application.delivery
+    await until(lambda: not delivery._sender._lines)
+    await delivery.prune()
+    assert await rows(server, "SELECT 1 FROM outgoing_events") == []
+    assert await rows(server, "SELECT server_name FROM room_servers") == [("other.example",)]
+    far.away.add("other.example")
+    await alice.send(quiet, "kept")
+    await until(lambda: far.tried == len(far.taken) + 1)
+    await delivery.prune()
+    assert len(await rows(server, "SELECT 1 FROM outgoing_events")) == 1
+
+
+async def test_servers_that_nobody_has_heard_of_for_long_are_forgotten(
+    server: Server, alice: Client, far: FarServers
+) -> None:
+    room_id = await shared_room(server, alice, CAROL, DAVE)
+    await alice.send(room_id, "hello")
+    await until(lambda: len(far.taken) == 2)
+    await set_membership(server, room_id, CAROL, "leave")
+    delivery = server.application.delivery
+    await until(lambda: not delivery._sender._lines)
+    server.clock.offset_ms = 91 * 24 * 3_600_000
+    await delivery.prune()
+    assert await rows(server, "SELECT server_name FROM destinations") == [("other.example",)]
+    # One that comes back is a new one.
+    await set_membership(server, room_id, CAROL)
+    await alice.send(room_id, "again")
+    await until(lambda: far.bodies() == ["hello", "again"])
