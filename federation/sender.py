@@ -6,7 +6,7 @@
 3. After a failure the server is left in peace for longer and longer, until it is heard from. When to try again is the
    outbox's to keep, over restarts.
 4. A server that refuses a transaction again and again gets half of it, and half of that, until one item is left. If it
-   takes an empty transaction and not this item, the item is set aside; if it takes neither, it is the server.
+   then takes an empty transaction, and still not this item, the item is set aside; if it takes neither, it is the server.
 5. So many servers are called at a time. Those that fail, or take long, share few places among them: they slow
    nobody else.
 """
@@ -244,8 +244,8 @@ class Sender:
         try:
             await self._send(line, items, passing)
         except (FederationError, CanonicalJsonError) as error:
-            await self._failed(line, standing, items, error)
-            return True
+            if not await self._failed(line, standing, items, error):
+                return True
         line.refusals, line.at_most = 0, min(_MAX_ITEMS, 2 * line.at_most)
         complete = len(items) == len(waiting.items)
         await self._outbox.delivered(line.destination, waiting.upto if complete else items[-1].position)
@@ -288,24 +288,29 @@ class Sender:
         standing: Standing,
         items: Sequence[Item],
         error: FederationError | CanonicalJsonError,
-    ) -> None:
-        why = error.why if isinstance(error, FederationError) else "it cannot be written"
+    ) -> bool:
+        """Find out what is to be done after a failure; True where the items were taken after all."""
         if items and self._is_about_content(line, error):
             if len(items) > 1:
                 line.at_most = len(items) // 2
-                await self._leave(line, standing.failures, _AFTER_REFUSAL_SECONDS, why)
-                return
-            if isinstance(error, CanonicalJsonError) or await self._takes_an_empty_one(line):
+                await self._leave(line, standing.failures, _AFTER_REFUSAL_SECONDS, error)
+                return False
+            blames_item = await self._blames(line, items[0], error)
+            if blames_item is None:
+                return True
+            if blames_item:
+                why = _why(error)
                 _log.warning("set_aside", destination=line.destination, item=items[0].name, why=why)
                 self._counts.item_set_aside()
                 await self._outbox.set_aside(line.destination, items[0], why)
                 line.refusals, line.at_most = 0, _MAX_ITEMS
-                return
+                return False
         failures = standing.failures + 1
         seconds = back_off_seconds(failures, self._chance, recently_alive=standing.recently_alive)
         if isinstance(error, Refused) and error.retry_after_ms is not None:
             seconds = max(seconds, min(error.retry_after_ms / 1000, _MAX_RETRY_SECONDS))
-        await self._leave(line, failures, seconds, why)
+        await self._leave(line, failures, seconds, error)
+        return False
 
     @staticmethod
     def _is_about_content(line: _Line, error: FederationError | CanonicalJsonError) -> bool:
@@ -320,14 +325,27 @@ class Sender:
         line.refusals += 1
         return line.refusals >= _ABOUT_CONTENT[error.status]
 
-    async def _takes_an_empty_one(self, line: _Line) -> bool:
+    async def _blames(
+        self, line: _Line, item: Item, error: FederationError | CanonicalJsonError
+    ) -> bool | None:
+        """Whether it is one item that the server does not take, rather than anything; None where it takes it now."""
+        if isinstance(error, CanonicalJsonError):
+            return True
         try:
             await self._send(line, (), ())
         except FederationError:
             return False
-        return True
+        try:
+            # It may have recovered in this moment.
+            await self._send(line, (item,), ())
+        except FederationError as again:
+            return isinstance(again, Refused) and again.status in _ABOUT_CONTENT
+        return None
 
-    async def _leave(self, line: _Line, failures: int, seconds: float, why: str) -> None:
+    async def _leave(
+        self, line: _Line, failures: int, seconds: float, error: FederationError | CanonicalJsonError
+    ) -> None:
+        why = _why(error)
         _log.info(
             "transaction_failed",
             destination=line.destination,
@@ -342,6 +360,10 @@ def _outcome_of(error: FederationError | CanonicalJsonError) -> Outcome:
     if isinstance(error, Refused | CanonicalJsonError):
         return Outcome.REFUSED
     return Outcome.BAD_ANSWER if isinstance(error, BadAnswer) else Outcome.UNREACHABLE
+
+
+def _why(error: FederationError | CanonicalJsonError) -> str:
+    return error.why if isinstance(error, FederationError) else "it cannot be written"
 
 
 def _time() -> float:

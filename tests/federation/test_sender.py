@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import pairwise
+from bisect import bisect
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 from hypothesis import given, settings
@@ -125,22 +126,25 @@ def test_passing_edus_take_the_room_that_is_left(items: list[Item], number: int,
 @settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.integers(1, 60_000), min_size=1, max_size=200),
-    st.lists(st.sampled_from(["ok", "away", "500", "lost"]), max_size=30),
+    st.lists(st.sampled_from(["ok", "away", "lost"]), max_size=30),
+    # How long it is well, and out of order after that.
+    st.lists(st.tuples(st.floats(1, 100), st.floats(1, 1000)), max_size=4),
     st.data(),
 )
 def test_everything_arrives_in_order_whatever_goes_wrong(
-    sizes: list[int], fates: list[str], data: st.DataObject
+    sizes: list[int], fates: list[str], outages: list[tuple[float, float]], data: st.DataObject
 ) -> None:
     async def scene() -> None:
         world = World()
         ahead = iter(fates)
+        changes = list(accumulate(length for outage in outages for length in outage))
 
         def behave(sent: Sent) -> None:
+            if bisect(changes, now()) % 2:
+                raise Refused(sent.destination, 500, None, "out of order")
             fate = next(ahead, "ok")
             if fate == "away":
                 away(sent)
-            elif fate == "500":
-                raise Refused(sent.destination, 500, None, "")
             elif fate == "lost":
                 # It was taken, and the answer did not come back.
                 world.internet.taken.append(sent)
