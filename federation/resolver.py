@@ -88,41 +88,6 @@ class DnsResolver:
         raise failed or NoSuchName(f"{host} has no address")
 
     async def services(self, name: str) -> Sequence[Service]:
-        """The SRV records of a name, at least one; raises `NoSuchName` or `LookupFailed`."""
-
-
-class DnsResolver:
-    """The machine's name servers; answers are kept as long as they say."""
-
-    def __init__(self, hosts: Path = _HOSTS) -> None:
-        try:
-            self._resolver = dns.asyncresolver.Resolver()
-        except dns.resolver.NoResolverConfiguration:
-            self._resolver = dns.asyncresolver.Resolver(configure=False)
-        self._resolver.cache = dns.resolver.LRUCache(_CACHED)
-        self._resolver.lifetime = _LIFETIME_SECONDS
-        self._hosts = _read_hosts(hosts)
-
-    async def addresses(self, host: str) -> Sequence[Address]:
-        """The addresses of a name, those of IPv6 first."""
-        listed = self._hosts.get(host.lower().rstrip("."))
-        if listed:
-            return listed
-        found = await asyncio.gather(
-            *(self._records(host, kind) for kind in ("AAAA", "A")), return_exceptions=True
-        )
-        addresses: list[Address] = []
-        failures: list[BaseException] = []
-        for records in found:
-            if isinstance(records, BaseException):
-                failures.append(records)
-            else:
-                addresses += [ipaddress.ip_address(record.address) for record in records]
-        if addresses:
-            return addresses
-        raise next((error for error in failures if not isinstance(error, NoSuchName)), failures[0])
-
-    async def services(self, name: str) -> Sequence[Service]:
         """The SRV records of a name, in no order."""
         return [
             Service(
