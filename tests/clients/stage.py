@@ -7,7 +7,7 @@ from collections import defaultdict
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tests.clients.actors import Actor, RemoteDevice
 from tests.clients.environment import clients_python, node
@@ -32,15 +32,37 @@ class Stage:
 
 
 @asynccontextmanager
-async def set_up(folder: Path, **settings: Any) -> AsyncIterator[Stage]:
-    """All of it runs until the end of the block; `settings` are those of the server."""
+async def set_up(folder: Path) -> AsyncIterator[Stage]:
+    """All of it runs until the end of the block."""
+    with ServerProcess(folder / "server") as server:
+        async with _js(server) as js, _nio(server, folder) as nio:
+            yield Stage(server, js, nio)
+
+
+@asynccontextmanager
+async def set_up_two_processes(folder: Path, postgresql_url: str) -> AsyncIterator[Stage]:
+    """The same with a process of the server for each library, on one database."""
+    settings = {
+        "server_name": "example.org",
+        "database": {"url": postgresql_url},
+        "data_dir": str(folder / "data"),
+    }
+    with (
+        ServerProcess(folder / "one", **settings) as one,
+        ServerProcess(folder / "other", **settings) as other,
+    ):
+        async with _js(one) as js, _nio(other, folder) as nio:
+            yield Stage(one, js, nio)
+
+
+def _js(server: ServerProcess) -> Actor:
+    return Actor(node(), _HERE / "js" / "actor.js", server.url)
+
+
+def _nio(server: ServerProcess, folder: Path) -> Actor:
     keys = folder / "keys"
     keys.mkdir()
-    with ServerProcess(folder / "server", **settings) as server:
-        js = Actor(node(), _HERE / "js" / "actor.js", server.url)
-        nio = Actor(clients_python(), _HERE / "matrix_nio" / "actor.py", server.url, keys)
-        async with js, nio:
-            yield Stage(server, js, nio)
+    return Actor(clients_python(), _HERE / "matrix_nio" / "actor.py", server.url, keys)
 
 
 async def verify(one: RemoteDevice, other: RemoteDevice, room_id: str | None = None) -> None:

@@ -25,8 +25,10 @@ _TURNS = 5
 _AWAY_MESSAGES = 1_000
 
 
-async def test_four_users_with_two_devices_each_verify_back_up_and_read_everything(stage: Stage) -> None:
-    js, nio = stage.js, stage.nio
+async def test_four_users_with_two_devices_each_verify_back_up_and_read_everything(
+    stage_on_each_engine: Stage,
+) -> None:
+    js, nio = stage_on_each_engine.js, stage_on_each_engine.nio
     phone, bob, carol, dave = await asyncio.gather(
         js.register("alice", "alice's phone"),
         js.register("bob", "bob's phone"),
