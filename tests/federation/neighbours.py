@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from homeserver.http.request import Request
 
 
+_REPLACED = ("/_matrix/federation/v1/query/profile",)
+
+
 class StoppedClock(Clock):
     """So that no rate limit recovers however long a test takes."""
 
@@ -62,6 +65,10 @@ class Neighbour(Server):
             "trusted_ca": [directory / "ca.pem"],
             **settings.pop("federation", {}),
         }
+        self.answers: dict[str, Any] = {}
+        """What it answers to signed requests at the paths of `_REPLACED`."""
+        self.believed: list[str] = []
+        """Who sent these."""
         self.rate_limits = RateLimits(StoppedClock(), Metrics(), enabled=limited)
         super().__init__(directory, database_url, server_name=self.name, federation=federation, **settings)
 
@@ -79,8 +86,13 @@ class Neighbour(Server):
             origin = await authenticator.origin(request)
             return json_response({"origin": origin, "parameters": request.path_parameters})
 
+        async def answer(request: Request) -> Response:
+            self.believed.append(await authenticator.origin(request))
+            return json_response(self.answers[request.path])
+
         routes = [
-            *self.application.api.routes(RESOURCES),
+            *(route for route in self.application.api.routes(RESOURCES) if route.path not in _REPLACED),
+            *(Route("GET", path, answer) for path in _REPLACED),
             *(
                 Route(method, "/_matrix/federation/v1/echo/{value}", echo)
                 for method in ("GET", "PUT", "POST")
