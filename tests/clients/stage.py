@@ -16,7 +16,7 @@ from tests.server_process import ServerProcess
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-ROTATION = 40
+ROTATION = 5
 """The number of messages for which a key is good in these rooms; matrix-nio takes 100 whatever a room says."""
 _HERE = Path(__file__).resolve().parent
 _SYMBOLS = 7

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.interop
 _TURNS = 5
 _AWAY_MESSAGES = 1_000
+_NO_BACKUP = "GET /_matrix/client/v3/room_keys/version 404"
 
 
 async def test_four_users_with_two_devices_each_verify_back_up_and_read_everything(
@@ -71,6 +72,7 @@ async def test_four_users_with_two_devices_each_verify_back_up_and_read_everythi
     devices.append(tablet)
     await know_each_other(devices)
 
+    # What waits for them is more than one answer holds: 100 to-device messages.
     away = [bobs_laptop, carols_laptop]
     await asyncio.gather(*(device.leave() for device in away))
     present = [phone, bob, carol, dave, desk]
@@ -80,6 +82,9 @@ async def test_four_users_with_two_devices_each_verify_back_up_and_read_everythi
     await nothing_is_unreadable(room_id, devices)
     for device in (phone, laptop, bob, carol, dave, desk):
         assert await device.failures() == [], f"{device} could read it later only"
+    for device in (phone, laptop, tablet, bob, bobs_laptop, dave):
+        refused = [line for line in await device.refused() if not line.startswith(_NO_BACKUP)]
+        assert refused == [], device
 
 
 async def test_a_dehydrated_device_is_sent_the_keys_while_its_user_has_no_other(stage: Stage) -> None:

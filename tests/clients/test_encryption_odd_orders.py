@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.clients.stage import all_read, greet, know_each_other, nothing_is_unreadable, talk
+from tests.clients.stage import ROTATION, all_read, greet, know_each_other, nothing_is_unreadable, talk
 
 if TYPE_CHECKING:
     from tests.clients.actors import RemoteDevice
     from tests.clients.stage import Stage
 
 pytestmark = pytest.mark.interop
-_ROTATION = 5
 _TURNS = 30
 
 
@@ -118,7 +117,7 @@ async def test_a_server_that_is_killed_loses_no_key_of_a_message(stage: Stage) -
 
 async def _room(creator: RemoteDevice, *others: RemoteDevice) -> str:
     """An encrypted room of the users of these devices, whose keys change often."""
-    room_id = await creator.create_room([device.user_id for device in others], _ROTATION)
+    room_id = await creator.create_room([device.user_id for device in others], ROTATION)
     for device in others:
         await device.join(room_id)
     return room_id

@@ -1,10 +1,11 @@
 // A device with end-to-end encryption (Rust, as WebAssembly), whose databases outlive its program as in a browser.
 
 import { check, checkEqual, Device, joined, oldest, PASSWORD, until } from "./device.js";
+import { Verification } from "./verification.js";
 
 import "fake-indexeddb/auto";
 import { Direction, EventStatus, IndexedDBStore, MatrixEventEvent, PendingEventOrdering, Preset } from "matrix-js-sdk";
-import { CryptoEvent, decodeRecoveryKey, VerificationPhase } from "matrix-js-sdk/lib/crypto-api/index.js";
+import { CryptoEvent, decodeRecoveryKey } from "matrix-js-sdk/lib/crypto-api/index.js";
 
 const PAGE = 100;
 
@@ -14,9 +15,7 @@ export class EncryptedDevice extends Device {
     #url;
     #account;
     #recoveryKey = null;
-    #received = [];
-    #verification = null;
-    #verifying = null;
+    #verification = new Verification();
 
     constructor(url, account) {
         const name = `${account.user_id} ${account.device_id}`;
@@ -27,7 +26,7 @@ export class EncryptedDevice extends Device {
         this.#url = url;
         this.#account = account;
         this.client.on(MatrixEventEvent.Decrypted, (event) => this.#decrypted(event));
-        this.client.on(CryptoEvent.VerificationRequestReceived, (request) => this.#received.push(request));
+        this.client.on(CryptoEvent.VerificationRequestReceived, (request) => this.#verification.received(request));
     }
 
     get #crypto() {
@@ -262,48 +261,22 @@ export class EncryptedDevice extends Device {
         return [keyId, decodeRecoveryKey(this.#recoveryKey)];
     }
 
-    // -- verification by short strings
+    // -- verification
 
-    /** Asks for it: another device of one's own directly, another user in a room. */
     async beginVerification(userId, deviceId, roomId) {
-        this.#verification = roomId
-            ? await this.#crypto.requestVerificationDM(userId, roomId)
-            : await this.#crypto.requestDeviceVerification(userId, deviceId);
+        await this.#verification.begin(this.#crypto, userId, deviceId, roomId);
     }
 
     async acceptVerification(userId) {
-        const request = await until(`a request of ${userId}`, () =>
-            this.#received.find((request) => request.otherUserId === userId && request.phase === VerificationPhase.Requested),
-        );
-        await request.accept();
-        this.#verification = request;
+        await this.#verification.accept(userId);
     }
 
-    /** What the people compare; whoever began also chooses the method. */
     async shortString(begins) {
-        const request = this.#verification;
-        if (begins) {
-            await this.#phase(VerificationPhase.Ready);
-            await request.startVerification("m.sas.v1");
-        }
-        await until("a method", () => request.verifier);
-        this.#verifying = request.verifier.verify();
-        const shown = await until("the short string", () => request.verifier.getShowSasCallbacks());
-        return shown.sas.emoji.map(([symbol]) => symbol);
+        return await this.#verification.shortString(begins);
     }
 
     async confirmVerification() {
-        await this.#verification.verifier.getShowSasCallbacks().confirm();
-        await this.#verifying;
-        await this.#phase(VerificationPhase.Done);
-    }
-
-    async #phase(phase) {
-        const request = this.#verification;
-        await until(`phase ${VerificationPhase[phase]}`, () => {
-            check(request.phase !== VerificationPhase.Cancelled, `the verification was cancelled: ${request.cancellationCode}`);
-            return request.phase === phase;
-        });
+        await this.#verification.confirm();
     }
 
     // -- dehydrated devices

@@ -16,7 +16,7 @@ from nio import (
 from nio.crypto import SasState
 
 if TYPE_CHECKING:
-    from nio import RoomInfo
+    from nio import RoomInfo, SyncResponse
     from nio.crypto import Sas
 
 
@@ -28,6 +28,7 @@ class EncryptedDevice(Device):
         self._folder = folder
         self._online = AsyncExitStack()
         self._sas: Sas | None = None
+        self._unread: set[str] = set()
         self.failures: list[str] = []
         """The ids of events that could not be decrypted when they came."""
         self.client.add_response_callback(self._answered, KeysQueryResponse)
@@ -36,6 +37,7 @@ class EncryptedDevice(Device):
         """The same device, as its program finds it when it is started again."""
         again = EncryptedDevice(self.client.homeserver, self.client.user, self._folder)
         self._hand_over(again)
+        again._unread = self._unread
         return again
 
     async def start(self) -> None:
@@ -155,20 +157,29 @@ class EncryptedDevice(Device):
     async def _answered(self, _answer: Response) -> None:
         await self._tell()
 
+    async def _received(self, answer: SyncResponse) -> None:
+        await super()._received(answer)
+        if self._unread:
+            # Keys may have come that did not fit into the answer with the events.
+            self._try_again()
+            await self._tell()
+
     async def _add(self, room_id: str, room: RoomInfo) -> None:
         before = len(self.events.get(room_id, []))
         await super()._add(room_id, room)
         new = self.events[room_id][before:]
-        self.failures += [event["event_id"] for event in new if event["type"] == "m.room.encrypted"]
-        self._try_again(room_id)
+        unread = [event["event_id"] for event in new if event["type"] == "m.room.encrypted"]
+        self._unread.update(unread)
+        self.failures += unread
 
-    def _try_again(self, room_id: str) -> None:
-        """Keys may have come since."""
-        for number, source in enumerate(self.events[room_id]):
-            if source["type"] == "m.room.encrypted":
-                event = MegolmEvent.from_dict(source)
-                event.room_id = room_id
-                try:
-                    self.events[room_id][number] = self.client.decrypt_event(event).source
-                except EncryptionError:
-                    continue
+    def _try_again(self) -> None:
+        for room_id, events in self.events.items():
+            for number, source in enumerate(events):
+                if source["event_id"] in self._unread:
+                    event = MegolmEvent.from_dict(source)
+                    event.room_id = room_id
+                    try:
+                        events[number] = self.client.decrypt_event(event).source
+                    except EncryptionError:
+                        continue
+                    self._unread.remove(event.event_id)
