@@ -89,17 +89,23 @@ class SharedRoomStore:
 
     async def load_joined(
         self, room_nids: Collection[int], *, at: int, user_ids: Collection[UserId] | None = None
-    ) -> set[tuple[int, UserId]]:
-        """(room, user) for those who were in these rooms at a position, or for those among some users."""
+    ) -> dict[int, set[UserId]]:
+        """Who was in these rooms at a position, or who among some users."""
+        joined: dict[int, set[UserId]] = {room_nid: set() for room_nid in room_nids}
         if not room_nids:
-            return set()
-        sql = f"SELECT m.room_nid, m.user_id FROM memberships m WHERE m.room_nid = ANY($1::bigint[]) AND {joined_at('$2')}"
+            return joined
+        sql = (
+            "SELECT m.room_nid, m.user_id FROM memberships m"
+            f" WHERE m.room_nid = ANY($1::bigint[]) AND {joined_at('$2')}"
+        )
         if user_ids is None:
             rows = await self._database.fetch_all(sql, list(room_nids), at)
         else:
             sql += " AND m.user_id = ANY($3::text[])"
             rows = await self._database.fetch_all(sql, list(room_nids), at, list(user_ids))
-        return {(room_nid, UserId(user_id)) for room_nid, user_id in rows}
+        for room_nid, user_id in rows:
+            joined[room_nid].add(user_id)
+        return joined
 
 
 def joined_at(position: str) -> str:

@@ -16,13 +16,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from homeserver.ids import UserId
 from homeserver.storage.announcements import Topic
 from homeserver.sync.interval import Concern, Interval, read_changes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
-    from homeserver.ids import RoomId, UserId
+    from homeserver.ids import RoomId
     from homeserver.notifier.notifier import Notifier
     from homeserver.rooms.memberships import Memberships
     from homeserver.services.requester import Requester
@@ -40,7 +41,6 @@ Spans = tuple[Span, ...]
 _END = 2**63
 """The end of a span that lasts beyond the interval."""
 _FEW_USERS = 100
-_AT_ONCE = 5_000
 
 
 class DeviceLists:
@@ -141,8 +141,8 @@ class DeviceLists:
         whole = _whole(after)
         # Of those who stayed in rooms where the user was all the time nothing need be asked.
         partly = [room_nid for room_nid, spans in own.items() if spans != whole]
-        joined = await self._shared_rooms.load_joined(partly, at=after)
-        concerned = {other for _, other in joined}
+        stayed = await self._shared_rooms.load_joined(partly, at=after)
+        concerned = set[UserId]().union(*stayed.values())
         concerned |= {
             other
             for (room_nid, other), spans in moved.items()
@@ -151,17 +151,14 @@ class DeviceLists:
         concerned.discard(user_id)
         if not concerned:
             return set(), set()
-        joined |= await self._shared_rooms.load_joined(
+        stayed |= await self._shared_rooms.load_joined(
             own.keys() - partly, at=after, user_ids=concerned if len(concerned) <= _FEW_USERS else None
         )
-        shared: dict[UserId, list[Span]] = {other: [] for other in concerned}
-        for room_nid, other in joined - moved.keys():
-            if other in shared:
-                shared[other] += own[room_nid]
-        for (room_nid, other), spans in moved.items():
-            if other in shared:
-                shared[other] += _common(own[room_nid], spans)
-        return await _came_and_went(shared, after)
+        groups = await _by_shared_spans(own, stayed, moved, concerned)
+        at_end = {spans: users for spans, users in groups.items() if spans and spans[-1][1] == _END}
+        changed = (users for spans, users in at_end.items() if spans != whole)
+        left = (users for spans, users in groups.items() if spans and spans not in at_end)
+        return set[UserId]().union(*changed), set[UserId]().union(*left)
 
     async def _own_spans(
         self, user_id: UserId, rooms: Mapping[RoomId, MembershipRow], after: int, upto: int
@@ -220,34 +217,43 @@ def _common(some: Spans, others: Spans) -> Spans:
     return tuple((begin, end) for begin, end in pairs if begin < end)
 
 
-async def _came_and_went(
-    shared: Mapping[UserId, Sequence[Span]], after: int
-) -> tuple[set[UserId], set[UserId]]:
-    """By the spans in which rooms were shared: with whom at the end, but not all the time; with whom no more."""
-    changed: set[UserId] = set()
-    left: set[UserId] = set()
-    verdicts: dict[Spans, set[UserId] | None] = {}
-    for number, (other, spans) in enumerate(shared.items()):
-        key = tuple(spans)
-        if key not in verdicts:
-            ends = max((end for _, end in spans), default=None)
-            verdicts[key] = (
-                None if ends is None or _covers(spans, after) else changed if ends == _END else left
-            )
-        among = verdicts[key]
-        if among is not None:
-            among.add(other)
-        if number % _AT_ONCE == _AT_ONCE - 1:
-            # A room may have very many members.
-            await asyncio.sleep(0)
-    return changed, left
-
-
-def _covers(spans: Iterable[Span], after: int) -> bool:
-    """Whether spans together last from the beginning of an interval beyond its end."""
-    reached = after
+def _merged(spans: Iterable[Span]) -> Spans:
+    """The same spans in order, those that touch as one."""
+    merged: list[Span] = []
     for begin, end in sorted(spans):
-        if begin > reached:
-            return False
-        reached = max(reached, end)
-    return reached == _END
+        if merged and begin <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((begin, end))
+    return tuple(merged)
+
+
+async def _by_shared_spans(
+    own: Mapping[int, Spans],
+    stayed: Mapping[int, set[UserId]],
+    moved: Mapping[tuple[int, UserId], Spans],
+    concerned: set[UserId],
+) -> dict[Spans, set[UserId]]:
+    """Users by when they shared any of some rooms with a user.
+
+    `own` is when the user was in which room, `stayed` who was there all the time, and `moved` when those were there who
+    came or went. Most of the members of a room are alike, and a room may have very many: they are told apart as sets.
+    """
+    of_movers: dict[UserId, list[Span]] = {}
+    for (room_nid, other), spans in moved.items():
+        if other in concerned:
+            of_movers.setdefault(other, []).extend(_common(own[room_nid], spans))
+    groups: dict[Spans, set[UserId]] = {(): concerned - of_movers.keys()}
+    for room_nid, members in stayed.items():
+        await asyncio.sleep(0)
+        for spans, users in list(groups.items()):
+            inside = users & members
+            if inside:
+                users -= inside
+                groups.setdefault(_merged(spans + own[room_nid]), set()).update(inside)
+        for other in of_movers.keys() & members:
+            if (room_nid, other) not in moved:
+                of_movers[other] += own[room_nid]
+    for other, shared in of_movers.items():
+        groups.setdefault(_merged(shared), set()).add(other)
+    return groups

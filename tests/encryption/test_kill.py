@@ -178,10 +178,10 @@ class Actor:
         """Each key was given to one device at most; none is missing but those whose answer was lost."""
         answer = await self.client.sync(filter=ENCRYPTION_ONLY)
         count = answer["device_one_time_keys_count"][USUAL]
-        left = []
-        while (key := await claim_one(self.others[0].client, self.client)) is not None:
-            left.append(key)
+        claims = [await claim_one(self.others[0].client, self.client) for _ in range(count)]
+        left = [key for key in claims if key is not None]
         assert len(left) == count
+        assert await claim_one(self.others[0].client, self.client) is None
         order = list(self.uploaded)
         given = [one.claimed.get(self.id, []) for one in self.others]
         for keys in (*given, left):
