@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from federation.server_keys import KeyDocument, ServerKey
 
 _MAX_SERVERS = 20_000
+_MAX_KEYS = 60_000
 _AT_ONCE = 250
 _MAX_UNDER_WAY = 5_000
 _BATCH = 1_000
@@ -115,6 +116,7 @@ class Keyring:
         self._clock = clock
         self._notaries = [name for name in notaries if name != server_name]
         self._known: OrderedDict[str, dict[str, ServerKey]] = OrderedDict()
+        self._known_keys = 0
         self._attempts: OrderedDict[str, _Attempts] = OrderedDict()
         self._fetching: dict[str, asyncio.Task[None]] = {}
         self._unsaved: Counter[str] = Counter()
@@ -222,10 +224,11 @@ class Keyring:
                 self._remember(server_name, keys)
 
     def _remember(self, server_name: str, keys: dict[str, ServerKey]) -> None:
+        self._known_keys += len(keys) - len(self._known.pop(server_name, ()))
         self._known[server_name] = keys
-        self._known.move_to_end(server_name)
-        if len(self._known) > _MAX_SERVERS:
-            self._known.popitem(last=False)
+        while len(self._known) > _MAX_SERVERS or self._known_keys > _MAX_KEYS:
+            _, forgotten = self._known.popitem(last=False)
+            self._known_keys -= len(forgotten)
 
     # -- fetching --------------------------------------------------------------------------------------
 
@@ -266,8 +269,12 @@ class Keyring:
                 self._asked(server_name, answered=False)
                 _log.debug("keys_not_fetched", server=server_name, why=str(error))
                 return
-        self._asked(server_name, answered=True)
-        await self._take([document])
+        try:
+            await self._take([document])
+        except Exception:  # noqa: BLE001 - of the store; the next who wants the keys asks again
+            _log.exception("keys_not_taken", server=server_name)
+        else:
+            self._asked(server_name, answered=True)
 
     async def _fetch_from_notaries(self, missing: set[WantedKey]) -> set[WantedKey]:
         """Ask the notaries in turn; what is still missing then."""

@@ -35,9 +35,9 @@ MAX_VALIDITY_MS = 7 * _DAY_MS
 OWN_VALIDITY_MS = _DAY_MS
 """How long our own document holds at least; it is signed anew every hour."""
 
-MAX_DOCUMENT_BYTES = 32 << 10
+MAX_DOCUMENT_BYTES = 16 << 10
 _MAX_KEYS = 32
-_MAX_OLD_KEYS = 200
+_MAX_OLD_KEYS = 64
 _KEY_ID = re.compile(r"ed25519:[a-zA-Z0-9_]{1,128}")
 
 

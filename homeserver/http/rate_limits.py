@@ -37,7 +37,7 @@ RATE_LIMITS: dict[str, RateLimit] = {
     "anonymous": RateLimit(20, 200),
     "login_address": RateLimit(0.5, 30),
     "registration": RateLimit(0.2, 20),
-    "unknown_server": RateLimit(5, 500),
+    "unknown_server": RateLimit(1, 500),
     "notary": RateLimit(5, 500),
     # Per account: wrong passwords, from wherever.
     "login_account": RateLimit(0.1, 10),

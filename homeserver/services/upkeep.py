@@ -28,6 +28,9 @@ _OFTEN_SECONDS = 20
 _DAY_MS = 24 * 3_600 * 1000
 _TRANSACTION_IDS_MS = 30 * _DAY_MS
 _SERVER_KEYS_MS = 365 * _DAY_MS
+# There are some ten thousand servers; the rest is what somebody made up to fill the disk.
+_MAX_SERVER_KEYS = 400_000
+_MAX_SERVER_KEY_DOCUMENTS = 100_000
 
 _log = structlog.get_logger(__name__)
 
@@ -90,6 +93,8 @@ class Upkeep:
         await self._transaction_ids.prune(transaction, now - _TRANSACTION_IDS_MS, self._part)
         await self._to_device.prune_transactions(transaction, now - _TRANSACTION_IDS_MS, self._part)
         await self._server_keys.prune(transaction, now - _SERVER_KEYS_MS)
+        if self._part == 0:
+            await self._server_keys.prune_beyond(transaction, _MAX_SERVER_KEYS, _MAX_SERVER_KEY_DOCUMENTS)
         self._part = (self._part + 1) % PARTS
 
     async def _run(self) -> None:

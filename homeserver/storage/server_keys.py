@@ -85,3 +85,12 @@ class ServerKeyStore:
         """Drop what was not fetched for long."""
         await transaction.execute("DELETE FROM server_keys WHERE fetched_ts < $1", fetched_before_ts)
         await transaction.execute("DELETE FROM server_key_documents WHERE fetched_ts < $1", fetched_before_ts)
+
+    async def prune_beyond(self, transaction: Transaction, most_keys: int, most_documents: int) -> None:
+        """Keep so many keys and documents at most, those that were fetched last: anybody can have names and keys."""
+        for table, most in (("server_keys", most_keys), ("server_key_documents", most_documents)):
+            await transaction.execute(
+                f"DELETE FROM {table} WHERE fetched_ts <="
+                f" (SELECT fetched_ts FROM {table} ORDER BY fetched_ts DESC LIMIT 1 OFFSET $1)",
+                most,
+            )

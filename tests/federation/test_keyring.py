@@ -335,3 +335,52 @@ async def test_what_cannot_be_kept_holds_all_the_same(world: World, database: Da
     keyring._store.save = fail  # type: ignore[method-assign]
     world.documents[THERE] = world.document(THERE, KEY)
     assert await has(keyring, request())
+
+
+async def test_a_store_that_fails_for_a_moment_keeps_nobody_out_for_longer(
+    world: World, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyring = make(world, database)
+    store = keyring._store
+    load = store.load_keys
+    asked = 0
+
+    async def fail_once(names: Any) -> list[ServerKey]:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            raise RuntimeError
+        return await load(names)
+
+    monkeypatch.setattr(store, "load_keys", fail_once)
+    world.documents[THERE] = world.document(THERE, KEY)
+    assert not await has(keyring, request())
+    assert await has(keyring, request())
+
+
+async def test_so_many_keys_at_most_are_in_memory(
+    world: World, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("federation.keyring._MAX_KEYS", 5)
+    keyring = make(world, database)
+    names = [f"s{number}.example" for number in range(6)]
+    for name in names:
+        world.documents[name] = world.document(name, KEY, NEW)
+        assert await has(keyring, request(KEY, name))
+    assert [keyring.has(request(KEY, name)) for name in names] == [False] * 4 + [True] * 2
+    assert await has(keyring, request(KEY, names[0])), "the rest is in the store"
+    assert set(world.asked.values()) == {1}
+
+
+async def test_so_many_keys_at_most_are_kept_those_fetched_last(world: World, database: Database) -> None:
+    keyring, store = make(world, database), ServerKeyStore(database)
+    names = [f"s{number}.example" for number in range(6)]
+    for name in names:
+        world.clock.offset += 10
+        world.documents[name] = world.document(name, KEY, NEW)
+        assert await has(keyring, request(KEY, name))
+    await database.write(lambda transaction: store.prune_beyond(transaction, 12, 6))
+    assert len(await store.load_documents(names)) == 6
+    await database.write(lambda transaction: store.prune_beyond(transaction, 6, 2))
+    assert {key.server_name for key in await store.load_keys(names)} == set(names[3:])
+    assert {document.server_name for document in await store.load_documents(names)} == set(names[4:])

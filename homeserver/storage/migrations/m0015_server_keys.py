@@ -37,8 +37,10 @@ MIGRATION = Migration(
 )
 
 RETENTION = {
-    "server_keys": Retention(bounded_by="time", pruned_by="the upkeep, a year after they were fetched last"),
+    "server_keys": Retention(
+        bounded_by="time", pruned_by="the upkeep, a year after they were fetched last, or beyond a number"
+    ),
     "server_key_documents": Retention(
-        bounded_by="time", pruned_by="the upkeep, a year after they were fetched last"
+        bounded_by="time", pruned_by="the upkeep, a year after they were fetched last, or beyond a number"
     ),
 }
