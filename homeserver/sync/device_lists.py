@@ -89,9 +89,14 @@ class DeviceLists:
         left: set[UserId] = set()
         if interval.upto <= interval.since:
             return {"changed": [], "left": []}
-        if not changes.known or changes.shared_rooms:
+        came_or_went = (rooms[room_id] for room_id in changes.shared_rooms)
+        if not changes.known or any(
+            # Of rooms that the user was in at no time of the interval there is nothing to tell.
+            row.membership == "join" or row.stream_id > interval.since
+            for row in came_or_went
+        ):
             changed, left = await self._sharing(user_id, rooms, interval.since, interval.upto)
-        if changes.known:
+        if changes.known and len(changes.changed_devices) <= _FEW_USERS:
             for other in changes.changed_devices - changed - left:
                 if other == user_id or await self._share_a_room(rooms, other, interval.upto):
                     changed.add(other)

@@ -428,6 +428,8 @@ def world(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(ToDeviceStore.load_batch.__kwdefaults__, "limit", ONE_ANSWER)
     # What happened long ago is soon out of memory.
     monkeypatch.setattr("homeserver.notifier.notifier._KEPT", 25)
+    # Of two users the database is asked otherwise than of one.
+    monkeypatch.setattr("homeserver.sync.device_lists._FEW_USERS", 1)
     made = World(Server(tmp_path, database_url))
     yield made
     made.close()
