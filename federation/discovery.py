@@ -63,7 +63,7 @@ class Discovery:
         if name is None:
             raise NameNotFound(server_name, "not a server name")
         if name.is_ip_literal or name.port is not None:
-            return Discovered((_direct(name),))  # 1, 2
+            return Discovered((place_of(name),))  # 1, 2
         well_known = await self._well_known.find(name.host)  # 3
         if well_known.delegated is None:
             places, service = await self._by_service(server_name, name.host)  # 4, 5, 6
@@ -72,7 +72,7 @@ class Discovery:
         if delegated is None:
             raise NameNotFound(server_name, "delegated to what is not a server name")
         if delegated.is_ip_literal or delegated.port is not None:
-            return Discovered((_direct(delegated),), well_known.delegated)  # 3.1, 3.2
+            return Discovered((place_of(delegated),), well_known.delegated)  # 3.1, 3.2
         places, service = await self._by_service(server_name, delegated.host)  # 3.3, 3.4, 3.5
         return Discovered(places, well_known.delegated, None, service)
 
@@ -104,7 +104,8 @@ def _is_usable(record: Service) -> bool:
     return name is not None and name.port is None and not name.is_ip_literal and record.port > 0
 
 
-def _direct(name: ParsedServerName) -> Place:
+def place_of(name: ParsedServerName) -> Place:
+    """Where a name says by itself that it is: at its port, or the usual one (steps 1, 2, 3.1 and 3.2)."""
     bracketed = f"[{name.host}]" if ":" in name.host else name.host
     header = bracketed if name.port is None else f"{bracketed}:{name.port}"
     return Place(name.host, DEFAULT_PORT if name.port is None else name.port, header, name.host)

@@ -57,6 +57,8 @@ class Internet:
         self.authority = trustme.CA()
         self.tried: list[tuple[str, int]] = []
         """Every address and port that a connection was made to."""
+        self.asked_for: list[str | None] = []
+        """The name that each connection asked for a certificate of (SNI)."""
         self._places: dict[tuple[str, int], int] = {}
         self._closing: list[Callable[[], Awaitable[object]]] = []
         loop = asyncio.get_running_loop()
@@ -83,6 +85,7 @@ class Internet:
         """A site at an address and port, with a certificate for these names."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         (authority or self.authority).issue_cert(*(certified_for or (address,))).configure_cert(context)
+        context.sni_callback = lambda _, name, __: self.asked_for.append(name)
         if isinstance(handler, web.Application):
             runner: web.BaseRunner[Any] = web.AppRunner(handler, shutdown_timeout=0.01)
         else:

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from crypto.keys import key_from_seed
-from federation.errors import BadAnswer, NameNotFound, Refused, TimedOut, Unreachable
+from federation.errors import BadAnswer, CertificateRefused, NameNotFound, Refused, TimedOut, Unreachable
 from federation.request_auth import parse_authorization, verify_request
 from federation.resolver import Service
 from federation.transport import Limits
@@ -74,6 +74,19 @@ async def test_a_delegated_server_is_called_by_its_delegated_name_and_signed_for
         "host": "b.example",
         "destination": THERE,
     }
+    assert internet.asked_for == [THERE, "b.example"]
+
+
+async def test_of_an_address_the_certificate_is_for_the_address_and_no_name_is_asked_for(
+    internet: Internet,
+) -> None:
+    await internet.site("1.2.3.4", FEDERATION, answering({}), "1.2.3.4")
+    await internet.site("1.2.3.5", FEDERATION, answering({}), "a.example")
+    requests = internet.requests(HERE, KEY)
+    assert await requests.json("1.2.3.4", "GET", PATH) == {}
+    assert internet.asked_for == [None]
+    with pytest.raises(CertificateRefused):
+        await requests.json("1.2.3.5", "GET", PATH)
 
 
 async def test_the_next_place_is_tried_where_the_first_cannot_have_heard(internet: Internet) -> None:
