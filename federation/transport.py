@@ -176,8 +176,10 @@ class Transport:
 
         Raises `Unreachable` or `BadAnswer`, also out of the body of the `with` while the answer is read.
         """
-        destination = destination or url.host or str(url)
-        key = (url.host or "", url.port or 0, tls_name or "")
+        # Not `host`, which fails for names that pretend to be encoded ones.
+        host = url.raw_host or ""
+        destination = destination or host or str(url)
+        key = (host, url.port or 0, tls_name or "")
         if self._under_way[key] >= self._under_way_per_host:
             raise Unreachable(destination, "too many requests to it are waiting")
         self._under_way[key] += 1

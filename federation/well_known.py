@@ -124,7 +124,7 @@ def _redirected(host: str, url: URL, location: str | None) -> URL:
     except ValueError:
         raise BadAnswer(host, "a redirect to what is no URL") from None
     # Over anything but HTTPS whoever is in between could delegate the server to themselves.
-    if location is None or target.scheme != "https" or not target.host or target.user or target.password:
+    if location is None or target.scheme != "https" or not target.raw_host or target.user or target.password:
         raise BadAnswer(host, "a redirect to what is no HTTPS URL")
     return target
 

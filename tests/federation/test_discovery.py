@@ -180,7 +180,7 @@ async def endless(request: web.Request) -> web.StreamResponse:
             redirecting("https://private.example/"),
             redirecting("//[::1]/"),
         ),
-        redirecting(""),
+        *(redirecting(""), redirecting("https://xn--/"), redirecting("https://xn--a.example/")),
     ],
 )
 async def test_a_file_that_cannot_be_used_is_as_none(

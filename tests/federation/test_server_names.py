@@ -53,7 +53,7 @@ def test_what_is_taken_for_a_server_name_leads_a_url_nowhere_else(name: str) -> 
         return
     place = place_of(parsed)
     url = URL(f"https://{place.authority}/path?a=b", encoded=True)
-    assert (url.host or "").lower() == parsed.host.lower() == place.tls_name.lower()
+    assert (url.raw_host or "").lower() == parsed.host.lower() == place.tls_name.lower()
     assert url.port == place.port == (8448 if parsed.port is None else parsed.port)
     assert (url.user, url.raw_path_qs) == (None, "/path?a=b")
     assert parse_server_name(place.host_header) == parsed

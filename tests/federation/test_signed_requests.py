@@ -209,3 +209,14 @@ async def test_who_stops_reading_holds_no_connection(internet: Internet) -> None
         async with requests.members(THERE, "GET", PATH, ("state",)) as members:
             await anext(members)
     assert transport.under_way == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["xn--", "xn--.example", "xn--a.example", "xn--\u0041-.example:1", "-.example", "..", "a" * 70]
+)
+async def test_names_that_nobody_can_have_are_not_found(internet: Internet, name: str) -> None:
+    with pytest.raises(NameNotFound):
+        await internet.requests(HERE, KEY).json(name, "GET", PATH)
+    internet.dns.names[name.partition(":")[0]] = ["1.2.3.4"]
+    with pytest.raises(Unreachable):
+        await internet.requests(HERE, KEY).json(name, "GET", PATH)
