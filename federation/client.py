@@ -88,7 +88,10 @@ class FederationClient:
     async def query_server_keys(
         self, notary: str, criteria: Mapping[str, Mapping[str, Mapping[str, int]]]
     ) -> Sequence[Any]:
-        """`POST /_matrix/key/v2/query`, by server and key id: documents to be judged by `parse_notary_answer`."""
+        """`POST /_matrix/key/v2/query`, by server and key id: documents to be judged by `parse_notary_answer`.
+
+        Synapse wants a `minimum_valid_until_ts` for every key, and tells only what it knows already where no key is named.
+        """
         answer = await self._requests.json(
             notary,
             "POST",
