@@ -57,6 +57,7 @@ from homeserver.services.event_writer import EventWriter
 from homeserver.services.filters import Filters
 from homeserver.services.history import History
 from homeserver.services.inbound.arrivals import RoomArrivals
+from homeserver.services.inbound.backfill import Backfill
 from homeserver.services.inbound.edus import InboundEdus
 from homeserver.services.inbound.events import InboundEvents
 from homeserver.services.inbound.extremities import Extremities
@@ -290,14 +291,14 @@ class Application:
         preparation = EventPreparation(server_name, live_rooms, events)
         writer = EventWriter(server_name, key, clock, live_rooms, events, preparation, self._room_writes)
         self.writer = writer
-        state_resolver = StateResolver(events, state, numbers)
+        state_resolver, gaps = StateResolver(events, state, numbers), GapStore(database)
         self.inbound_events = InboundEvents(
             database,
             clock,
             live_rooms,
             events,
             outlier_store,
-            GapStore(database),
+            gaps,
             state_resolver,
             snapshots,
             preparation,
@@ -305,13 +306,11 @@ class Application:
         )
         signatures = EventSignatures(self.remote_servers.keyring)
         outliers = Outliers(database, events, outlier_store, signatures)
-        self._queues = RoomQueues(
-            database,
-            StagedEventStore(database),
-            live_rooms,
-            GapFiller(clock, rooms, events, state_resolver, outliers, self.inbound_events),
-            RemoteSources(server_name, self.remote_servers.client, reader),
-        )
+        filler = GapFiller(clock, rooms, events, state_resolver, outliers, self.inbound_events)
+        sources = RemoteSources(server_name, self.remote_servers.client, reader)
+        self._queues = RoomQueues(database, StagedEventStore(database), live_rooms, filler, sources)
+        hosted = HostedRooms(server_name, live_rooms, membership_store)
+        self._backfill = Backfill(clock, live_rooms, hosted, gaps, filler, sources)
         self.remote_joins = RemoteJoins(
             server_name,
             key,
@@ -322,7 +321,6 @@ class Application:
             outliers,
             RoomArrivals(database, rooms, live_rooms, events, outliers, self.inbound_events),
         )
-        hosted = HostedRooms(server_name, live_rooms, membership_store)
         self._extremities = Extremities(server_name, reader, membership_store, writer, self.inbound_events)
         self.inbound_events.on_forked = self._extremities.notice
         summaries = RoomSummaries(reader)
@@ -423,7 +421,9 @@ class Application:
         )
         creation = RoomCreation(server_name, settings.rooms, writer, profiles, membership, directory)
         access = RoomAccessRules(reader, visibility)
-        history = History(database, reader, access, visibility, client_events, ignored, tokens)
+        history = History(
+            database, reader, access, visibility, client_events, ignored, tokens, self._backfill
+        )
         self._typing = Typing(database, clock, typing_store, reader)
         inbound_transactions = InboundTransactions(
             live_rooms,
@@ -684,6 +684,7 @@ class Application:
         await self.remote_joins.stop()
         await self._queues.stop()
         await self._extremities.stop()
+        await self._backfill.stop()
         await self.remote_servers.close()
         await self._room_writes.close()
         await self.database.close()

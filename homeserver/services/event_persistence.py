@@ -85,6 +85,8 @@ class Fork:
     """What that changes in the current state: before and after."""
     snapshots: Sequence[DerivedSnapshot]
     """What is to be stored first, in this order."""
+    is_older: bool = False
+    """It stands behind the timeline, and is no news."""
 
 
 @dataclass(slots=True, eq=False)
@@ -233,7 +235,8 @@ class EventPersistence:
                 EventRow(
                     event=event,
                     event_nid=position if fork is None else fork.event_nid,
-                    stream_id=position,
+                    # What is older than the log lies before its beginning, the last that came first.
+                    stream_id=-position if fork is not None and fork.is_older else position,
                     room_nid=write.room.room_nid,
                     sender_nid=sender_nid,
                     notifies=prepared.notifies,
@@ -341,7 +344,7 @@ class EventPersistence:
             transaction, [_outgoing(prepared, row) for write, prepared, row in run.rows if write.goes_out]
         )
         await self._set_heads(transaction, run)
-        for room_id in {write.room.room_id for write in run.written}:
+        for room_id in {write.room.room_id for write, _, row in run.rows if row.stream_id > 0}:
             transaction.announce(Topic.ROOM_EVENTS, room_id)
         for user_id in {row.user_id for row in run.memberships}:
             transaction.announce(Topic.MEMBERSHIP, user_id)
@@ -365,7 +368,7 @@ class EventPersistence:
                     dump_extremities(write.head.extremities),
                     write.head.depth,
                     _snapshot_of(write, row),
-                    row.stream_id,
+                    abs(row.stream_id),
                     joined,
                     invited,
                 )
@@ -378,7 +381,8 @@ class EventPersistence:
             room = write.room
             stored = row.stored(room.room_id, prepared.highlights)
             self._stores.events.remember(stored)
-            self._recent.add(stored)
+            if stored.stream_id > 0:
+                self._recent.add(stored)
             event = prepared.event
             if prepared.fork is not None:
                 for key, (_, after) in prepared.fork.changes.items():

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from homeserver.ids import EventId, RoomId
     from homeserver.rooms.reader import RoomReader
+    from homeserver.services.inbound.backfill import Backfill
     from homeserver.services.requester import Requester
     from homeserver.services.room_access import RoomAccess, RoomAccessRules
     from homeserver.storage.database import Database
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 MAX_PAGE = 1_000
 _MAX_LOOKED_AT = 5_000
+_DEEPEST = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class History:
         client_events: ClientEvents,
         ignored: IgnoredUsers,
         tokens: Tokens,
+        backfill: Backfill,
     ) -> None:
         self._database = database
         self._rooms = rooms
@@ -59,6 +62,7 @@ class History:
         self._client_events = client_events
         self._ignored = ignored
         self._tokens = tokens
+        self._backfill = backfill
 
     async def visible_event(
         self, requester: Requester, room_id: RoomId, event_id: str
@@ -98,6 +102,8 @@ class History:
         if page.limit == 0:
             return {**answer, "end": origin}
         events, last = await self._walk(requester, room_id, page, stretch)
+        if page.backwards and await self._fill(room_id, stretch, events, last):
+            events, last = await self._walk(requester, room_id, page, stretch)
         answer["chunk"] = await self._client_events.render(events, requester)
         if last is not None:
             point = last.point if page.backwards else last.point.after
@@ -108,6 +114,16 @@ class History:
             )
             answer["state"] = await self._client_events.render(members, requester, aggregate=False)
         return answer
+
+    async def _fill(
+        self, room_id: RoomId, stretch: Stretch, events: list[StoredEvent], last: StoredEvent | None
+    ) -> bool:
+        """Fetch what is missing within a page, or behind its end where the history that is here ends there."""
+        if stretch.stop is not None or stretch.floor is not None:
+            return False
+        upto = stretch.start.depth if stretch.start is not None else _DEEPEST
+        depth_from = events[-1].event.depth if events and last is not None else 0
+        return await self._backfill.fill(room_id, depth_from=depth_from, depth_upto=upto)
 
     async def stretch(
         self, access: RoomAccess, start: str | None, stop: str | None, *, backwards: bool

@@ -400,7 +400,7 @@ class EventStore:
         """The state snapshot of a room as it was at a position of the log; 0 before its first event."""
         snapshot = await self._database.fetch_value(
             "SELECT coalesce(room_state, state_after) FROM events"
-            " WHERE room_nid = $1 AND stream_id <= $2 AND status = 0"
+            " WHERE room_nid = $1 AND stream_id <= $2 AND stream_id > 0 AND status = 0"
             " ORDER BY stream_id DESC LIMIT 1",
             room_nid,
             position,

@@ -85,7 +85,9 @@ class RoomSections:
             filter_=sync_filter.room.timeline,
             ignored=ignored,
         )
-        if came_in is not None and came_in.may_have_gap:
+        if (came_in is not None and came_in.may_have_gap) or (
+            whole and not timeline.limited and await self._begins_in_a_gap(timeline)
+        ):
             timeline = replace(timeline, limited=True)
         wanted = sync_filter.room.state
         state = await self._states.read(
@@ -205,6 +207,14 @@ class RoomSections:
                 )
             },
         }
+
+    async def _begins_in_a_gap(self, timeline: Timeline) -> bool:
+        """Whether what the first event follows stands before the log, or is not here yet."""
+        if not timeline.events:
+            return False
+        followed = timeline.events[0].event.prev_event_ids
+        stored = await self._reader.events(followed)
+        return any(event_id not in stored or stored[event_id].stream_id <= 0 for event_id in followed)
 
     async def _is_named(self, row: MembershipRow) -> bool:
         """Whether a room has a name of its own, and needs no heroes to be called after."""

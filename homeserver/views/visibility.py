@@ -89,7 +89,28 @@ class HistoryVisibility:
         if all(stored.stream_id >= row.stream_id for stored in events):
             return [row.membership] * len(events)
         history = await self.history(row)
-        return [history.at(stored.stream_id) for stored in events]
+        older = await self._memberships_of_older(user_id, events)
+        return [older.get(stored.event_nid) or history.at(stored.stream_id) for stored in events]
+
+    async def _memberships_of_older(self, user_id: UserId, events: Sequence[StoredEvent]) -> dict[int, str]:
+        """The membership of a user just after those of these events that stand before the log, by their numbers.
+
+        What was fetched later was missed when it happened: only the state at it says who was there.
+        """
+        snapshots = {stored.event_nid: stored.state_after for stored in events if stored.stream_id < 0}
+        key_nid = await self._numbers.key_number(("m.room.member", user_id)) if snapshots else None
+        if key_nid is None:
+            return {}
+        numbers = await self._state.load_number_in_each(
+            {snapshot_nid for snapshot_nid in snapshots.values() if snapshot_nid != 0}, key_nid
+        )
+        members = await self._events.load_numbered(set(numbers.values()))
+        found = {}
+        for event_nid, snapshot_nid in snapshots.items():
+            member = members.get(numbers.get(snapshot_nid, 0))
+            if member is not None and member.event.membership is not None:
+                found[event_nid] = member.event.membership
+        return found
 
     async def history(self, row: MembershipRow) -> MembershipHistory:
         """All memberships that a user had in a room, up to this last one."""
@@ -117,10 +138,19 @@ class HistoryVisibility:
         if row is not None and row.membership == "join" and all(s.stream_id >= row.stream_id for s in events):
             return list(events)
         history = await self.history(row) if row is not None else MembershipHistory(())
-        asked = [stored for stored in events if not _was_there(user_id, stored, history)]
+        older = await self._memberships_of_older(user_id, events)
+        asked = [
+            stored
+            for stored in events
+            if not (older.get(stored.event_nid) == "join" or _was_there(user_id, stored, history))
+        ]
         snapshots = {stored.state_after for stored in asked} | {stored.state_before for stored in asked}
         settings = await self._settings(snapshots)
-        hidden = {stored.event_nid for stored in asked if not _is_shown(stored, history, settings)}
+        hidden = {
+            stored.event_nid
+            for stored in asked
+            if not _is_shown(stored, older.get(stored.event_nid), history, settings)
+        }
         return [stored for stored in events if stored.event_nid not in hidden]
 
     async def may_read_now(self, user_id: UserId, room_id: RoomId, snapshot_nid: int) -> bool:
@@ -154,9 +184,11 @@ def _was_there(user_id: UserId, stored: StoredEvent, history: MembershipHistory)
     return stored.event.type == "m.room.member" and stored.event.state_key == user_id
 
 
-def _is_shown(stored: StoredEvent, history: MembershipHistory, settings: Mapping[int, str]) -> bool:
+def _is_shown(
+    stored: StoredEvent, older: str | None, history: MembershipHistory, settings: Mapping[int, str]
+) -> bool:
     """Whether the setting at the event lets the user see it, though they were not there."""
     # The two differ for a change of the setting only.
     visibilities = {settings[stored.state_after], settings[stored.state_before]}
-    membership = history.at(stored.stream_id)
+    membership = older or history.at(stored.stream_id)
     return may_see(visibilities, {membership}, joins_later=history.joined_after(stored.stream_id))

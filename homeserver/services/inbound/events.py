@@ -66,6 +66,8 @@ class _Placing:
     is_arrival: bool = False
     """The room begins with it: nothing that stood there before counts."""
     goes_out: bool = False
+    is_older: bool = False
+    """It stands behind the timeline."""
     snapshots: list[DerivedSnapshot] = field(default_factory=list)
 
     def reference(self, point: StatePoint) -> SnapshotReference:
@@ -113,11 +115,13 @@ class InboundEvents:
         given: Mapping[EventId, StatePoint] | None = None,
         *,
         goes_out: bool = False,
+        older: bool = False,
     ) -> Status:
         """Give an event its place in a room, or say why it has none; when this returns, that is durable.
 
         `given` has the states after events that it follows and that have no place here; `goes_out` says that it is for
-        this server to send the event to the others, as its sender's server leaves it to us. Raises `Unplaceable` where
+        this server to send the event to the others, as its sender's server leaves it to us. An `older` event stands
+        behind the timeline: it is nobody's news, and changes nothing in the room. Raises `Unplaceable` where
         it follows or cites what is not known.
         """
         stored = await self._events.get(event.event_id)
@@ -125,13 +129,14 @@ class InboundEvents:
             return stored.status
         if stored is None:
             event.rejected = refusal(event, await self._cited(event)) is not None
-            if not event.rejected and not given and await self._place_at_head(room, event, goes_out):
+            short = not (event.rejected or given or older)
+            if short and await self._place_at_head(room, event, goes_out):
                 return Status.TIMELINE
         else:
             event = stored.event
         point = await self._state_before(room, event, given or {})
         numbers = await self._database.write(lambda t: self._outliers.insert(t, room.room_nid, [event]))
-        placing = _Placing(room, event, numbers[event.event_id], point, goes_out=goes_out)
+        placing = _Placing(room, event, numbers[event.event_id], point, goes_out=goes_out, is_older=older)
         if event.rejected or not await self.is_allowed(event, point):
             return await self._settle(placing, Status.REJECTED)
         for _ in range(_ATTEMPTS):
@@ -255,7 +260,9 @@ class InboundEvents:
             if point not in points:
                 points.append(point)
         if not points:
-            # Only a create event follows nothing, and a room that is known has one.
+            create = (await self._live_rooms.state_entries(room, [CREATE])).get(CREATE)
+            if create is not None and create.event_id == event.event_id:
+                return StatePoint(0)
             message = "follows nothing"
             raise Unplaceable(message)
         return await self._resolved(room, points)
@@ -281,7 +288,7 @@ class InboundEvents:
             head = await self._live_rooms.load_head(room)
             generation = room.generation
             keys = {*auth_types_of(event), CREATE, POWER_LEVELS}
-            if placing.is_arrival:
+            if placing.is_arrival or placing.is_older:
                 entries = await self._resolver.entries(placing.before, keys)
                 current = {key: stored.event for key, stored in entries.items()}
             else:
@@ -317,6 +324,8 @@ class InboundEvents:
         target = await self._redacted(room, event, current)
         prepared = await self._preparation.prepare(room, event, state, before=before, target=target)
         await self._redact_at_once(room, prepared, current)
+        if placing.is_older:
+            prepared.notifies, prepared.highlights = False, frozenset()
         if event.state_key is not None:
             changes = {event.key: placing.event_nid}
             prepared.state_after = DerivedSnapshot(None, before, changes)
@@ -327,7 +336,9 @@ class InboundEvents:
         """The head of the room once the event has come, and what that changes in its state."""
         room, event = placing.room, placing.event
         extremities, snapshot, changes = head.extremities, head.snapshot, {}
-        if placing.is_arrival or not await self._gaps.is_followed(room.room_nid, event.event_id):
+        if placing.is_arrival or not (
+            placing.is_older or await self._gaps.is_followed(room.room_nid, event.event_id)
+        ):
             followed = await self._followed(event)
             left = [] if placing.is_arrival else [e for e in head.extremities if e.event_id not in followed]
             extremities = (*left, _extremity(event))
@@ -348,8 +359,10 @@ class InboundEvents:
             room_state=snapshot,
             changes={key: (before.get(key), numbered.get(number)) for key, number in changes.items()},
             snapshots=placing.snapshots,
+            is_older=placing.is_older,
         )
-        return Head(secrets.randbits(62), extremities, max(head.depth, event.depth), snapshot)
+        depth = head.depth if placing.is_older else max(head.depth, event.depth)
+        return Head(secrets.randbits(62), extremities, depth, snapshot)
 
     async def _followed(self, event: Event) -> set[EventId]:
         """What an event follows, also by way of events that were refused a place: these were never extremities."""

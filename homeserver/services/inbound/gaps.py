@@ -93,13 +93,33 @@ class GapFiller:
                     _log.info("missing_event_not_placed", event_id=one.event_id, why=str(error))
         return await self._place(room, event, effort)
 
-    async def _place(self, room: LiveRoom, event: Event, effort: _Effort) -> Status:
+    async def place_older(
+        self, room: LiveRoom, event_ids: list[EventId], source: EventSource, limit: int
+    ) -> int:
+        """Place these events and older ones, behind the timeline; how many came.
+
+        The state before the oldest of them comes from the source as well. Raises as `place` does.
+        """
+        effort = _Effort(source, self._clock.monotonic() + _MAX_SECONDS)
+        found: dict[EventId, Event] = {}
+        await self._add(room, await source.backfill(room.room_id, event_ids, limit), 0, found)
+        came = 0
+        for event in in_order(found):
+            try:
+                await self._place(room, event, effort, older=True)
+            except (Unplaceable, SourceFailed) as error:
+                _log.info("older_event_not_placed", event_id=event.event_id, why=str(error))
+            else:
+                came += 1
+        return came
+
+    async def _place(self, room: LiveRoom, event: Event, effort: _Effort, *, older: bool = False) -> Status:
         await self._fetch_cited(room, event, effort)
         given = {
             event_id: await self._state_after(room, event_id, effort)
             for event_id in await self._without_state(event.prev_event_ids)
         }
-        return await self._inbound.place(room, event, given)
+        return await self._inbound.place(room, event, given, older=older)
 
     async def _without_state(self, event_ids: Iterable[EventId]) -> list[EventId]:
         """Those of these events that are not here, or not with the state at them."""

@@ -43,6 +43,10 @@ class Sources(Protocol):
         """A source that asks the server that an event came from first, then others of the room."""
         ...
 
+    def of_any(self, room_id: RoomId) -> EventSource:
+        """A source that asks servers of the room."""
+        ...
+
 
 class RoomQueues:
     """Works off what waits, each room by itself."""

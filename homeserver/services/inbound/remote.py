@@ -34,11 +34,15 @@ class RemoteSources:
     def of(self, room_id: RoomId, origin: ServerName) -> RemoteSource:
         """A source that asks the server that an event came from first, then others of the room."""
 
-        async def others() -> list[ServerName]:
-            servers = await self._rooms.servers(room_id) - {origin, self._server_name}
-            return random.sample(sorted(servers), min(_OTHERS, len(servers)))
+        return RemoteSource(self._client, origin, lambda: self._some(room_id, but=origin))
 
-        return RemoteSource(self._client, origin, others)
+    def of_any(self, room_id: RoomId) -> RemoteSource:
+        """A source that asks some servers of the room."""
+        return RemoteSource(self._client, None, lambda: self._some(room_id))
+
+    async def _some(self, room_id: RoomId, *, but: ServerName | None = None) -> list[ServerName]:
+        servers = await self._rooms.servers(room_id) - {but, self._server_name}
+        return random.sample(sorted(servers), min(_OTHERS, len(servers)))
 
 
 class RemoteSource:
@@ -47,7 +51,7 @@ class RemoteSource:
     def __init__(
         self,
         client: FederationClient,
-        first: ServerName,
+        first: ServerName | None,
         others: Callable[[], Awaitable[Sequence[ServerName]]],
     ) -> None:
         self._client = client
@@ -125,6 +129,9 @@ class RemoteSource:
         return await self._ask(ask)
 
     async def _ask_first(self, ask: Callable[[ServerName], Awaitable[T]]) -> T:
+        if self._first is None:
+            message = "no server is known that could be asked"
+            raise SourceFailed(message)
         try:
             return await ask(self._first)
         except FederationError as error:

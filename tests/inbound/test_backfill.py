@@ -1,0 +1,121 @@
+"""History from before our time, paged in from those who have it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.client import bodies
+from tests.eventgraph.rooms import ALICE, BOB, Room, public_room
+from tests.inbound.foreign_rooms import ForeignRoom, Resident
+
+if TYPE_CHECKING:
+    from homeserver.ids import RoomId
+    from tests.client import Client
+    from tests.server import Server
+
+
+class Sources:
+    def __init__(self, resident: Resident) -> None:
+        self.resident = resident
+
+    def of_any(self, room_id: RoomId) -> Resident:
+        return self.resident
+
+
+async def arrive(server: Server, room: Room, user: Client) -> tuple[ForeignRoom, Resident]:
+    """The user comes into the room by way of a resident, who can be asked from then on."""
+    foreign, resident = ForeignRoom(server, room), Resident(room)
+    await foreign.arrive(room.join(user.user_id))
+    backfill = server.application._backfill
+    backfill._filler, backfill._sources = foreign.filler, Sources(resident)
+    return foreign, resident
+
+
+async def whole_history(client: Client, room_id: str, **query: Any) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = []
+    token = None
+    while True:
+        page = await client.messages(room_id, **{**query, **({"from": token} if token else {})})
+        events += page["chunk"]
+        token = page.get("end")
+        if token is None:
+            return events[::-1]
+
+
+def talk(room: Room, number: int, sender: str = BOB) -> list[str]:
+    for index in range(number):
+        room.send("m.room.message", sender, {"body": str(index)})
+    return [str(index) for index in range(number)]
+
+
+@pytest.mark.parametrize("version", ["2", "11", "12"])
+async def test_all_that_was_said_before_is_paged_in_once_and_in_order(version: str, server: Server) -> None:
+    alice = await server.register("alice")
+    room = public_room(version, BOB)
+    said = talk(room, 250)
+    await arrive(server, room, alice)
+    events = await whole_history(alice, room.room_id, limit=30)
+    assert [event["event_id"] for event in events] == list(room.events)
+    assert bodies(events) == said
+
+
+async def test_nobody_is_told_of_old_events_as_news(server: Server) -> None:
+    alice = await server.register("alice")
+    room = public_room("11", BOB)
+    talk(room, 50)
+    await arrive(server, room, alice)
+    first = await alice.sync()
+    counts = first["rooms"]["join"][room.room_id]["unread_notifications"]
+    await whole_history(alice, room.room_id)
+    again = await alice.sync(since=first["next_batch"])
+    assert "rooms" not in again
+    fresh = (await alice.sync())["rooms"]["join"][room.room_id]
+    assert fresh["unread_notifications"] == counts
+    assert fresh["timeline"]["limited"]
+
+
+async def test_the_first_timeline_of_a_joined_room_says_that_there_is_more(server: Server) -> None:
+    alice = await server.register("alice")
+    since = (await alice.sync())["next_batch"]
+    room = public_room("11", BOB)
+    said = talk(room, 5)
+    await arrive(server, room, alice)
+    timeline = (await alice.sync(since=since))["rooms"]["join"][room.room_id]["timeline"]
+    assert timeline["limited"]
+    page = await alice.messages(room.room_id, **{"from": timeline["prev_batch"]})
+    assert bodies(page["chunk"]) == said[::-1]
+
+
+async def test_who_came_later_does_not_see_what_was_for_members_only(server: Server) -> None:
+    alice = await server.register("alice")
+    room = public_room("11", BOB)
+    room.send("m.room.history_visibility", ALICE, {"history_visibility": "joined"}, state_key="")
+    talk(room, 5)
+    await arrive(server, room, alice)
+    assert bodies(await whole_history(alice, room.room_id)) == []
+
+
+async def test_what_we_missed_while_we_were_there_is_seen(server: Server) -> None:
+    alice = await server.register("alice")
+    room = public_room("11", BOB)
+    room.send("m.room.history_visibility", ALICE, {"history_visibility": "joined"}, state_key="")
+    foreign, _ = await arrive(server, room, alice)
+    said = talk(room, 5)
+    last = room.send("m.room.message", BOB, {"body": "after the gap"})
+    await foreign.receive(last, Resident(room, missing_limit=0, backfills=False))
+    assert bodies(await whole_history(alice, room.room_id)) == [*said, "after the gap"]
+
+
+async def test_a_source_that_has_nothing_ends_the_history(server: Server) -> None:
+    alice = await server.register("alice")
+    room = public_room("11", BOB)
+    talk(room, 5)
+    _, resident = await arrive(server, room, alice)
+    resident.backfills = False
+    assert bodies(await whole_history(alice, room.room_id)) == []
+    resident.backfills = True
+    assert bodies(await whole_history(alice, room.room_id)) == []
+    server.clock.offset_ms += 61_000
+    assert len(bodies(await whole_history(alice, room.room_id))) == 5
