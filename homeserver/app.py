@@ -85,6 +85,7 @@ from homeserver.services.relations import Relations
 from homeserver.services.remote_devices import RemoteDevices
 from homeserver.services.remote_invites import RemoteInvites
 from homeserver.services.remote_joins import RemoteJoins
+from homeserver.services.remote_lookups import RemoteLookups
 from homeserver.services.room_access import RoomAccessRules
 from homeserver.services.room_creation import RoomCreation
 from homeserver.services.room_state import RoomState
@@ -518,6 +519,7 @@ class Application:
                 ),
                 keyring=self.remote_servers.keyring,
                 inbound_transactions=inbound_transactions,
+                remote_lookups=RemoteLookups(server_name, self.remote_servers.client),
                 rate_limits=rate_limits,
                 access_tokens=access_tokens,
                 account_data=account_data,

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from homeserver.services.receipts import Receipts
     from homeserver.services.registration import Registration
     from homeserver.services.relations import Relations
+    from homeserver.services.remote_lookups import RemoteLookups
     from homeserver.services.room_creation import RoomCreation
     from homeserver.services.room_state import RoomState
     from homeserver.services.room_summaries import RoomSummaries
@@ -62,6 +63,7 @@ class ApiContext:
     federation_authenticator: FederationAuthenticator
     keyring: Keyring
     inbound_transactions: InboundTransactions
+    remote_lookups: RemoteLookups
     rate_limits: RateLimits
     access_tokens: AccessTokens
     account_data: AccountData

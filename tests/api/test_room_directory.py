@@ -280,11 +280,13 @@ async def test_lists_that_cannot_be_asked_for(alice: Client, body: dict[str, Any
         await alice.post("/publicRooms", body)
 
 
-async def test_the_lists_of_other_servers_cannot_be_had_yet(alice: Client) -> None:
-    with refused(403, "M_FORBIDDEN"):
+async def test_the_list_of_a_server_that_does_not_answer_cannot_be_had(alice: Client) -> None:
+    with refused(502, "M_UNKNOWN"):
         await alice.get("/publicRooms", server="example.com")
-    with refused(403, "M_FORBIDDEN"):
+    with refused(502, "M_UNKNOWN"):
         await alice.post("/publicRooms", {}, server="example.com")
+    with refused(400, "M_INVALID_PARAM"):
+        await alice.get("/publicRooms", server="not a name")
     assert (await alice.get("/publicRooms", server="example.org"))["chunk"] == []
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from homeserver.errors import Forbidden, InvalidParam
+from federation.server_names import is_server_name
+from homeserver.errors import InvalidParam
 from homeserver.http.request import Body
 from homeserver.http.response import json_response
 from homeserver.http.routing import Route, client
-from homeserver.ids import RoomAlias, RoomId
+from homeserver.ids import RoomAlias, RoomId, ServerName
 from homeserver.services.published_rooms import MAX_PAGE
 from homeserver.services.spaces import MAX_DEPTH, MAX_ROOMS, Page
 
@@ -117,24 +118,33 @@ class DirectoryEndpoints:
 
     async def public_rooms(self, request: Request) -> Response:
         """`GET /publicRooms`."""
+        limit = request.query.get_int("limit", _DEFAULT_LIMIT, minimum=1, maximum=MAX_PAGE)
+        since = request.query.get("since")
+        other = self._other_server(request)
+        if other is not None:
+            await self._context.authenticator.requester(request, allow_guest=True)
+            return json_response(
+                await self._context.remote_lookups.public_rooms(other, limit=limit, since=since)
+            )
         await self._check_may_list(request)
-        self._check_own_server(request)
-        page = await self._context.published_rooms.page(
-            term=None,
-            room_types=None,
-            since=request.query.get("since"),
-            limit=request.query.get_int("limit", _DEFAULT_LIMIT, minimum=1, maximum=MAX_PAGE),
-        )
+        page = await self._context.published_rooms.page(term=None, room_types=None, since=since, limit=limit)
         return json_response(page)
 
     async def search_public_rooms(self, request: Request) -> Response:
         """`POST /publicRooms`."""
         await self._context.authenticator.requester(request, allow_guest=True)
-        self._check_own_server(request)
         body = await request.parse(PublicRoomsBody, allow_empty=True)
         limit = _DEFAULT_LIMIT if body.limit is None else body.limit
         if limit < 1:
             raise InvalidParam("`limit` must be greater than zero")
+        other = self._other_server(request)
+        if other is not None:
+            search = body.filter.model_dump(exclude_none=True, exclude_unset=True)
+            return json_response(
+                await self._context.remote_lookups.public_rooms(
+                    other, limit=min(limit, MAX_PAGE), since=body.since, search=search
+                )
+            )
         page = await self._context.published_rooms.page(
             term=body.filter.generic_search_term or None,
             room_types=body.filter.room_types,
@@ -169,7 +179,11 @@ class DirectoryEndpoints:
         else:
             await self._context.authenticator.requester(request, allow_guest=True)
 
-    def _check_own_server(self, request: Request) -> None:
+    def _other_server(self, request: Request) -> ServerName | None:
+        """The server whose list is asked for; None for this one. `InvalidParam` for what is no server name."""
         server = request.query.get("server")
-        if server and server != self._context.settings.server_name:
-            raise Forbidden("This server does not talk to other servers yet")
+        if not server or server == self._context.settings.server_name:
+            return None
+        if not is_server_name(server):
+            raise InvalidParam("`server` is not a server name")
+        return ServerName(server)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from homeserver.errors import MissingParam
 from homeserver.http.response import json_response
 from homeserver.http.routing import Route, client
+from homeserver.ids import is_user_id
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -35,16 +36,25 @@ class ProfileEndpoints:
 
     async def profile(self, request: Request) -> Response:
         """`GET /profile/{userId}`."""
-        self._context.authenticator.anyone(request)
-        return json_response(await self._context.profiles.load(request.path_parameters["userId"]))
+        user_id = request.path_parameters["userId"]
+        if await self._is_elsewhere(request, user_id):
+            return json_response(await self._context.remote_lookups.profile(user_id))
+        return json_response(await self._context.profiles.load(user_id))
 
     async def get(self, request: Request) -> Response:
         """`GET /profile/{userId}/{keyName}`."""
+        user_id, field = request.path_parameters["userId"], request.path_parameters["keyName"]
+        if await self._is_elsewhere(request, user_id):
+            return json_response(await self._context.remote_lookups.profile(user_id, field))
+        return json_response({field: await self._context.profiles.get(user_id, field)})
+
+    async def _is_elsewhere(self, request: Request, user_id: str) -> bool:
+        """Whether another server has to be asked: anybody may ask for the users of this one, its users for all others."""
+        if is_user_id(user_id) and self._context.remote_lookups.is_elsewhere(user_id):
+            await self._context.authenticator.requester(request, allow_guest=True)
+            return True
         self._context.authenticator.anyone(request)
-        field = request.path_parameters["keyName"]
-        return json_response(
-            {field: await self._context.profiles.get(request.path_parameters["userId"], field)}
-        )
+        return False
 
     async def set(self, request: Request) -> Response:
         """`PUT /profile/{userId}/{keyName}`."""
