@@ -118,11 +118,18 @@ async def test_profiles_of_others_cannot_be_changed(server: Server, alice: Clien
         await server.nobody().put(path, {"displayname": "Mallory"})
 
 
-@pytest.mark.parametrize("user_id", ["@nobody:example.org", "@alice:elsewhere.org"])
-async def test_unknown_users_have_no_profile(server: Server, user_id: str) -> None:
-    for path in (f"/profile/{user_id}", f"/profile/{user_id}/displayname"):
+async def test_unknown_users_have_no_profile(server: Server) -> None:
+    for path in ("/profile/@nobody:example.org", "/profile/@nobody:example.org/displayname"):
         with refused(404, "M_NOT_FOUND"):
             await server.nobody().get(path)
+
+
+async def test_for_users_of_other_servers_only_users_may_ask(server: Server, alice: Client) -> None:
+    for path in ("/profile/@bob:elsewhere.org", "/profile/@bob:elsewhere.org/displayname"):
+        with refused(401, "M_MISSING_TOKEN"):
+            await server.nobody().get(path)
+        with refused(502, "M_UNKNOWN"):
+            await alice.get(path)
 
 
 async def test_what_is_no_user_id_is_refused(server: Server) -> None:
