@@ -507,7 +507,6 @@ class Application:
         )
 
         # Doors.
-        self.control = Control(accounts, deactivation, registration)
         self.api = Api(
             ApiContext(
                 settings=settings,
@@ -515,7 +514,7 @@ class Application:
                 metrics=self.metrics,
                 authenticator=Authenticator(access_tokens, rate_limits),
                 federation_authenticator=FederationAuthenticator(
-                    server_name, self.remote_servers.keyring, rate_limits
+                    server_name, self.remote_servers.keyring, rate_limits, self._heard_from
                 ),
                 keyring=self.remote_servers.keyring,
                 inbound_transactions=inbound_transactions,
@@ -620,6 +619,7 @@ class Application:
                     room_servers,
                 ),
             )
+        self.control = Control(accounts, deactivation, registration, self.delivery)
         database.on_commit = self._hear
 
     def _delivery(
@@ -736,6 +736,10 @@ class Application:
             elif topic is Topic.MEMBERSHIP:
                 self._memberships.invalidate(UserId(key))
         self.notifier.on_commit(position, announcements)
+
+    def _heard_from(self, server_name: ServerName) -> None:
+        if self.delivery is not None:
+            self.delivery.heard_from(server_name)
 
     def _measure(self) -> None:
         self.metrics.waiting_syncs.set(self.notifier.waiting)

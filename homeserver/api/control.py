@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from homeserver.errors import InvalidParam, Unrecognized
+from homeserver.errors import InvalidParam, NotFound, Unrecognized
 from homeserver.http.request import Body, parse
 from homeserver.http.response import json_response
 from homeserver.http.routing import Route
+from homeserver.ids import ServerName
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from starlette.responses import Response
 
+    from homeserver.delivery.server_delivery import ServerDelivery
     from homeserver.http.request import Request
     from homeserver.ids import UserId
     from homeserver.services.accounts import Accounts
@@ -65,13 +67,27 @@ class NamedToken(Body):
     token: str
 
 
+class NamedServer(Body):
+    """Another server."""
+
+    name: str
+
+
 class Control:
     """Deeds by name; the same whether they come through the socket or directly."""
 
-    def __init__(self, accounts: Accounts, deactivation: Deactivation, registration: Registration) -> None:
+    def __init__(
+        self,
+        accounts: Accounts,
+        deactivation: Deactivation,
+        registration: Registration,
+        delivery: ServerDelivery | None,
+    ) -> None:
+        """`delivery` is None where federation is switched off."""
         self._accounts = accounts
         self._deactivation = deactivation
         self._registration = registration
+        self._server_delivery = delivery
         self._deeds: dict[str, Deed] = {
             "user-create": self._create_user,
             "user-list": self._list_users,
@@ -81,6 +97,8 @@ class Control:
             "registration-token-create": self._create_token,
             "registration-token-list": self._list_tokens,
             "registration-token-revoke": self._revoke_token,
+            "federation-destinations": self._list_destinations,
+            "federation-retry": self._retry_destination,
         }
 
     def routes(self) -> list[Route]:
@@ -158,6 +176,38 @@ class Control:
         token = parse(NamedToken, arguments).token
         await self._registration.revoke_token(token)
         return {"token": token}
+
+    # -- other servers ---------------------------------------------------------------------------------
+
+    @property
+    def _delivery(self) -> ServerDelivery:
+        if self._server_delivery is None:
+            raise InvalidParam("Federation is switched off (federation.enabled)")
+        return self._server_delivery
+
+    async def _list_destinations(self, arguments: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        return {
+            "destinations": [
+                {
+                    "server_name": one.server_name,
+                    "waits": waits,
+                    "failures": one.failures,
+                    "failing_since_ts": one.failing_since_ts,
+                    "retry_ts": one.retry_ts,
+                    "why": one.why,
+                    "alive_ts": one.alive_ts,
+                    "set_aside": one.set_aside,
+                    "last_set_aside": one.last_set_aside,
+                }
+                for one, waits in await self._delivery.load_destinations()
+            ]
+        }
+
+    async def _retry_destination(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        server_name = parse(NamedServer, arguments).name
+        if not await self._delivery.retry(ServerName(server_name)):
+            raise NotFound(f"Nothing was ever sent to {server_name}")
+        return {"server_name": server_name}
 
 
 def _token_form(token: RegistrationToken) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +13,7 @@ from federation.discovery import Discovery
 from federation.resolver import DnsResolver
 from federation.transport import Transport
 from federation.well_known import WellKnownLookup
+from homeserver.cli.control import perform
 from homeserver.cli.options import DEFAULT_CONFIG, ConfigOption
 from homeserver.clock import Clock
 from homeserver.config_file import load
@@ -47,6 +49,47 @@ def check(
         typer.echo(f"{name} cannot be reached as it should.")
         raise typer.Exit(_UNREACHABLE)
     typer.echo(f"{name} can be reached.")
+
+
+@commands.command()
+def destinations(
+    config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    troubled: Annotated[
+        bool, typer.Option("--troubled", help="Only those that fail, or did not take something.")
+    ] = False,
+) -> None:
+    """Show the servers that this one sends to, whether something waits for them, and why."""
+    for destination in perform(config, "federation-destinations")["destinations"]:
+        if not troubled or destination["failures"] or destination["set_aside"]:
+            typer.echo(f"{destination['server_name']}  {_state(destination)}")
+
+
+@commands.command()
+def retry(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The server name.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Try a server at once that failed, and for which something waits."""
+    perform(config, "federation-retry", name=name)
+    typer.echo(f"{name} is tried again.")
+
+
+def _state(destination: dict[str, Any]) -> str:
+    parts = ["something waits" if destination["waits"] else "has everything"]
+    if destination["failures"]:
+        parts.append(f"fails since {_time(destination['failing_since_ts'])} ({destination['why']})")
+        if destination["retry_ts"] is not None:
+            parts.append(f"tried again at {_time(destination['retry_ts'])}")
+    elif destination["alive_ts"] is not None:
+        parts.append(f"alive at {_time(destination['alive_ts'])}")
+    if destination["set_aside"]:
+        parts.append(f"{destination['set_aside']} not taken, the last {destination['last_set_aside']}")
+    return "; ".join(parts)
+
+
+def _time(ts: int) -> str:
+    return f"{datetime.fromtimestamp(ts / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 async def _check(name: str, settings: FederationSettings, resolver: Resolver) -> list[Finding]:

@@ -10,6 +10,8 @@ from homeserver.errors import MatrixError
 from homeserver.ids import ServerName
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from federation.keyring import Keyring
     from homeserver.http.rate_limits import RateLimits
     from homeserver.http.request import Request
@@ -29,7 +31,15 @@ class Unauthorized(MatrixError):
 class FederationAuthenticator:
     """Checks who signed a request."""
 
-    def __init__(self, server_name: ServerName, keyring: Keyring, rate_limits: RateLimits) -> None:
+    def __init__(
+        self,
+        server_name: ServerName,
+        keyring: Keyring,
+        rate_limits: RateLimits,
+        heard_from: Callable[[ServerName], None],
+    ) -> None:
+        """`heard_from` is told which server has made a valid request."""
+        self._heard_from = heard_from
         self._server_name = server_name
         self._keyring = keyring
         self._rate_limits = rate_limits
@@ -68,6 +78,7 @@ class FederationAuthenticator:
         ):
             self.anyone(request)
             raise Unauthorized("The signature of the request is wrong")
+        self._heard_from(ServerName(origin))
         self._rate_limits.check("federation", origin)
         return ServerName(origin)
 

@@ -57,7 +57,7 @@ class RemoteInvites:
             event = await self._writer.draft(room_id, new)
             signed = await self._signed(event)
             try:
-                if await self._inbound.place(room, signed) is Status.TIMELINE:
+                if await self._inbound.place(room, signed, goes_out=True) is Status.TIMELINE:
                     return signed.event_id
             except Unplaceable:
                 # What it was built on could not be written.

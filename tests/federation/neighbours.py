@@ -79,7 +79,10 @@ class Neighbour(Server):
         self._socket.bind(("127.0.0.1", self._port))
         self._socket.listen()
         authenticator = FederationAuthenticator(
-            ServerName(self.name), self.application.remote_servers.keyring, self.rate_limits
+            ServerName(self.name),
+            self.application.remote_servers.keyring,
+            self.rate_limits,
+            self.application._heard_from,
         )
 
         async def echo(request: Request) -> Response:
