@@ -53,8 +53,12 @@ class DeviceUpdates:
         if not changes:
             return [], upto
         users = {change.user_id for change in changes}
+        wanted: dict[str, list[str]] = {}
+        for change in changes:
+            wanted.setdefault(change.user_id, []).append(change.device_id)
         last = await self._store.load_last_before(users, after)
-        shown = await self._keys.query(_NOBODY, dict.fromkeys(users, ()))
+        # The answer holds JSON that is written already.
+        shown = orjson.loads(orjson.dumps(await self._keys.query(_NOBODY, wanted)))
         names = {
             user_id: {device.device_id: device.display_name for device in await self._devices.load(user_id)}
             for user_id in users
