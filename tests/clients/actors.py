@@ -75,7 +75,9 @@ class Actor:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
             outcome = json.loads(line)
-            self._waiting.pop(outcome["id"]).set_result(outcome)
+            waiting = self._waiting.pop(outcome["id"])
+            if not waiting.done():  # as it is where nobody waits any more
+                waiting.set_result(outcome)
         for waiting in self._waiting.values():
             waiting.set_exception(AssertionError(f"{self._command[1]} has ended"))
 

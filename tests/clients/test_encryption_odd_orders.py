@@ -97,8 +97,8 @@ async def test_a_program_that_crashed_comes_back_with_an_old_token_and_reads_eve
     await nothing_is_unreadable(room_id, [phone, bob])
 
 
-async def test_a_server_that_is_killed_loses_no_key_of_a_message(stage: Stage) -> None:
-    js = stage.js
+async def test_a_server_that_is_killed_loses_no_key_of_a_message(stage_on_each_engine: Stage) -> None:
+    js, server = stage_on_each_engine.js, stage_on_each_engine.server
     phone, bob = await asyncio.gather(
         js.register("alice", "alice's phone"), js.register("bob", "bob's phone")
     )
@@ -107,8 +107,8 @@ async def test_a_server_that_is_killed_loses_no_key_of_a_message(stage: Stage) -
     for _ in range(3):
         talking = asyncio.create_task(talk(room_id, [phone, bob], _TURNS))
         await phone.has_heard(room_id, bob.user_id)
-        await asyncio.to_thread(stage.server.kill)
-        await asyncio.to_thread(stage.server.start)
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
         await asyncio.gather(phone.find_network(), bob.find_network())
         said |= await talking
     await all_read(room_id, [phone, bob], said)

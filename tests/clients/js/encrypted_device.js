@@ -165,7 +165,13 @@ export class EncryptedDevice extends Device {
 
     /** Makes keys for cross-signing, secret storage and a key backup; the answer is the recovery key. */
     async bootstrap() {
-        await this.#crypto.bootstrapCrossSigning({ authUploadDeviceSigningKeys: (upload) => this.#authenticated(upload) });
+        let stages = null;
+        await this.#crypto.bootstrapCrossSigning({
+            authUploadDeviceSigningKeys: async (upload) => {
+                stages = await this.#authenticated(upload);
+            },
+        });
+        checkEqual(stages, [], "what the server asked for at the first upload");
         await this.#crypto.bootstrapSecretStorage({
             createSecretStorageKey: async () => {
                 const made = await this.#crypto.createRecoveryKeyFromPassphrase();
