@@ -7,7 +7,7 @@ from collections import defaultdict
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.clients.actors import Actor, RemoteDevice
 from tests.clients.environment import clients_python, node
@@ -32,9 +32,9 @@ class Stage:
 
 
 @asynccontextmanager
-async def set_up(folder: Path) -> AsyncIterator[Stage]:
-    """All of it runs until the end of the block."""
-    with ServerProcess(folder / "server") as server:
+async def set_up(folder: Path, **settings: Any) -> AsyncIterator[Stage]:
+    """All of it runs until the end of the block; the settings are those of `ServerProcess`."""
+    with ServerProcess(folder / "server", **settings) as server:
         async with _js(server) as js, _nio(server, folder) as nio:
             yield Stage(server, js, nio)
 

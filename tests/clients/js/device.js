@@ -39,7 +39,7 @@ export class Device {
     /** Requests that were not answered with 2xx. */
     refused = [];
     #online = true;
-    /** For parts of paths: how many answers to such requests are still to be lost on the way. */
+    /** For parts of requests (method, space, path): how many of their answers are still to be lost on the way. */
     #toLose = new Map();
 
     constructor(url, account, options = {}) {
@@ -149,7 +149,7 @@ export class Device {
             this.refused.push(`${options?.method ?? "GET"} ${pathname}${search} ${response.status} ${answer}`);
         }
         for (const [part, count] of this.#toLose) {
-            if (count > 0 && pathname.includes(part)) {
+            if (count > 0 && `${options?.method ?? "GET"} ${pathname}`.includes(part)) {
                 await response.arrayBuffer();
                 this.#toLose.set(part, count - 1);
                 throw new TypeError("the answer was lost");

@@ -291,10 +291,11 @@ export class EncryptedDevice extends Device {
     async dehydrate() {
         check(await this.#crypto.isDehydrationSupported(), "the server has no dehydrated devices");
         await this.#crypto.startDehydration();
-        const known = (await this.#crypto.getUserDeviceInfo([this.userId], true)).get(this.userId);
-        const dehydrated = [...known.values()].filter((device) => device.dehydrated);
-        checkEqual(dehydrated.length, 1, "the number of dehydrated devices");
-        return dehydrated[0].deviceId;
+        const dehydrated = await until("the dehydrated device", async () => {
+            const known = (await this.#crypto.getUserDeviceInfo([this.userId], true)).get(this.userId);
+            return [...known.values()].find((device) => device.dehydrated);
+        });
+        return dehydrated.deviceId;
     }
 
     /** Takes in what the dehydrated device was sent; the answer is the number of keys of rooms. */
