@@ -85,6 +85,9 @@ from homeserver.services.relations import Relations
 from homeserver.services.remote_devices import RemoteDevices
 from homeserver.services.remote_invites import RemoteInvites
 from homeserver.services.remote_joins import RemoteJoins
+from homeserver.services.remote_keys.calls import ServerCalls
+from homeserver.services.remote_keys.claims import RemoteClaims
+from homeserver.services.remote_keys.queries import RemoteKeys
 from homeserver.services.remote_lookups import RemoteLookups
 from homeserver.services.room_access import RoomAccessRules
 from homeserver.services.room_creation import RoomCreation
@@ -491,10 +494,22 @@ class Application:
             self._keys_left,
         )
 
+        server_calls = ServerCalls(clock)
+        remote_keys = RemoteKeys(self.remote_servers.client, server_calls)
         key_queries = KeyQueries(
-            server_name, accounts_store, device_key_store, cross_signing_store, key_signatures
+            server_name,
+            accounts_store,
+            device_key_store,
+            cross_signing_store,
+            key_signatures,
+            remote_keys,
         )
-        one_time_keys = OneTimeKeys(server_name, database, one_time_key_store)
+        one_time_keys = OneTimeKeys(
+            server_name,
+            database,
+            one_time_key_store,
+            RemoteClaims(self.remote_servers.client, server_calls),
+        )
         device_keys = DeviceKeys(
             database,
             device_store,

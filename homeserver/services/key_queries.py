@@ -14,12 +14,14 @@ from homeserver.errors import TooLarge
 from homeserver.ids import UserId, is_user_id, server_name_of
 from homeserver.services.key_objects import public_key_of
 from homeserver.services.other_servers import unreachable
-from homeserver.storage.cross_signing import USER_SIGNING
+from homeserver.storage.cross_signing import MASTER, USER_SIGNING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from homeserver.ids import ServerName
+    from homeserver.services.remote_keys.answers import RemoteDevice, RemoteUserKeys
+    from homeserver.services.remote_keys.queries import RemoteKeys
     from homeserver.storage.accounts import AccountStore
     from homeserver.storage.cross_signing import CrossSigningStore
     from homeserver.storage.device_keys import DeviceKeyStore, StoredDeviceKeys
@@ -42,15 +44,21 @@ class KeyQueries:
         device_keys: DeviceKeyStore,
         cross_signing: CrossSigningStore,
         signatures: KeySignatureStore,
+        remote: RemoteKeys,
     ) -> None:
         self._server_name = server_name
         self._accounts = accounts
         self._device_keys = device_keys
         self._cross_signing = cross_signing
         self._signatures = signatures
+        self._remote = remote
 
-    async def query(self, reader: UserId, wanted: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    async def query(
+        self, reader: UserId, wanted: Mapping[str, Sequence[str]], seconds: float = 0
+    ) -> dict[str, Any]:
         """The body of the response to a reader; an empty list of devices stands for all of a user's.
+
+        `seconds` is how long to wait for other servers at most.
 
         Users that are unknown are left out; those that have no keys are there with no devices, since a client asks
         again and again for whom it gets no answer.
@@ -59,17 +67,51 @@ class KeyQueries:
             raise TooLarge(f"A request can ask for {MAX_USERS} users")
         user_ids = [UserId(user_id) for user_id in wanted if is_user_id(user_id)]
         local = [user_id for user_id in user_ids if server_name_of(user_id) == self._server_name]
+        elsewhere: dict[ServerName, list[UserId]] = {}
+        for user_id in user_ids:
+            if server_name_of(user_id) != self._server_name:
+                elsewhere.setdefault(server_name_of(user_id), []).append(user_id)
         answer: dict[str, Any] = {
             "device_keys": {},
             "master_keys": {},
             "self_signing_keys": {},
             "user_signing_keys": {},
-            "failures": unreachable({server_name_of(user_id) for user_id in user_ids} - {self._server_name}),
+            "failures": {},
         }
+        if elsewhere:
+            found, failed = await self._remote.load(elsewhere, seconds)
+            answer["failures"] = unreachable(failed)
+            await self._add_remote(answer, reader, found, wanted)
         for start in range(0, len(local), _AT_ONCE):
             await self._add(answer, reader, local[start : start + _AT_ONCE], wanted)
             await asyncio.sleep(0)
         return answer
+
+    async def _add_remote(
+        self,
+        answer: dict[str, Any],
+        reader: UserId,
+        found: Mapping[UserId, RemoteUserKeys],
+        wanted: Mapping[str, Sequence[str]],
+    ) -> None:
+        """Add what other servers say of their users."""
+        signed = {one.user_id: one for one in await self._signatures.load_of_others(reader, sorted(found))}
+        for number, (user_id, keys) in enumerate(found.items(), 1):
+            names = frozenset(wanted[user_id])
+            of_user = {
+                device_id: _remote_form(device)
+                for device_id, device in keys.devices.items()
+                if not names or device_id in names
+            }
+            answer["device_keys"][user_id] = orjson.Fragment(orjson.dumps(of_user))
+            for usage, key in keys.cross_signing.items():
+                value = orjson.loads(key)
+                one = signed.get(user_id)
+                if usage == MASTER and one is not None and one.key_id == public_key_of(value):
+                    value["signatures"][reader] = {one.signer_key_id: one.signature}
+                answer[f"{usage}_keys"][user_id] = value
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     async def _add(
         self,
@@ -116,6 +158,11 @@ def _device_form(device: StoredDeviceKeys, signatures: _Signatures) -> dict[str,
         "signatures": signatures.get((device.user_id, device.device_id), {}),
         "unsigned": unsigned,
     }
+
+
+def _remote_form(device: RemoteDevice) -> dict[str, Any]:
+    unsigned = {} if device.display_name is None else {"device_display_name": device.display_name}
+    return {**orjson.loads(device.keys), "unsigned": unsigned}
 
 
 def _cross_signing_form(user_id: UserId, key: bytes, signatures: _Signatures) -> dict[str, Any]:

@@ -16,12 +16,12 @@ from crypto.signed_keys import signed_part
 from homeserver.errors import InvalidParam, TooLarge
 from homeserver.ids import DeviceId, UserId, is_user_id, server_name_of
 from homeserver.services.key_objects import MAX_FALLBACK_KEYS, MAX_ONE_TIME_KEYS
-from homeserver.services.other_servers import unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from homeserver.ids import ServerName
+    from homeserver.services.remote_keys.claims import RemoteClaims
     from homeserver.storage.database import Database, Transaction
     from homeserver.storage.one_time_keys import Device, NewKey, OneTimeKeyStore, TakenKey
 
@@ -37,10 +37,13 @@ USUAL_ALGORITHM = "signed_curve25519"
 class OneTimeKeys:
     """What devices and their correspondents do with one-time keys."""
 
-    def __init__(self, server_name: ServerName, database: Database, store: OneTimeKeyStore) -> None:
+    def __init__(
+        self, server_name: ServerName, database: Database, store: OneTimeKeyStore, remote: RemoteClaims
+    ) -> None:
         self._server_name = server_name
         self._database = database
         self._store = store
+        self._remote = remote
 
     async def counts(self, user_id: UserId, device_id: DeviceId) -> dict[str, int]:
         """How many keys of each algorithm a device has left, zero of the usual one included."""
@@ -102,31 +105,35 @@ class OneTimeKeys:
                 )
         return new
 
-    async def claim(self, wanted: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    async def claim(self, wanted: Mapping[str, Mapping[str, str]], seconds: float = 0) -> dict[str, Any]:
         """Give out a key for each user and device, of the algorithm that is asked for.
 
-        The answer is the body of the response. Devices that have none, and users that are unknown, are left out.
+        `seconds` is how long to wait for other servers at most. The answer is the body of the response. Devices that have none, and users that are unknown, are left out.
         """
         if sum(map(len, wanted.values())) > MAX_CLAIMED:
             raise TooLarge(f"A request can claim {MAX_CLAIMED} keys")
         here: dict[str, set[Device]] = {}
-        elsewhere = set()
+        elsewhere: dict[ServerName, dict[UserId, dict[DeviceId, str]]] = {}
         for user_id, devices in wanted.items():
             if not is_user_id(user_id):
                 continue
-            if server_name_of(user_id) != self._server_name:
-                elsewhere.add(server_name_of(user_id))
+            server_name = server_name_of(user_id)
+            if server_name != self._server_name:
+                elsewhere.setdefault(server_name, {})[UserId(user_id)] = {
+                    DeviceId(device_id): algorithm for device_id, algorithm in devices.items()
+                }
                 continue
             for device_id, algorithm in devices.items():
                 here.setdefault(algorithm, set()).add((UserId(user_id), DeviceId(device_id)))
         if len(here) > MAX_ALGORITHMS:
             raise TooLarge(f"A request can claim keys of {MAX_ALGORITHMS} algorithms")
+        # First what takes long: whoever goes away meanwhile has taken none of ours.
+        keys, failures = await self._remote.claim(elsewhere, seconds) if elsewhere else ({}, {})
         taken = await self._database.write(lambda t: self._take_in(t, here)) if here else []
-        keys: dict[str, dict[str, dict[str, Any]]] = {}
         for key in taken:
             name = f"{key.algorithm}:{key.key_id}"
             keys.setdefault(key.user_id, {})[key.device_id] = {name: orjson.Fragment(key.key)}
-        return {"one_time_keys": keys, "failures": unreachable(elsewhere)}
+        return {"one_time_keys": keys, "failures": failures}
 
     async def _take_in(self, transaction: Transaction, wanted: Mapping[str, set[Device]]) -> list[TakenKey]:
         taken: list[TakenKey] = []

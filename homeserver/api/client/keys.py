@@ -11,6 +11,7 @@ from homeserver.errors import BadJson
 from homeserver.http.request import Body, parse
 from homeserver.http.response import json_response
 from homeserver.http.routing import Route, client
+from homeserver.services.remote_keys.calls import timeout_seconds
 from homeserver.storage.cross_signing import MASTER, SELF_SIGNING, USER_SIGNING
 
 if TYPE_CHECKING:
@@ -104,7 +105,9 @@ class KeyEndpoints:
         """`POST /keys/query`."""
         requester = await self._context.authenticator.requester(request, allow_guest=True)
         body = await request.parse(QueryBody)
-        return json_response(await self._context.key_queries.query(requester.user_id, body.device_keys))
+        seconds = timeout_seconds(body.timeout)
+        answer = await self._context.key_queries.query(requester.user_id, body.device_keys, seconds)
+        return json_response(answer)
 
     async def claim(self, request: Request) -> Response:
         """`POST /keys/claim`."""
@@ -112,7 +115,8 @@ class KeyEndpoints:
         body = await request.parse(ClaimBody)
         number = sum(map(len, body.one_time_keys.values()))
         self._context.rate_limits.check("claims", requester.user_id, number)
-        return json_response(await self._context.one_time_keys.claim(body.one_time_keys))
+        seconds = timeout_seconds(body.timeout)
+        return json_response(await self._context.one_time_keys.claim(body.one_time_keys, seconds))
 
     async def upload_cross_signing(self, request: Request) -> Response:
         """`POST /keys/device_signing/upload`."""

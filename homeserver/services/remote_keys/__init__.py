@@ -1,0 +1,1 @@
+"""Devices and keys of other servers' users (SS "Device Management", "End-to-End Encryption")."""
