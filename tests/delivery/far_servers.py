@@ -15,6 +15,7 @@ from homeserver.ids import EventId, RoomId, UserId, random_string, server_name_o
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from crypto.keys import SigningKey
     from tests.client import Client
     from tests.server import Server
 
@@ -72,9 +73,15 @@ class FarServers:
 
 
 async def set_membership(
-    server: Server, room_id: str, user_id: str, membership: str = "join", *, goes_out: bool = False
+    server: Server,
+    room_id: str,
+    user_id: str,
+    membership: str = "join",
+    *,
+    goes_out: bool = False,
+    key: SigningKey = _KEY,
 ) -> EventId:
-    """A user of another server comes into a room of the server, or goes out."""
+    """A user of another server, whose key this is, comes into a room of the server, or goes out."""
     application = server.application
     room = await application._live_rooms.get(RoomId(room_id))
     await application._room_writes.settle(room)
@@ -96,11 +103,11 @@ async def set_membership(
         prev_events=[EventReference(one.event_id, one.sha256) for one in head.extremities],
         auth_events=[
             EventReference(event.event_id, None)
-            for key, event in sorted(state.items())
-            if not (room.version.room_id_is_create_hash and key == ("m.room.create", ""))
+            for state_key, event in sorted(state.items())
+            if not (room.version.room_id_is_create_hash and state_key == ("m.room.create", ""))
         ],
         server_name=server_name_of(user_id),
-        key=_KEY,
+        key=key,
         event_id=EventId(f"${random_string(10)}:far.example") if room.version.event_ids_are_given else None,
     )
     await application.inbound_events.place(room, event, goes_out=goes_out)
