@@ -7,8 +7,8 @@
    outbox's to keep, over restarts.
 4. A server that refuses a transaction again and again gets half of it, and half of that, until one item is left. If it
    then takes an empty transaction, and still not this item, the item is set aside; if it takes neither, it is the server.
-5. So many servers are called at a time. Those that fail, or take long, share few places among them: they slow
-   nobody else.
+5. So many servers are called at a time. Those that fail, take long or were never heard of share few places among
+   them: they slow nobody else.
 """
 
 from __future__ import annotations
@@ -218,7 +218,8 @@ class Sender:
                 # Another process may have taken the destination over meanwhile.
                 return True
             standing = replace(standing, failures=min(standing.failures, _HEARD_FAILURES))
-        async with self._doubtful if standing.failures or line.is_slow else self._prompt:
+        is_doubtful = standing.failures or line.is_slow or not standing.recently_alive
+        async with self._doubtful if is_doubtful else self._prompt:
             return await self._try(line, standing)
 
     async def _rest(self, line: _Line, seconds: float) -> bool:

@@ -77,6 +77,8 @@ class PassingNotices:
 
     async def typing(self, room_id: RoomId) -> Collection[ServerName]:
         """Somebody began to type in a room, or ended."""
+        if room_id not in self._typing and not await self._servers(room_id):
+            return ()
         by_room = await self._typing_store.load_in_rooms([room_id], self._clock.now_ms())
         now = {user_id for user_id in by_room.get(room_id, ()) if self._is_ours(user_id)}
         before = self._typing.pop(room_id, set())
@@ -123,9 +125,9 @@ class PassingNotices:
     def _is_ours(self, user_id: UserId) -> bool:
         return server_name_of(user_id) == self._server_name
 
-    async def _servers(self, room_id: RoomId) -> list[ServerName]:
+    async def _servers(self, room_id: RoomId) -> frozenset[ServerName]:
         room = await self._live_rooms.find(room_id)
-        return [] if room is None else list(await self._room_servers.load(room.room_nid))
+        return frozenset() if room is None else await self._room_servers.load(room.room_nid)
 
     async def _tell_of_typing(self, room_id: RoomId, changed: dict[UserId, bool]) -> set[ServerName]:
         servers = await self._servers(room_id)

@@ -40,6 +40,7 @@ _MAX_HEARD = 10_000
 _TOPICS = frozenset(
     {
         Topic.OUTGOING_EVENTS,
+        Topic.ROOM_SERVERS,
         Topic.DESTINATIONS,
         Topic.DESTINATION_ALIVE,
         Topic.DEVICE_LISTS,
@@ -169,8 +170,9 @@ class ServerDelivery:
     async def _distribute(self, news: Iterable[tuple[Topic, str]]) -> None:
         receipts = []
         for topic, key in news:
-            if topic is Topic.OUTGOING_EVENTS:
-                self._wake(list(await self._room_servers.load(int(key))), Kind.EVENTS)
+            if topic in (Topic.OUTGOING_EVENTS, Topic.ROOM_SERVERS):
+                # Who came in may have been there before an event that was written together with its coming.
+                self._wake(await self._room_servers.load(int(key)), Kind.EVENTS)
             elif topic is Topic.DESTINATIONS:
                 self._wake([ServerName(key)], Kind.EVENTS, Kind.MESSAGES)
             elif topic is Topic.DESTINATION_ALIVE:
@@ -193,7 +195,7 @@ class ServerDelivery:
             return
         for row in list((await self._memberships.of_user(user_id)).values()):
             if row.membership == "join":
-                self._wake(list(await self._room_servers.load(row.room_nid)), Kind.DEVICES)
+                self._wake(await self._room_servers.load(row.room_nid), Kind.DEVICES)
 
     def _wake(self, server_names: Iterable[ServerName], *kinds: Kind) -> None:
         for server_name in server_names:
@@ -236,9 +238,8 @@ class ServerDelivery:
         was_known, others_gone = await self._database.write(
             lambda t: self._destinations.stay_alive(t, self._process_id, now + _ALIVE_MS, now)
         )
-        if not was_known:
-            self._outbox.forget_all()
         if others_gone or not was_known:
+            self._outbox.forget_all()
             await self._sender.resume()
 
     async def prune(self) -> None:

@@ -38,6 +38,7 @@ _MESSAGES_AT_ONCE = 20
 _COUNT_AFTER_LOADS = 20
 _MAX_KNOWN = 50_000
 _MAX_WHY = 300
+_ELSEWHERE_MS = 10_000
 
 
 class Kind(Enum):
@@ -106,6 +107,8 @@ class ServerOutbox:
         self._passing = passing
         self._process_id = process_id
         self._known: OrderedDict[ServerName, _State] = OrderedDict()
+        # Until when not to ask again whether another process is still there to send.
+        self._elsewhere: OrderedDict[ServerName, int] = OrderedDict()
 
     def mark(self, destination: ServerName, kind: Kind) -> None:
         """Something of a kind may wait for a destination."""
@@ -130,8 +133,9 @@ class ServerOutbox:
         self._known.pop(destination, None)
 
     def forget_all(self) -> None:
-        """Another process may have taken on what this one had."""
+        """Find out anew which destinations this process sends to."""
         self._known.clear()
+        self._elsewhere.clear()
 
     # -- what the sender asks --------------------------------------------------------------------------
 
@@ -225,19 +229,30 @@ class ServerOutbox:
         if state is not None:
             self._known.move_to_end(name)
             return state
-        stored = await self._stores.destinations.get(name)
-        if stored is None:
+        now = self._clock.now_ms()
+        if now < self._elsewhere.get(name, 0):
             return None
-        if self._database.is_shared and stored.process_id != self._process_id:
-            now = self._clock.now_ms()
-            if not await self._database.write(
-                lambda t: self._stores.destinations.claim(t, name, self._process_id, now)
-            ):
-                return None
+        stored = await self._stores.destinations.get(name)
+        if stored is None or not await self._claim(stored, now):
+            return None
         state = self._known.setdefault(name, _State(stored))
         while len(self._known) > _MAX_KNOWN:
             self._known.popitem(last=False)
         return state
+
+    async def _claim(self, stored: Destination, now: int) -> bool:
+        """Whether this process sends to a destination; if not it is not asked again for a while."""
+        name = stored.server_name
+        if not self._database.is_shared or stored.process_id == self._process_id:
+            return True
+        if await self._database.write(
+            lambda t: self._stores.destinations.claim(t, name, self._process_id, now)
+        ):
+            return True
+        self._elsewhere[name] = now + _ELSEWHERE_MS
+        while len(self._elsewhere) > _MAX_KNOWN:
+            self._elsewhere.popitem(last=False)
+        return False
 
     async def _load_events(self, state: _State, head: int) -> tuple[list[Item], int]:
         rows = await self._waiting_events(state, head)
@@ -258,7 +273,7 @@ class ServerOutbox:
                 continue
             edus: Sequence[Json] = ()
             size = len(event.json)
-            if event.membership == "join":
+            if event.type == "m.room.member" and event.membership == "join":
                 edus, more = await self._device_updates.on_join(state.stored.server_name, stored[event_nid])
                 size += more
             items.append(Item(position, event.event_id, event.pdu, edus, size))

@@ -33,6 +33,7 @@ ALL_DEVICES = "*"
 _KIBIBYTE = 1024
 _MAX_DIRECT_BYTES = 100_000
 _MESSAGE_ID_LENGTH = 24
+_UNKNOWN_SERVER_KIBIBYTES = 1_000
 
 Contents = Mapping[str, Mapping[str, bytes]]
 """What goes to whom: user id -> device id, or `*` for all devices -> the content, JSON as it came."""
@@ -90,6 +91,9 @@ class ToDevice:
         if not messages and not outgoing:
             return
         size = sum(map(_kibibytes, messages)) + sum(map(_kibibytes, outgoing))
+        if self._outgoing is not None and elsewhere:
+            # To look for a server that nobody knows costs more than what it is to get.
+            size += _UNKNOWN_SERVER_KIBIBYTES * len(await self._outgoing.load_unknown(elsewhere))
         if size > MAX_KIBIBYTES:
             raise TooLarge(f"This would be more than {MAX_KIBIBYTES} KiB of messages")
         self._limit.check("to_device", requester.user_id, size)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from homeserver.ids import ServerName
 from homeserver.storage.announcements import Topic
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
-    from homeserver.ids import ServerName
     from homeserver.storage.database import Database, Transaction
 
 
@@ -52,6 +52,13 @@ class OutgoingToDeviceStore:
             "INSERT INTO destinations (server_name, position) VALUES ($1, $2) ON CONFLICT DO NOTHING",
             [(row[0], row[1] - 1) for row in rows],
         )
+
+    async def load_unknown(self, server_names: Collection[ServerName]) -> set[ServerName]:
+        """Those of these servers to which nothing was ever sent."""
+        rows = await self._database.fetch_all(
+            "SELECT server_name FROM destinations WHERE server_name = ANY($1::text[])", list(server_names)
+        )
+        return set(server_names) - {ServerName(server_name) for (server_name,) in rows}
 
     async def load(self, server_name: ServerName, *, upto: int, limit: int) -> list[OutgoingMessage]:
         """The oldest messages of a destination."""

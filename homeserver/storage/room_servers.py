@@ -9,7 +9,7 @@ from homeserver.ids import ServerName
 from homeserver.storage.announcements import Topic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from homeserver.storage.database import Database, Transaction
 
@@ -27,9 +27,11 @@ class RoomServerStore:
     def __init__(self, database: Database, server_name: ServerName) -> None:
         self._database = database
         self._server_name = server_name
-        self._cache: OrderedDict[int, dict[ServerName, int]] = OrderedDict()
+        self._cache: OrderedDict[int, frozenset[ServerName]] = OrderedDict()
         self._cached = 0
         self._changes = 0
+        # Rooms that were changed by a transaction that is not committed yet, or was taken back.
+        self._touched: set[int] = set()
 
     async def move(self, transaction: Transaction, moves: Mapping[tuple[int, ServerName, int], int]) -> None:
         """Note that servers have more members in rooms, or less; in the order of the log."""
@@ -64,26 +66,18 @@ class RoomServerStore:
                 # What came before it went may still wait for it.
                 transaction.announce(Topic.DESTINATIONS, server_name)
 
+        rooms = {row[0] for row in rows}
+        self._touched |= rooms
+
         def take_over() -> None:
-            self._changes += 1
-            for room_nid, server_name, _, _, change in rows:
-                self._apply(room_nid, server_name, change)
+            self._touched -= rooms
+            for room_nid in rooms:
+                self.invalidate(room_nid)
 
         transaction.after_commit(take_over)
 
-    def _apply(self, room_nid: int, server_name: ServerName, change: int) -> None:
-        servers = self._cache.get(room_nid)
-        if servers is None:
-            return
-        members = servers.get(server_name, 0) + change
-        self._cached += (server_name not in servers) - (members <= 0)
-        if members > 0:
-            servers[server_name] = members
-        else:
-            servers.pop(server_name, None)
-
-    async def load(self, room_nid: int) -> Iterable[ServerName]:
-        """The other servers that are in a room. Not to be held on to: it changes with the room."""
+    async def load(self, room_nid: int) -> frozenset[ServerName]:
+        """The other servers that are in a room."""
         servers = self._cache.get(room_nid)
         if servers is not None:
             self._cache.move_to_end(room_nid)
@@ -91,27 +85,28 @@ class RoomServerStore:
         while True:
             changes = self._changes
             rows = await self._database.fetch_all(
-                "SELECT server_name, members FROM room_servers WHERE room_nid = $1 AND left_position = $2",
+                "SELECT server_name FROM room_servers WHERE room_nid = $1 AND left_position = $2",
                 room_nid,
                 STILL_THERE,
             )
             if changes == self._changes:
                 break
+        servers = frozenset(ServerName(server_name) for (server_name,) in rows)
         if room_nid not in self._cache:
-            self._cache[room_nid] = {ServerName(server_name): members for server_name, members in rows}
-            self._cached += len(rows) + 1
+            self._cache[room_nid] = servers
+            self._cached += len(servers) + 1
             while self._cached > _CACHED_SERVERS and len(self._cache) > 1:
                 _, dropped = self._cache.popitem(last=False)
                 self._cached -= len(dropped) + 1
-        return self._cache[room_nid]
+        return servers
 
     def known_to_be_alone(self, room_nid: int) -> bool:
-        """Whether it is in memory that no other server is in a room."""
+        """Whether it is in memory, and true inside the transaction that writes now, that no other server is in a room."""
         servers = self._cache.get(room_nid)
-        return servers is not None and not servers
+        return servers is not None and not servers and room_nid not in self._touched
 
     def invalidate(self, room_nid: int) -> None:
-        """Read the servers of a room anew: another process changed them."""
+        """Read the servers of a room anew: they have changed."""
         self._changes += 1
         dropped = self._cache.pop(room_nid, None)
         if dropped is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tests.client import refused
 from tests.delivery.far_servers import CAROL, FAR, FarServers, set_membership, shared_room, until
 from tests.keys import Device, User
 from tests.server import Server
@@ -63,6 +64,22 @@ async def test_many_messages_go_in_order_and_in_parts_of_moderate_size(
     assert [edu["messages"][CAROL]["PHONE"]["n"] for edu in edus[:60]] == list(range(60))
     assert [len(edu["messages"]) for edu in edus[60:]] == [2, 2, 2, 2]
     assert len({edu["message_id"] for edu in edus}) == 64
+
+
+async def test_nobody_has_us_look_for_very_many_servers(
+    server: Server, alice: Client, far: FarServers
+) -> None:
+    messages = {f"@x:server{number}.example": {"*": {}} for number in range(11)}
+    with refused(413, "M_TOO_LARGE"):
+        await alice.put("/sendToDevice/m.test/1", {"messages": messages})
+    assert not await kept(server)
+    messages.popitem()
+    messages.popitem()
+    await alice.put("/sendToDevice/m.test/2", {"messages": messages})
+    await until(lambda: len(far.taken) == 9)
+    # Now they are known.
+    await alice.put("/sendToDevice/m.test/3", {"messages": {**messages, "@x:server9.example": {"*": {}}}})
+    await until(lambda: len(far.taken) == 19)
 
 
 # -- devices -----------------------------------------------------------------------------------------------

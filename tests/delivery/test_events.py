@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from homeserver.delivery import servers as outbox
+from homeserver.ids import RoomId
 from tests.delivery.far_servers import CAROL, FAR, FarServers, set_membership, shared_room, until
 
 if TYPE_CHECKING:
     import pytest
 
+    from homeserver.rooms.live_rooms import LiveRoom
+    from homeserver.storage.database import Transaction
     from tests.client import Client
     from tests.server import Server
 
@@ -76,6 +80,46 @@ async def test_what_a_server_leaves_to_us_goes_to_the_others(
     assert [pdu.get("state_key") for pdu in far.events()] == [DAVE, "@erin:other.example", None]
     # Its own it has.
     assert [pdu.get("state_key") for pdu in far.events("other.example")] == [None]
+
+
+async def test_a_server_that_came_in_the_same_commit_gets_what_followed(
+    server: Server, alice: Client, far: FarServers
+) -> None:
+    room_id = (await alice.post("/createRoom", {"preset": "public_chat"}))["room_id"]
+    room = await server.application._live_rooms.get(RoomId(room_id))
+    # It is in memory that nobody else is there.
+    assert not await server.application._room_servers.load(room.room_nid)
+    database, held = server.application.database, asyncio.Event()
+
+    async def hold(_: Transaction) -> None:
+        await held.wait()
+
+    async def depth(of: LiveRoom, wanted: int) -> None:
+        await until(lambda: of.head is not None and of.head.depth == wanted)
+
+    head = await server.application._live_rooms.load_head(room)
+    other = await server.application._live_rooms.get(RoomId(await shared_room(server, alice)))
+    other_head = await server.application._live_rooms.load_head(other)
+    holding = asyncio.create_task(database.write(hold))
+    # What comes while this is on its way is written together.
+    first = asyncio.create_task(alice.send(other.room_id, "elsewhere"))
+    await depth(other, other_head.depth + 1)
+    coming = asyncio.create_task(set_membership(server, room_id, CAROL))
+    await depth(room, head.depth + 1)
+    sending = asyncio.create_task(alice.send(room_id, "welcome"))
+    await depth(room, head.depth + 2)
+    held.set()
+    await asyncio.gather(holding, first, coming, sending)
+    await until(lambda: far.bodies() == ["welcome"])
+
+
+async def test_a_message_that_looks_like_a_join_is_none(
+    server: Server, alice: Client, far: FarServers
+) -> None:
+    room_id = await shared_room(server, alice, CAROL)
+    path = f"/rooms/{room_id}/send/m.room.message/1"
+    await alice.put(path, {"msgtype": "m.text", "body": "I join", "membership": "join"})
+    await until(lambda: far.bodies() == ["I join"])
 
 
 async def test_a_room_of_ours_alone_leaves_nothing_behind(

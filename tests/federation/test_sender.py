@@ -417,6 +417,9 @@ def test_dead_and_slow_servers_slow_nobody() -> None:
         for number in range(30):
             world.internet.behaviours[f"dead{number}.example"] = dead
             world.internet.behaviours[f"slow{number}.example"] = slow
+            # One that nobody has ever heard of.
+            world.internet.behaviours[f"new{number}.example"] = dead
+            world.outbox.of(f"new{number}.example").recently_alive = False
         for name in list(world.internet.behaviours):
             world.put([event(n) for n in range(1, 2000)], name)
         await asyncio.sleep(HOUR)
