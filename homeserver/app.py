@@ -35,11 +35,13 @@ from homeserver.http.trust import federation_tls
 from homeserver.ids import EventId, RoomId, ServerName, UserId, random_string
 from homeserver.metrics import Metrics
 from homeserver.notifier.notifier import Notifier
+from homeserver.rooms.auth_chains import AuthChains
 from homeserver.rooms.hosted_rooms import HostedRooms
 from homeserver.rooms.live_rooms import LiveRooms
 from homeserver.rooms.memberships import Memberships
 from homeserver.rooms.reader import RoomReader
 from homeserver.rooms.recent_events import RecentEvents
+from homeserver.rooms.room_servers import RoomServers
 from homeserver.rooms.snapshots import SnapshotWriter
 from homeserver.rooms.state_resolver import StateResolver
 from homeserver.services.access_tokens import AccessTokens
@@ -62,6 +64,7 @@ from homeserver.services.inbound.edus import InboundEdus
 from homeserver.services.inbound.events import InboundEvents
 from homeserver.services.inbound.extremities import Extremities
 from homeserver.services.inbound.gaps import GapFiller
+from homeserver.services.inbound.invitations import Invitations
 from homeserver.services.inbound.outliers import Outliers
 from homeserver.services.inbound.queues import RoomQueues
 from homeserver.services.inbound.remote import RemoteSources
@@ -72,8 +75,10 @@ from homeserver.services.key_queries import KeyQueries
 from homeserver.services.key_signatures import KeySignatures
 from homeserver.services.logins import Logins
 from homeserver.services.membership import Membership
+from homeserver.services.memberships_elsewhere import MembershipsElsewhere
 from homeserver.services.messages import Messages
 from homeserver.services.one_time_keys import OneTimeKeys
+from homeserver.services.openid import OpenId
 from homeserver.services.passwords import Passwords
 from homeserver.services.presence import Presence
 from homeserver.services.profiles import Profiles
@@ -89,6 +94,14 @@ from homeserver.services.remote_keys.calls import ServerCalls
 from homeserver.services.remote_keys.claims import RemoteClaims
 from homeserver.services.remote_keys.queries import RemoteKeys
 from homeserver.services.remote_lookups import RemoteLookups
+from homeserver.services.resident.access import ResidentAccess
+from homeserver.services.resident.graph import RoomGraph
+from homeserver.services.resident.handshakes import Handshakes
+from homeserver.services.resident.join_conditions import JoinConditions
+from homeserver.services.resident.member_events import MemberEvents
+from homeserver.services.resident.spaces import SpaceAnswers
+from homeserver.services.resident.templates import Templates
+from homeserver.services.restricted_joins import RestrictedJoins
 from homeserver.services.room_access import RoomAccessRules
 from homeserver.services.room_creation import RoomCreation
 from homeserver.services.room_state import RoomState
@@ -124,12 +137,14 @@ from homeserver.storage.key_signatures import KeySignatureStore
 from homeserver.storage.memberships import MembershipStore
 from homeserver.storage.notifications import HighlightStore
 from homeserver.storage.one_time_keys import OneTimeKeyStore
+from homeserver.storage.openid_tokens import OpenIdTokenStore
 from homeserver.storage.outgoing_devices import OutgoingDeviceStore
 from homeserver.storage.outgoing_events import OutgoingEventStore
 from homeserver.storage.outgoing_to_device import OutgoingToDeviceStore
 from homeserver.storage.outliers import OutlierStore
 from homeserver.storage.presence import PresenceStore
 from homeserver.storage.profiles import ProfileStore
+from homeserver.storage.raw_events import RawEventStore
 from homeserver.storage.receipts import ReceiptStore
 from homeserver.storage.registration_tokens import RegistrationTokenStore
 from homeserver.storage.relations import RelationStore
@@ -139,6 +154,7 @@ from homeserver.storage.server_keys import ServerKeyStore
 from homeserver.storage.shared_rooms import SharedRoomStore
 from homeserver.storage.staged_events import StagedEventStore
 from homeserver.storage.state import StateStore
+from homeserver.storage.stripped_state import StrippedStateStore
 from homeserver.storage.to_device import ToDeviceStore
 from homeserver.storage.transaction_ids import TransactionIdStore
 from homeserver.storage.typing import TypingStore
@@ -159,6 +175,7 @@ from homeserver.views.erasure import Erasure
 from homeserver.views.ignored import IgnoredUsers
 from homeserver.views.keys_left import KeysLeftNow
 from homeserver.views.presence import PresenceNow
+from homeserver.views.server_visibility import ServerVisibility
 from homeserver.views.tokens import Tokens
 from homeserver.views.typing import TypingNow
 from homeserver.views.unread import UnreadCounts
@@ -231,6 +248,8 @@ class Application:
         one_time_key_store = OneTimeKeyStore(database)
         cross_signing_store = CrossSigningStore(database)
         key_signatures = KeySignatureStore(database)
+        openid_tokens = OpenIdTokenStore(database)
+        stripped_state = StrippedStateStore(database)
 
         # Other servers.
         server_key_store = ServerKeyStore(database)
@@ -309,6 +328,16 @@ class Application:
             self._room_writes,
         )
         signatures = EventSignatures(self.remote_servers.keyring)
+        self.elsewhere = elsewhere = MembershipsElsewhere(
+            database,
+            rooms,
+            live_rooms,
+            events,
+            outlier_store,
+            membership_store,
+            memberships,
+            stripped_state,
+        )
         outliers = Outliers(database, events, outlier_store, signatures)
         filler = GapFiller(clock, rooms, events, state_resolver, outliers, self.inbound_events)
         sources = RemoteSources(server_name, self.remote_servers.client, reader)
@@ -323,7 +352,7 @@ class Application:
             JoinJobStore(database),
             self.remote_servers.client,
             outliers,
-            RoomArrivals(database, rooms, live_rooms, events, outliers, self.inbound_events),
+            RoomArrivals(database, rooms, live_rooms, events, outliers, self.inbound_events, elsewhere),
         )
         self._extremities = Extremities(server_name, reader, membership_store, writer, self.inbound_events)
         self.inbound_events.on_forked = self._extremities.notice
@@ -345,6 +374,7 @@ class Application:
         )
         profiles = Profiles(server_name, database, profile_store, accounts_store, reader, writer)
         account_data = AccountData(database, account_data_store, reader)
+        restricted = RestrictedJoins(server_name, reader, membership_store)
         membership = Membership(
             server_name,
             database,
@@ -359,6 +389,7 @@ class Application:
             hosted,
             self.remote_joins,
             RemoteInvites(self.remote_servers.client, live_rooms, reader, writer, self.inbound_events),
+            restricted,
         )
         rate_limits = RateLimits(clock, self.metrics, enabled=settings.rate_limits.enabled)
         self.to_device = ToDevice(
@@ -405,7 +436,15 @@ class Application:
             token_store,
             devices,
             membership,
-            (profile_store, account_data_store, filter_store, presence, key_backup_store, cross_signing),
+            (
+                profile_store,
+                account_data_store,
+                filter_store,
+                presence,
+                key_backup_store,
+                cross_signing,
+                openid_tokens,
+            ),
             key_backups,
         )
         self._access_tokens = access_tokens = AccessTokens(database, clock, token_store, device_store)
@@ -459,6 +498,7 @@ class Application:
             self._typing,
             key_backups,
             server_key_store,
+            (openid_tokens,),
         )
         self._inboxes = Inboxes(database, to_device_store)
         device_lists = DeviceLists(
@@ -484,6 +524,7 @@ class Application:
                 Summaries(self.notifier, recent, membership_store),
                 client_events,
                 tokens,
+                stripped_state,
             ),
             Extras(clock, account_data_store, receipt_store, self._typing_now, self._presence_now, ignored),
             device_lists,
@@ -503,6 +544,7 @@ class Application:
             cross_signing_store,
             key_signatures,
             remote_keys,
+            device_list_store,
         )
         one_time_keys = OneTimeKeys(
             server_name,
@@ -510,6 +552,7 @@ class Application:
             one_time_key_store,
             RemoteClaims(self.remote_servers.client, server_calls),
         )
+        spaces = Spaces(reader, summaries, tokens)
         device_keys = DeviceKeys(
             database,
             device_store,
@@ -521,12 +564,51 @@ class Application:
             device_list_store,
         )
 
+        # Answers to other servers.
+        servers = RoomServers(server_name, hosted, room_servers)
+        resident = ResidentAccess(live_rooms, servers)
+        raw_events = RawEventStore(database)
+        graph = RoomGraph(
+            resident,
+            events,
+            raw_events,
+            state,
+            AuthChains(events, raw_events),
+            ServerVisibility(visibility, membership_store, erasure),
+        )
+        conditions = JoinConditions(live_rooms, reader, servers, restricted)
+        member_events = MemberEvents(
+            server_name,
+            key,
+            resident,
+            live_rooms,
+            events,
+            signatures,
+            conditions,
+            self.inbound_events,
+        )
+
         # Doors.
         self.api = Api(
             ApiContext(
                 settings=settings,
                 clock=clock,
                 metrics=self.metrics,
+                handshakes=Handshakes(member_events, graph, reader, state, membership_store),
+                invitations=Invitations(
+                    server_name,
+                    key,
+                    resident,
+                    live_rooms,
+                    servers,
+                    accounts_store,
+                    signatures,
+                    elsewhere,
+                ),
+                member_templates=Templates(server_name, resident, writer, conditions),
+                openid=OpenId(server_name, database, clock, openid_tokens),
+                room_graph=graph,
+                space_answers=SpaceAnswers(live_rooms, spaces, summaries, servers, membership_store),
                 authenticator=Authenticator(access_tokens, rate_limits),
                 federation_authenticator=FederationAuthenticator(
                     server_name, self.remote_servers.keyring, rate_limits, self._heard_from
@@ -595,7 +677,7 @@ class Application:
                 room_state=RoomState(reader, access, history, client_events),
                 room_summaries=summaries,
                 room_upgrades=RoomUpgrades(reader, writer, creation, profiles, directory, membership),
-                spaces=Spaces(reader, summaries, tokens),
+                spaces=spaces,
                 sync=sync,
                 to_device=self.to_device,
                 typing=self._typing,

@@ -126,6 +126,9 @@ def check(method: str, path: str, status: int, body: Any) -> None:
         if error.message.endswith("listed in the 'oneOf' keyword") and "more than one" in error.message:
             # The specification's own alternatives overlap.
             continue
+        if error.message == '"origin" is a required property' and "/invite/" in path:
+            # That of an event of room versions 1 and 2, by the rules of the room versions themselves.
+            continue
         where = "/".join(str(part) for part in error.instance_path)
         message = f"{method} {path} {status}: {where or 'the answer'}: {error.message[:500]}"
         raise AssertionError(message)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from homeserver.services.directory import Directory
     from homeserver.services.filters import Filters
     from homeserver.services.history import History
+    from homeserver.services.inbound.invitations import Invitations
     from homeserver.services.inbound.transactions import InboundTransactions
     from homeserver.services.key_backups import KeyBackups
     from homeserver.services.key_queries import KeyQueries
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from homeserver.services.membership import Membership
     from homeserver.services.messages import Messages
     from homeserver.services.one_time_keys import OneTimeKeys
+    from homeserver.services.openid import OpenId
     from homeserver.services.presence import Presence
     from homeserver.services.profiles import Profiles
     from homeserver.services.published_rooms import PublishedRooms
@@ -39,6 +41,10 @@ if TYPE_CHECKING:
     from homeserver.services.registration import Registration
     from homeserver.services.relations import Relations
     from homeserver.services.remote_lookups import RemoteLookups
+    from homeserver.services.resident.graph import RoomGraph
+    from homeserver.services.resident.handshakes import Handshakes
+    from homeserver.services.resident.spaces import SpaceAnswers
+    from homeserver.services.resident.templates import Templates
     from homeserver.services.room_creation import RoomCreation
     from homeserver.services.room_state import RoomState
     from homeserver.services.room_summaries import RoomSummaries
@@ -77,14 +83,18 @@ class ApiContext:
     devices: Devices
     directory: Directory
     filters: Filters
+    handshakes: Handshakes
     history: History
+    invitations: Invitations
     key_backups: KeyBackups
     key_queries: KeyQueries
     key_signatures: KeySignatures
     logins: Logins
+    member_templates: Templates
     membership: Membership
     messages: Messages
     one_time_keys: OneTimeKeys
+    openid: OpenId
     presence: Presence
     profiles: Profiles
     published_rooms: PublishedRooms
@@ -92,9 +102,11 @@ class ApiContext:
     registration: Registration
     relations: Relations
     room_creation: RoomCreation
+    room_graph: RoomGraph
     room_state: RoomState
     room_summaries: RoomSummaries
     room_upgrades: RoomUpgrades
+    space_answers: SpaceAnswers
     spaces: Spaces
     sync: ClassicSync
     to_device: ToDevice

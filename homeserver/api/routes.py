@@ -18,6 +18,7 @@ from homeserver.api.client.key_changes import KeyChangesEndpoints
 from homeserver.api.client.keys import KeyEndpoints
 from homeserver.api.client.login import LoginEndpoints
 from homeserver.api.client.membership import MembershipEndpoints
+from homeserver.api.client.openid import OpenIdEndpoints
 from homeserver.api.client.profiles import ProfileEndpoints
 from homeserver.api.client.registration import RegistrationEndpoints
 from homeserver.api.client.room_creation import RoomCreationEndpoints
@@ -25,8 +26,14 @@ from homeserver.api.client.sync import SyncEndpoints
 from homeserver.api.client.to_device import ToDeviceEndpoints
 from homeserver.api.client.user_data import UserDataEndpoints
 from homeserver.api.client.versions import VersionEndpoints
+from homeserver.api.federation.events import GraphEndpoints
+from homeserver.api.federation.handshakes import HandshakeEndpoints
+from homeserver.api.federation.invites import InviteEndpoints
+from homeserver.api.federation.openid import OpenIdInfoEndpoints
+from homeserver.api.federation.queries import QueryEndpoints
 from homeserver.api.federation.server_keys import ServerKeyEndpoints
 from homeserver.api.federation.transactions import TransactionEndpoints
+from homeserver.api.federation.user_keys import UserKeyEndpoints
 from homeserver.api.federation.version import FederationVersionEndpoints
 
 if TYPE_CHECKING:
@@ -57,12 +64,19 @@ _CLIENT = (
     KeyChangesEndpoints,
     SyncEndpoints,
     KeyBackupEndpoints,
+    OpenIdEndpoints,
 )
 
 _FEDERATION = (
     FederationVersionEndpoints,
     ServerKeyEndpoints,
     TransactionEndpoints,
+    GraphEndpoints,
+    HandshakeEndpoints,
+    InviteEndpoints,
+    QueryEndpoints,
+    UserKeyEndpoints,
+    OpenIdInfoEndpoints,
 )
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from crypto.signatures import signature_of
+from homeserver.eventgraph.event import Event
+from homeserver.eventgraph.hashing import encoder_of
+from homeserver.eventgraph.redaction import redact
 from homeserver.ids import ServerName, server_name_of
 
 if TYPE_CHECKING:
-    from homeserver.eventgraph.event import Event
+    from crypto.keys import SigningKey
     from homeserver.eventgraph.room_versions import RoomVersion
 
 _LONGEST_VALIDITY_MS = 7 * 24 * 60 * 60 * 1000
@@ -39,3 +43,15 @@ def is_key_valid_at(version: RoomVersion, origin_server_ts: int, *, valid_until_
     if not version.enforces_key_validity:
         return True
     return origin_server_ts <= min(valid_until_ts, now + _LONGEST_VALIDITY_MS)
+
+
+def countersigned(event: Event, server_name: ServerName, key: SigningKey) -> Event:
+    """An event with a further signature; it stays the same event."""
+    encode = encoder_of(event.version)
+    signatures = {
+        name: dict(by_key) for name, by_key in event.pdu["signatures"].items() if isinstance(by_key, dict)
+    }
+    signature = signature_of(redact(event.version, event.pdu), key, encode=encode)
+    signatures.setdefault(server_name, {})[key.key_id] = signature
+    pdu = {**event.pdu, "signatures": signatures}
+    return Event(event.version, pdu, event.event_id, encode(pdu), rejected=event.rejected)

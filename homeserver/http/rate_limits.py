@@ -45,7 +45,9 @@ RATE_LIMITS: dict[str, RateLimit] = {
     "requests": RateLimit(50, 500),
     # Per server: everything.
     "federation": RateLimit(100, 2000),
+    "invites_from_server": RateLimit(2, 200),
     # Per user.
+    "invites_to_user": RateLimit(0.1, 50),
     "messages": RateLimit(10, 100),
     # Counted in KiB, each message as one at least: a key of a room goes to every device of its members.
     "to_device": RateLimit(500, 30_000),

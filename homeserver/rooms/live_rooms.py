@@ -135,6 +135,10 @@ class LiveRooms:
         """Those of these rooms that this server knows, as they are stored."""
         return await self._rooms.load_by_id(room_ids)
 
+    def drop(self, room_id: RoomId) -> None:
+        """The room is no longer stored."""
+        self._live.pop(room_id, None)
+
     def invalidate(self, room_id: RoomId) -> None:
         """Another process wrote into the room."""
         room = self._live.get(room_id)

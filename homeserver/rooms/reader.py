@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from homeserver.errors import NotFound
-from homeserver.ids import server_name_of
 from homeserver.rooms.live_rooms import CREATE, POWER_LEVELS
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 class RoomOutline:
     """What is told of a room to those who are not in it."""
 
+    room_nid: int
     room_id: RoomId
     version: RoomVersion
     joined_members: int
@@ -81,7 +81,9 @@ class RoomReader:
         rows = await self._live_rooms.load_rows(room_ids)
         states = await self.state_entries_of_rooms([row.room_nid for row in rows], keys)
         return {
-            row.room_id: RoomOutline(row.room_id, row.version, row.joined_members, states[row.room_nid])
+            row.room_id: RoomOutline(
+                row.room_nid, row.room_id, row.version, row.joined_members, states[row.room_nid]
+            )
             for row in rows
         }
 
@@ -186,7 +188,7 @@ class RoomReader:
 
     async def servers(self, room_id: RoomId) -> set[ServerName]:
         """The servers whose users are in a room."""
-        return {server_name_of(user_id) for user_id in await self.members(room_id)}
+        return await self._membership_store.load_servers(await self.room_nid(room_id))
 
     async def share_a_room(self, user_id: UserId, other: UserId) -> bool:
         """Whether two users are joined to a common room."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from homeserver.storage.database import Database, Transaction
     from homeserver.storage.directory import DirectoryStore
 
+_MAX_SERVERS = 100
 _CANONICAL_ALIAS = "m.room.canonical_alias"
 
 
@@ -64,8 +65,14 @@ class Directory:
         found = await self._store.get_alias(alias)
         if found is None:
             raise NotFound(f"There is no room {alias}")
-        servers = await self._rooms.servers(found[0]) if await self._rooms.exists(found[0]) else set()
-        return ResolvedAlias(found[0], [self._server_name, *sorted(servers - {self._server_name})])
+        return ResolvedAlias(found[0], await self._servers(found[0]))
+
+    async def _servers(self, room_id: RoomId) -> list[ServerName]:
+        """Servers that are in a room, this one first; a big room is found by a part of them as well."""
+        servers = await self._rooms.servers(room_id) if await self._rooms.exists(room_id) else set()
+        others = sorted(servers - {self._server_name})
+        ours = [self._server_name] if self._server_name in servers or not others else []
+        return [*ours, *others][:_MAX_SERVERS]
 
     async def _ask(self, alias: RoomAlias) -> ResolvedAlias:
         """What the server of an alias says it stands for."""

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from homeserver.errors import TooLarge
+from homeserver.errors import NotFound, TooLarge
 from homeserver.ids import UserId, is_user_id, server_name_of
 from homeserver.services.key_objects import public_key_of
 from homeserver.services.other_servers import unreachable
-from homeserver.storage.cross_signing import MASTER, USER_SIGNING
+from homeserver.storage.cross_signing import MASTER, SELF_SIGNING, USER_SIGNING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from homeserver.storage.accounts import AccountStore
     from homeserver.storage.cross_signing import CrossSigningStore
     from homeserver.storage.device_keys import DeviceKeyStore, StoredDeviceKeys
+    from homeserver.storage.device_lists import DeviceListStore
     from homeserver.storage.key_signatures import KeySignatureStore
 
 MAX_USERS = 5_000
@@ -45,6 +46,7 @@ class KeyQueries:
         cross_signing: CrossSigningStore,
         signatures: KeySignatureStore,
         remote: RemoteKeys,
+        device_lists: DeviceListStore,
     ) -> None:
         self._server_name = server_name
         self._accounts = accounts
@@ -52,6 +54,7 @@ class KeyQueries:
         self._cross_signing = cross_signing
         self._signatures = signatures
         self._remote = remote
+        self._device_lists = device_lists
 
     async def query(
         self, reader: UserId, wanted: Mapping[str, Sequence[str]], seconds: float = 0
@@ -83,9 +86,49 @@ class KeyQueries:
             answer["failures"] = unreachable(failed)
             await self._add_remote(answer, reader, found, wanted)
         for start in range(0, len(local), _AT_ONCE):
-            await self._add(answer, reader, local[start : start + _AT_ONCE], wanted)
+            batch = local[start : start + _AT_ONCE]
+            await self._add(answer, reader, batch, wanted)
+            for user_id in answer["device_keys"].keys() & batch:
+                # Written here, bit by bit, and not all at once at the end.
+                answer["device_keys"][user_id] = orjson.Fragment(orjson.dumps(answer["device_keys"][user_id]))
             await asyncio.sleep(0)
         return answer
+
+    async def answer_server(self, wanted: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        """What another server is told of users of this one (SS `POST /user/keys/query`): not the names of devices."""
+        if len(wanted) > MAX_USERS:
+            raise TooLarge(f"A request can ask for {MAX_USERS} users")
+        answer: dict[str, Any] = {f"{name}_keys": {} for name in ("device", MASTER, SELF_SIGNING)}
+        ours = [UserId(user_id) for user_id in wanted if is_user_id(user_id)]
+        ours = [user_id for user_id in ours if server_name_of(user_id) == self._server_name]
+        for start in range(0, len(ours), _AT_ONCE):
+            await self._add(answer, None, ours[start : start + _AT_ONCE], wanted)
+            await asyncio.sleep(0)
+        return answer
+
+    async def devices(self, user_id: str) -> dict[str, Any]:
+        """All devices of a user of this server that have keys, for another server (SS `GET /user/devices/{userId}`).
+
+        `NotFound` for a user whom this server does not know.
+        """
+        if not is_user_id(user_id) or not await self._accounts.load_existing([UserId(user_id)]):
+            raise NotFound("Unknown user")
+        # What changes meanwhile is told again, with a later number.
+        stream_id = await self._device_lists.last_change(UserId(user_id))
+        keys = await self.answer_server({user_id: []})
+        return {
+            "user_id": user_id,
+            "stream_id": stream_id,
+            "devices": [
+                {"device_id": device_id, "keys": device}
+                for device_id, device in keys["device_keys"][user_id].items()
+            ],
+            **{
+                f"{usage}_key": keys[f"{usage}_keys"][user_id]
+                for usage in (MASTER, SELF_SIGNING)
+                if user_id in keys[f"{usage}_keys"]
+            },
+        }
 
     async def _add_remote(
         self,
@@ -116,7 +159,7 @@ class KeyQueries:
     async def _add(
         self,
         answer: dict[str, Any],
-        reader: UserId,
+        reader: UserId | None,
         user_ids: Sequence[UserId],
         wanted: Mapping[str, Sequence[str]],
     ) -> None:
@@ -131,28 +174,29 @@ class KeyQueries:
         for device in devices:
             if not names[device.user_id] or device.device_id in names[device.user_id]:
                 of_user = by_user.setdefault(device.user_id, {})
-                of_user[device.device_id] = _device_form(device, signatures)
-        for user_id, of_user in by_user.items():
-            # Written here, bit by bit, and not all at once at the end.
-            answer["device_keys"][user_id] = orjson.Fragment(orjson.dumps(of_user))
+                of_user[device.device_id] = _device_form(device, signatures, is_named=reader is not None)
+        answer["device_keys"].update(by_user)
         for user_id, by_usage in cross_signing.items():
             for usage, key in by_usage.items():
                 if usage != USER_SIGNING or user_id == reader:
                     answer[f"{usage}_keys"][user_id] = _cross_signing_form(user_id, key, signatures)
 
-    async def _load_signatures(self, reader: UserId, user_ids: Sequence[UserId]) -> _Signatures:
+    async def _load_signatures(self, reader: UserId | None, user_ids: Sequence[UserId]) -> _Signatures:
         signatures: _Signatures = {}
         for one in await self._signatures.load(user_ids):
             by_signer = signatures.setdefault((one.user_id, one.key_id), {})
             by_signer.setdefault(one.user_id, {})[one.signer_key_id] = one.signature
+        if reader is None:
+            return signatures
         for one in await self._signatures.load_of_others(reader, user_ids):
             by_signer = signatures.setdefault((one.user_id, one.key_id), {})
             by_signer.setdefault(reader, {})[one.signer_key_id] = one.signature
         return signatures
 
 
-def _device_form(device: StoredDeviceKeys, signatures: _Signatures) -> dict[str, Any]:
-    unsigned = {} if device.display_name is None else {"device_display_name": device.display_name}
+def _device_form(device: StoredDeviceKeys, signatures: _Signatures, *, is_named: bool) -> dict[str, Any]:
+    name = device.display_name if is_named else None
+    unsigned = {} if name is None else {"device_display_name": name}
     return {
         **orjson.loads(device.keys),
         "signatures": signatures.get((device.user_id, device.device_id), {}),

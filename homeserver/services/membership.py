@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from homeserver.errors import BadJson, Forbidden, InvalidParam, MatrixError, NotFound
-from homeserver.eventgraph.auth_member import join_rule_of
 from homeserver.ids import RoomAlias, RoomId, UserId, is_room_alias, is_room_id, is_user_id, server_name_of
 from homeserver.services.directory import ResolvedAlias
 from homeserver.services.event_writer import NewEvent
+from homeserver.services.restricted_joins import is_restricted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from homeserver.services.remote_invites import RemoteInvites
     from homeserver.services.remote_joins import RemoteJoins
     from homeserver.services.requester import Requester
+    from homeserver.services.restricted_joins import RestrictedJoins
     from homeserver.storage.accounts import AccountStore
     from homeserver.storage.database import Database
     from homeserver.storage.memberships import MembershipRow, MembershipStore
@@ -51,6 +52,7 @@ class Membership:
         hosted: HostedRooms,
         remote: RemoteJoins,
         remote_invites: RemoteInvites,
+        restricted: RestrictedJoins,
     ) -> None:
         self._server_name = server_name
         self._database = database
@@ -65,6 +67,7 @@ class Membership:
         self._hosted = hosted
         self._remote = remote
         self._remote_invites = remote_invites
+        self._restricted = restricted
 
     async def resolve(self, room_id_or_alias: str) -> ResolvedAlias:
         """The room that an id or alias stands for, and servers that may be in it; `InvalidParam` or `NotFound`."""
@@ -279,47 +282,14 @@ class Membership:
         self, requester: Requester, room_id: RoomId, state: dict[StateKey, Event]
     ) -> dict[str, Any]:
         """What a member event says of who lets the user into a restricted room without an invite."""
-        version = await self._rooms.version(room_id)
-        rule = join_rule_of(state)
-        restricted = (rule == "restricted" and version.has_restricted_join) or (
-            rule == "knock_restricted" and version.has_knock_restricted_join
-        )
-        if not restricted:
+        if not is_restricted(await self._rooms.version(room_id), state):
             return {}
-        if not await self.meets_condition(requester.user_id, state[_JOIN_RULES]):
+        if not await self._restricted.meets_condition(requester.user_id, state[_JOIN_RULES]):
             raise Forbidden("You are in none of the rooms whose members may join this room")
-        return {"join_authorised_via_users_server": await self._authoriser(room_id)}
-
-    async def _authoriser(self, room_id: RoomId) -> UserId:
-        """A member of this server who may invite, looked for without going through all the members first."""
-        levels = await self._rooms.power_levels(room_id)
-        required = levels.required_for("invite")
-        for name in levels.named_users:
-            if server_name_of(name) == self._server_name and levels.user_level(name) >= required:
-                row = await self._rooms.membership(room_id, UserId(name))
-                if row is not None and row.membership == "join":
-                    return row.user_id
-        if levels.users_default >= required:
-            room_nid = await self._rooms.room_nid(room_id)
-            # Those with less than the default are named: one more than them is enough.
-            most = len(levels.named_users) + 1
-            for user_id in await self._store.load_local_members(room_nid, self._server_name, most):
-                if levels.user_level(user_id) >= required:
-                    return user_id
-        raise Forbidden("Nobody of this server may let you in", errcode="M_UNABLE_TO_GRANT_JOIN")
-
-    async def meets_condition(self, user_id: UserId, join_rules: Event) -> bool:
-        """Whether a user meets one of the conditions of a restricted room (CS "Restricted rooms")."""
-        allow = join_rules.content.get("allow")
-        rooms = await self._rooms.rooms_of(user_id)
-        for condition in allow if isinstance(allow, list) else []:
-            if not isinstance(condition, dict) or condition.get("type") != "m.room_membership":
-                continue
-            allowed = condition.get("room_id")
-            row = rooms.get(RoomId(allowed)) if isinstance(allowed, str) else None
-            if row is not None and row.membership == "join":
-                return True
-        return False
+        authoriser = await self._restricted.authoriser(room_id)
+        if authoriser is None:
+            raise Forbidden("Nobody of this server may let you in", errcode="M_UNABLE_TO_GRANT_JOIN")
+        return {"join_authorised_via_users_server": authoriser}
 
 
 def _candidates(row: MembershipRow | None, room_id: RoomId, via: Sequence[ServerName]) -> list[ServerName]:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from homeserver.errors import NotFound
 from homeserver.eventgraph.auth_member import join_rule_of
-from homeserver.ids import RoomId
+from homeserver.eventgraph.auth_rules import JOIN_RULES
+from homeserver.services.restricted_joins import allowed_rooms, is_restricted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from homeserver.eventgraph.event import Event, StateKey
-    from homeserver.ids import EventId, UserId
+    from homeserver.ids import EventId, RoomId, UserId
     from homeserver.rooms.reader import RoomOutline, RoomReader
     from homeserver.storage.directory import PublishedRoom
 
@@ -66,29 +67,43 @@ class RoomSummaries:
 
         Nobody is told of a room that they are banned from, unless all the world may read it.
         """
-        state, version = room.state, room.version
-        if _value(state, "m.room.history_visibility", "history_visibility") == "world_readable":
+        if is_world_readable(room):
             return True
-        rule = join_rule_of(state)
-        is_open = (
-            rule == "public"
-            or (rule == "knock" and version.has_knock)
-            or (rule == "knock_restricted" and version.has_knock_restricted_join)
-        )
         if user_id is None:
-            return is_open
+            return is_open(room)
         rooms = await self._rooms.rooms_of(user_id)
         row = rooms.get(room.room_id)
         if row is not None and row.membership in ("join", "invite"):
             return True
         if row is not None and row.membership == "ban":
             return False
-        if is_open or rule != "restricted" or not version.has_restricted_join:
-            return is_open
+        if is_open(room):
+            return True
         return any(
-            allowed in rooms and rooms[allowed].membership == "join"
-            for allowed in _allowed_rooms(state.get(("m.room.join_rules", "")))
+            allowed in rooms and rooms[allowed].membership == "join" for allowed in rooms_that_let_in(room)
         )
+
+
+def is_world_readable(room: RoomOutline) -> bool:
+    """Whether all the world may read a room."""
+    return bool(_value(room.state, "m.room.history_visibility", "history_visibility") == "world_readable")
+
+
+def is_open(room: RoomOutline) -> bool:
+    """Whether everybody may come in, or knock."""
+    rule, version = join_rule_of(room.state), room.version
+    return bool(
+        rule == "public"
+        or (rule == "knock" and version.has_knock)
+        or (rule == "knock_restricted" and version.has_knock_restricted_join)
+    )
+
+
+def rooms_that_let_in(room: RoomOutline) -> list[RoomId]:
+    """The rooms whose members may come into a restricted room."""
+    if not is_restricted(room.version, room.state):
+        return []
+    return allowed_rooms(room.state[JOIN_RULES])
 
 
 def summary_of(room: RoomOutline) -> dict[str, Any]:
@@ -98,7 +113,7 @@ def summary_of(room: RoomOutline) -> dict[str, Any]:
     algorithm = _value(room.state, "m.room.encryption", "algorithm")
     if isinstance(algorithm, str):
         summary["encryption"] = algorithm
-    allowed = _allowed_rooms(room.state.get(("m.room.join_rules", "")))
+    allowed = rooms_that_let_in(room)
     if allowed:
         summary["allowed_room_ids"] = allowed
     return summary
@@ -145,16 +160,3 @@ def _topic(state: Mapping[StateKey, Event]) -> str | None:
 def _value(state: Mapping[StateKey, Event], event_type: str, name: str) -> Any:
     event = state.get((event_type, ""))
     return event.content.get(name) if event is not None else None
-
-
-def _allowed_rooms(join_rules: Event | None) -> list[RoomId]:
-    if join_rules is None or join_rules.content.get("join_rule") not in ("restricted", "knock_restricted"):
-        return []
-    allow = join_rules.content.get("allow")
-    return [
-        RoomId(condition["room_id"])
-        for condition in (allow if isinstance(allow, list) else [])
-        if isinstance(condition, dict)
-        and condition.get("type") == "m.room_membership"
-        and isinstance(condition.get("room_id"), str)
-    ]

@@ -12,6 +12,8 @@ from homeserver.services.room_summaries import summary_of
 from homeserver.views.client_events import stripped
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from homeserver.eventgraph.event import Event
     from homeserver.ids import UserId
     from homeserver.rooms.reader import RoomOutline, RoomReader
@@ -69,20 +71,18 @@ class Spaces:
             walked.add(current)
             if not await self._summaries.may_know(room, user_id):
                 continue
-            children = await self._children(room, suggested_only=page.suggested_only)
+            children = await self.children(room, suggested_only=page.suggested_only)
             if number >= offset:
                 if len(rooms) == page.limit:
                     return {"rooms": rooms, "next_batch": self._tokens.offset(kind, offset + page.limit)}
-                state = [
-                    {**stripped(child), "origin_server_ts": child.origin_server_ts} for child in children
-                ]
-                rooms.append({**summary_of(room), "children_state": state})
+                rooms.append(with_children(room, children))
             number += 1
             if depth < page.max_depth:
                 stack += [(RoomId(child.state_key or ""), depth + 1) for child in reversed(children)]
         return {"rooms": rooms}
 
-    async def _children(self, room: RoomOutline, *, suggested_only: bool) -> list[Event]:
+    async def children(self, room: RoomOutline, *, suggested_only: bool) -> list[Event]:
+        """The `m.space.child` events of a space, in their order; none where the room is no space."""
         create = room.state.get(_CREATE)
         if create is None or create.content.get("type") != _SPACE:
             return []
@@ -95,6 +95,12 @@ class Spaces:
                 continue
             children.append(event)
         return sorted(children, key=_child_order)
+
+
+def with_children(room: RoomOutline, children: Sequence[Event]) -> dict[str, Any]:
+    """A room of a tree, with what it says of its children."""
+    state = [{**stripped(child), "origin_server_ts": child.origin_server_ts} for child in children]
+    return {**summary_of(room), "children_state": state}
 
 
 def _child_order(event: Event) -> tuple[bool, str, int, str]:

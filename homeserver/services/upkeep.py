@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -12,6 +12,8 @@ from homeserver.storage.errors import DatabaseClosed
 from homeserver.storage.transaction_ids import PARTS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from homeserver.clock import Clock
     from homeserver.services.access_tokens import AccessTokens
     from homeserver.services.key_backups import KeyBackups
@@ -35,6 +37,14 @@ _MAX_SERVER_KEY_DOCUMENTS = 100_000
 _log = structlog.get_logger(__name__)
 
 
+class Expiring(Protocol):
+    """A store whose rows run out."""
+
+    async def delete_expired(self, transaction: Transaction, now_ms: int) -> None:
+        """Drop what has run out."""
+        ...
+
+
 class Upkeep:
     """Runs in the background for as long as the server does."""
 
@@ -51,6 +61,7 @@ class Upkeep:
         typing: Typing,
         key_backups: KeyBackups,
         server_keys: ServerKeyStore,
+        expiring: Sequence[Expiring],
     ) -> None:
         self._database = database
         self._clock = clock
@@ -63,6 +74,7 @@ class Upkeep:
         self._typing = typing
         self._key_backups = key_backups
         self._server_keys = server_keys
+        self._expiring = expiring
         self._part = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -90,6 +102,8 @@ class Upkeep:
         now = self._clock.now_ms()
         await self._user_interactive.delete_expired(transaction, now)
         await self._token_store.delete_expired_logins(transaction, now)
+        for store in self._expiring:
+            await store.delete_expired(transaction, now)
         await self._transaction_ids.prune(transaction, now - _TRANSACTION_IDS_MS, self._part)
         await self._to_device.prune_transactions(transaction, now - _TRANSACTION_IDS_MS, self._part)
         await self._server_keys.prune(transaction, now - _SERVER_KEYS_MS)

@@ -63,6 +63,13 @@ class DeviceListStore:
                 min(first for (first,) in thinned),
             )
 
+    async def last_change(self, user_id: UserId) -> int:
+        """The position of the last change of a user; 0 where there was none."""
+        last = await self._database.fetch_value(
+            "SELECT max(stream_id) FROM device_list_changes WHERE user_id = $1", user_id
+        )
+        return last or 0
+
     async def load_changed(self, user_ids: Iterable[UserId], *, after: int, upto: int) -> set[UserId]:
         """Those of these users who have changes with `after < position <= upto`."""
         rows = await self._database.fetch_all(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from homeserver.ids import RoomId, UserId
+from homeserver.ids import RoomId, UserId, server_name_of
 from homeserver.storage.announcements import Topic
 
 if TYPE_CHECKING:
@@ -136,6 +136,35 @@ class MembershipStore:
             limit,
         )
         return [UserId(row[0]) for row in rows]
+
+    async def is_server_invited(self, room_nid: int, server_name: ServerName) -> bool:
+        """Whether a user of a server is invited to a room."""
+        return bool(
+            await self._database.fetch_value(
+                "SELECT 1 FROM memberships WHERE room_nid = $1 AND membership = 'invite' AND user_id LIKE $2"
+                " LIMIT 1",
+                room_nid,
+                f"%:{server_name}",
+            )
+        )
+
+    async def load_servers(self, room_nid: int) -> set[ServerName]:
+        """The servers of the joined members of a room."""
+        rows = await self._database.fetch_all(
+            "SELECT user_id FROM memberships WHERE room_nid = $1 AND membership = 'join'", room_nid
+        )
+        return {server_name_of(row[0]) for row in rows}
+
+    async def load_log_of_server(self, room_nid: int, server_name: ServerName) -> list[MembershipChange]:
+        """Every change of the membership of a server's users in a room, oldest first."""
+        rows = await self._database.fetch_all(
+            "SELECT l.user_id, l.stream_id, l.room_nid, r.room_id, l.membership, l.event_nid"
+            " FROM membership_log l JOIN rooms r ON r.room_nid = l.room_nid"
+            " WHERE l.room_nid = $1 AND l.user_id LIKE $2 ORDER BY l.stream_id",
+            room_nid,
+            f"%:{server_name}",
+        )
+        return [MembershipChange(*row) for row in rows]
 
     async def load_guests(self, room_nid: int) -> list[UserId]:
         """The joined members of a room that are guests of this server."""

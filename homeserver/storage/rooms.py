@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import orjson
 
 from homeserver.eventgraph.room_versions import ROOM_VERSIONS, RoomVersion
-from homeserver.ids import EventId, RoomId
+from homeserver.ids import EventId, RoomId, UserId
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -136,6 +137,42 @@ class RoomStore:
             row.invited_members,
             row.arrival_depth,
         )
+
+    async def insert_empty(self, transaction: Transaction, room_id: RoomId, version: RoomVersion) -> int:
+        """The number of a room, stored without anything in it where it is new."""
+        known = await transaction.fetch_value("SELECT room_nid FROM rooms WHERE room_id = $1", room_id)
+        if known is not None:
+            return int(known)
+        room_nid = await transaction.next_position()
+        row = RoomRow(
+            room_nid=room_nid,
+            room_id=room_id,
+            version=version,
+            head_version=secrets.randbits(62),
+            forward_extremities=(),
+            depth=0,
+            state_snapshot=0,
+            last_position=room_nid,
+            joined_members=0,
+            invited_members=0,
+        )
+        await self.insert(transaction, row)
+        return room_nid
+
+    async def delete_empty(
+        self, transaction: Transaction, room_id: RoomId
+    ) -> tuple[list[UserId], list[EventId]]:
+        """Drop a room in which nothing stands, with its invites and knocks: whose they were, and the events."""
+        room_nid = await transaction.fetch_value(
+            "SELECT room_nid FROM rooms WHERE room_id = $1 AND state_snapshot = 0", room_id
+        )
+        if room_nid is None:
+            return [], []
+        users = await transaction.fetch_all("SELECT user_id FROM memberships WHERE room_nid = $1", room_nid)
+        events = await transaction.fetch_all("SELECT event_id FROM events WHERE room_nid = $1", room_nid)
+        for table in ("rooms", "events", "memberships", "membership_log", "stripped_state"):
+            await transaction.execute(f"DELETE FROM {table} WHERE room_nid = $1", room_nid)
+        return [UserId(row[0]) for row in users], [EventId(row[0]) for row in events]
 
     async def update_heads(
         self, transaction: Transaction, heads: Sequence[tuple[int, int, str, int, int, int, int, int]]

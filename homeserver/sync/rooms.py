@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from homeserver.views.client_events import stripped, stripped_state_keys
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from homeserver.services.requester import Requester
     from homeserver.storage.events import StoredEvent
     from homeserver.storage.memberships import MembershipRow
+    from homeserver.storage.stripped_state import StrippedStateStore
     from homeserver.sync.interval import Interval
     from homeserver.sync.moves import Start
     from homeserver.sync.state import StateReader
@@ -51,6 +54,7 @@ class RoomSections:
         summaries: Summaries,
         client_events: ClientEvents,
         tokens: Tokens,
+        stripped_state: StrippedStateStore,
     ) -> None:
         self._reader = reader
         self._timelines = timelines
@@ -58,6 +62,7 @@ class RoomSections:
         self._summaries = summaries
         self._client_events = client_events
         self._tokens = tokens
+        self._stripped_state = stripped_state
 
     async def joined(
         self,
@@ -168,11 +173,11 @@ class RoomSections:
 
     async def invited(self, requester: Requester, row: MembershipRow) -> dict[str, Any]:
         """An invite: the stripped state that lets the client show what it is to."""
-        return {"invite_state": {"events": await self._stripped_state(requester.user_id, row)}}
+        return {"invite_state": {"events": await self._stripped(requester.user_id, row)}}
 
     async def knocked(self, requester: Requester, row: MembershipRow) -> dict[str, Any]:
         """A knock of the user's own."""
-        return {"knock_state": {"events": await self._stripped_state(requester.user_id, row)}}
+        return {"knock_state": {"events": await self._stripped(requester.user_id, row)}}
 
     # -- parts -----------------------------------------------------------------------------------------
 
@@ -236,7 +241,11 @@ class RoomSections:
         missing = [user_id for user_id in heroes if user_id not in known]
         return await self._states.members(row.room_nid, interval.upto, missing) if missing else []
 
-    async def _stripped_state(self, user_id: UserId, row: MembershipRow) -> list[dict[str, Any]]:
+    async def _stripped(self, user_id: UserId, row: MembershipRow) -> Any:
+        """The state that a user is shown of a room: as it is here, or as another server told it."""
+        told = await self._stripped_state.get(user_id, row.room_nid)
+        if told is not None:
+            return orjson.Fragment(told)
         keys: Sequence[StateKey] = stripped_state_keys(user_id, row.sender)
         state: Mapping[StateKey, Any] = await self._reader.state_entries(row.room_id, keys)
         return [stripped(state[key]) for key in dict.fromkeys(keys) if key in state]

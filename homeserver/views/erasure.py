@@ -42,17 +42,17 @@ class Erasure:
     async def apply(self, events: Iterable[StoredEvent], reader: UserId) -> list[StoredEvent]:
         """Events of one room as the reader may see them."""
         events = list(events)
-        if not self._erased or not any(self._hides(stored) for stored in events):
+        if not self._erased or not any(self.may_hide(stored) for stored in events):
             return events
         came = await self._visibility.first_joined(reader, events[0].room_id)
-        return [
-            _pruned(stored)
-            if self._hides(stored) and (came is None or came > self._erased[stored.event.sender])
-            else stored
-            for stored in events
-        ]
+        return [_pruned(stored) if self.hides_from(stored, came) else stored for stored in events]
 
-    def _hides(self, stored: StoredEvent) -> bool:
+    def hides_from(self, stored: StoredEvent, came: int | None) -> bool:
+        """Whether an event is hidden from those who came into its room at a position, or never did."""
+        return self.may_hide(stored) and (came is None or came > self._erased[stored.event.sender])
+
+    def may_hide(self, stored: StoredEvent) -> bool:
+        """Whether an event is hidden from newcomers."""
         event = stored.event
         # Other state stays: a room has one name, one topic and one encryption for everybody.
         return event.sender in self._erased and event.state_key in (None, event.sender)

@@ -153,6 +153,15 @@ class HistoryVisibility:
         }
         return [stored for stored in events if stored.event_nid not in hidden]
 
+    async def settings_at(self, events: Sequence[StoredEvent]) -> dict[int, set[str]]:
+        """The visibility of history before and after each of these events, by their numbers."""
+        snapshots = {stored.state_after for stored in events} | {stored.state_before for stored in events}
+        settings = await self._settings(snapshots)
+        return {
+            stored.event_nid: {settings[stored.state_before], settings[stored.state_after]}
+            for stored in events
+        }
+
     async def may_read_now(self, user_id: UserId, room_id: RoomId, snapshot_nid: int) -> bool:
         """Whether the room as it is now is open to the user: joined, or world readable."""
         row = (await self._memberships.of_user(user_id)).get(room_id)

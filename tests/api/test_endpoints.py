@@ -28,7 +28,7 @@ MISSING = {
     "media": r"/media/",
     "push": r"/(notifications|pushers|pushrules)\b",
     "email addresses and telephone numbers": r"/3pid\b|/requestToken$",
-    "single sign-on and OpenID tokens": r"/sso/|/openid/",
+    "single sign-on": r"/sso/",
     "search": r"/search$",
     "application services": r"/appservice/|/thirdparty/",
     "reporting": r"/report/|/admin/whois/|/turnServer$",
@@ -154,6 +154,9 @@ async def test_beyond_the_specification_there_is_what_clients_and_tools_are_know
         ("PUT", "/_matrix/client/v3/rooms/{}/state/{}"),
         ("GET", "/_matrix/client/r0/rooms/{}/state/{}"),
         ("PUT", "/_matrix/client/r0/rooms/{}/state/{}"),
+        # The first versions, which servers fall back on.
+        ("PUT", "/_matrix/federation/v1/send_join/{}/{}"),
+        ("PUT", "/_matrix/federation/v1/send_leave/{}/{}"),
         ("GET", "/_matrix/client/unstable/rooms/{}/relations/{}"),
         ("GET", "/_matrix/client/unstable/rooms/{}/relations/{}/{}"),
         ("GET", "/_matrix/client/unstable/rooms/{}/relations/{}/{}/{}"),

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+import orjson
+
+from crypto.errors import CanonicalJsonError
+from federation.request_auth import NO_CONTENT, sign_request
 from tests import openapi
 from tests.bad_input.requests import Plan, dump, names_in
 from tests.bad_input.vocabulary import CROSS_SIGNING_KEYS, WORDS, Pairs, Ref
 from tests.client import Client, Refused
+from tests.federation_api.remote import Network
 from tests.keys import Device, User
 from tests.server import RESOURCES, Server
 
@@ -75,6 +81,7 @@ class World:
     async def open(self) -> None:
         """Start the server, and let things happen there."""
         await self.server.start()
+        self._elsewhere = Network(self.server).remote("mallory.test")
         people = self._people
         for name in ("alice", "bob", "carol", "dave"):
             people[name] = await self.server.register(name)
@@ -82,6 +89,8 @@ class World:
         people["nobody"] = self.server.nobody()
         people["forger"] = Client(self.server.http, access_token="rsa_" + "A" * 43)
         self._learn_constants()
+        # Its key is fetched with its first request, which may have to be refused.
+        await self._elsewhere.get("/query/profile", user_id="@alice:example.org")
 
     async def close(self) -> None:
         """Stop the server."""
@@ -171,6 +180,8 @@ class World:
         for client in (bob, mallory):
             await client.join(room)
         await bob.join(hers)
+        for where in (room, hers):
+            await self._elsewhere.become("join", where, self._elsewhere.user("mallory"))
         # Rather those where she can do something.
         self._know("room", hers, room, secret, hers, room)
         self._know("alias", *[f"#hers{number}:example.org"] * 2, f"#room{number}:example.org")
@@ -196,6 +207,7 @@ class World:
 
     def _learn_constants(self) -> None:
         self._know("user", *(f"@{name}:example.org" for name in ("alice", "bob", "carol", "dave", "nobody")))
+        self._know("user", *[self._elsewhere.user("mallory"), self._elsewhere.user("eve")] * 2)
         self._know("device", self._people["alice"].device_id)
         self._know("state_key", "", self._people["mallory"].user_id, self._people["alice"].user_id)
         self._know("transaction", "new")
@@ -269,7 +281,9 @@ class World:
         query = urlencode([(name, str(self.fill(value))) for name, value in plan.query], errors="replace")
         content = dump(self.fill(plan.body))
         headers = dict(plan.headers)
-        if who.access_token is not None:
+        if plan.path.startswith("/_matrix/federation/") and who.user_id:
+            headers["Authorization"] = self._signature(plan.method, path, query, content)
+        elif who.access_token is not None:
             headers["Authorization"] = f"Bearer {who.access_token}"
         if plan.path.endswith("/sync"):
             query = "&".join(part for part in query.split("&") if not part.startswith("timeout="))
@@ -288,8 +302,22 @@ class World:
             error.add_note(about)
             raise
 
+    def _signature(self, method: str, path: str, query: str, content: bytes) -> str:
+        """What shows that Mallory's own server sent a request."""
+        target = path + (f"?{query}" if query else "")
+        signed: Any = NO_CONTENT
+        if method != "GET":
+            with contextlib.suppress(orjson.JSONDecodeError):
+                signed = orjson.loads(content)
+        remote = self._elsewhere
+        try:
+            return sign_request(remote.key, remote.name, "example.org", method, target, signed)
+        except (CanonicalJsonError, TypeError):
+            return sign_request(remote.key, remote.name, "example.org", method, target)
+
     def _judge(self, plan: Plan, path: str, response: httpx.Response) -> None:
-        assert response.status_code < 500
+        # Other servers that are named in a request cannot be reached from here.
+        assert response.status_code < 500 or response.status_code == 502
         assert response.headers["access-control-allow-origin"] == "*"
         if plan.path == "/metrics" or (plan.path.endswith(_PAGES) and response.status_code == 200):
             return

@@ -56,6 +56,7 @@ class ForeignRoom:
             application._events,
             outliers,
             application.inbound_events,
+            application.elsewhere,
         )
 
         self.filler = GapFiller(

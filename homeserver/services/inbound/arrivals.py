@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import TYPE_CHECKING
 
 from homeserver.eventgraph.errors import EventRefused
 from homeserver.services.inbound.events import Unplaceable
-from homeserver.storage.rooms import RoomRow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +16,8 @@ if TYPE_CHECKING:
     from homeserver.rooms.live_rooms import LiveRoom, LiveRooms
     from homeserver.services.inbound.events import InboundEvents
     from homeserver.services.inbound.outliers import Outliers
-    from homeserver.storage.database import Database, Transaction
+    from homeserver.services.memberships_elsewhere import MembershipsElsewhere
+    from homeserver.storage.database import Database
     from homeserver.storage.events import EventStore
     from homeserver.storage.rooms import RoomStore
 
@@ -34,6 +33,7 @@ class RoomArrivals:
         events: EventStore,
         outliers: Outliers,
         inbound: InboundEvents,
+        elsewhere: MembershipsElsewhere,
     ) -> None:
         self._database = database
         self._rooms = rooms
@@ -41,6 +41,7 @@ class RoomArrivals:
         self._events = events
         self._outliers = outliers
         self._inbound = inbound
+        self._elsewhere = elsewhere
 
     async def arrive(
         self,
@@ -72,34 +73,20 @@ class RoomArrivals:
             await self._inbound.arrive(room, event, entries)
         except Unplaceable as error:
             raise EventRefused(str(error)) from error
+        await self._elsewhere.arrived(room)
         return room
 
     async def _known(self, room_id: RoomId, version: RoomVersion) -> LiveRoom:
         """The room, without anything in it where it is new here."""
 
-        async def work(transaction: Transaction) -> None:
-            if not await self._rooms.is_known(transaction, room_id):
-                await self._rooms.insert(transaction, await _empty(transaction, room_id, version))
-
-        if await self._live_rooms.find(room_id) is None:
-            await self._database.write(work)
+        known = await self._live_rooms.find(room_id)
+        if known is not None and known.version is not version:
+            # An invite may have named a wrong version: nobody checks what it says of a room elsewhere.
+            await self._elsewhere.forget(room_id)
+            known = await self._live_rooms.find(room_id)
+        if known is None:
+            await self._database.write(lambda t: self._rooms.insert_empty(t, room_id, version))
         room = await self._live_rooms.get(room_id)
         if room.version is not version:
             raise EventRefused("the room is of another version")
         return room
-
-
-async def _empty(transaction: Transaction, room_id: RoomId, version: RoomVersion) -> RoomRow:
-    room_nid = await transaction.next_position()
-    return RoomRow(
-        room_nid=room_nid,
-        room_id=room_id,
-        version=version,
-        head_version=secrets.randbits(62),
-        forward_extremities=(),
-        depth=0,
-        state_snapshot=0,
-        last_position=room_nid,
-        joined_members=0,
-        invited_members=0,
-    )

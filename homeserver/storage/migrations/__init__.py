@@ -21,6 +21,8 @@ from homeserver.storage.migrations import (
     m0014_join_jobs,
     m0015_server_keys,
     m0016_destinations,
+    m0017_openid_tokens,
+    m0018_memberships_elsewhere,
 )
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ _MODULES = (
     m0014_join_jobs,
     m0015_server_keys,
     m0016_destinations,
+    m0017_openid_tokens,
+    m0018_memberships_elsewhere,
 )
 
 MIGRATIONS: tuple[Migration, ...] = tuple(module.MIGRATION for module in _MODULES)

@@ -1,0 +1,114 @@
+"""Invites into rooms that nobody of this server is in, knocks at them, and the ends of both.
+
+Their events are outliers: the room is stored without anything in it, and nothing is checked by its state. The user
+is shown the stripped state that came with them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from homeserver.ids import UserId
+from homeserver.storage.announcements import Topic
+from homeserver.storage.memberships import MembershipRow
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from homeserver.eventgraph.event import Event
+    from homeserver.eventgraph.room_versions import RoomVersion
+    from homeserver.ids import RoomId
+    from homeserver.rooms.live_rooms import LiveRoom, LiveRooms
+    from homeserver.rooms.memberships import Memberships
+    from homeserver.storage.database import Database, Transaction
+    from homeserver.storage.events import EventStore
+    from homeserver.storage.memberships import MembershipStore
+    from homeserver.storage.outliers import OutlierStore
+    from homeserver.storage.rooms import RoomStore
+    from homeserver.storage.stripped_state import StrippedStateStore
+
+
+class MembershipsElsewhere:
+    """Notes what users of this server are to rooms elsewhere."""
+
+    def __init__(
+        self,
+        database: Database,
+        rooms: RoomStore,
+        live_rooms: LiveRooms,
+        events: EventStore,
+        outliers: OutlierStore,
+        store: MembershipStore,
+        memberships: Memberships,
+        stripped_state: StrippedStateStore,
+    ) -> None:
+        self._database = database
+        self._rooms = rooms
+        self._live_rooms = live_rooms
+        self._events = events
+        self._outliers = outliers
+        self._store = store
+        self._memberships = memberships
+        self._stripped_state = stripped_state
+
+    async def note(
+        self, version: RoomVersion, event: Event, stripped_state: Sequence[dict[str, Any]] = ()
+    ) -> None:
+        """Store a member event of a user of this server as their membership; durable when this returns.
+
+        `stripped_state` is what the user is shown of the room, while they are invited or knock.
+        """
+        user_id = UserId(event.key[1])
+        known = await self._memberships.get(event.room_id, user_id)
+
+        async def work(transaction: Transaction) -> None:
+            room_nid = await self._rooms.insert_empty(transaction, event.room_id, version)
+            event_nid = (await self._outliers.insert(transaction, room_nid, [event]))[event.event_id]
+            if known is not None and known.event_nid == event_nid:
+                # It came again.
+                return
+            row = MembershipRow(
+                user_id=user_id,
+                room_nid=room_nid,
+                room_id=event.room_id,
+                membership=event.membership or "leave",
+                event_nid=event_nid,
+                stream_id=await transaction.next_position(),
+                sender=event.sender,
+                forgotten=False,
+            )
+            await self._store.set_latest(transaction, [row], [row])
+            if stripped_state:
+                await self._stripped_state.set(transaction, user_id, room_nid, orjson.dumps(stripped_state))
+            else:
+                await self._stripped_state.delete(transaction, user_id, room_nid)
+            transaction.announce(Topic.MEMBERSHIP, user_id)
+            transaction.after_commit(lambda: self._memberships.apply([row]))
+
+        await self._database.write(work)
+
+    async def arrived(self, room: LiveRoom) -> None:
+        """This server has come into a room: from now on it knows for itself what the room is."""
+        await self._database.write(lambda t: self._stripped_state.delete_of_room(t, room.room_nid))
+
+    async def forget(self, room_id: RoomId) -> None:
+        """Drop what was said of a room in which nothing stands; nothing happens to any other."""
+
+        async def work(transaction: Transaction) -> None:
+            users, event_ids = await self._rooms.delete_empty(transaction, room_id)
+            for user_id in users:
+                transaction.announce(Topic.MEMBERSHIP, user_id)
+
+            def follow() -> None:
+                for user_id in users:
+                    self._memberships.invalidate(user_id)
+                for event_id in event_ids:
+                    self._events.forget(event_id)
+                if users or event_ids:
+                    self._live_rooms.drop(room_id)
+
+            transaction.after_commit(follow)
+
+        await self._database.write(work)

@@ -1,0 +1,1 @@
+"""What this server answers to other servers about the rooms that it is in."""

@@ -1,0 +1,255 @@
+"""Users of this server are invited into rooms that it is not in."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pytest
+
+from crypto.signatures import verify_json
+from homeserver.eventgraph.builder import EventReference, build
+from homeserver.eventgraph.receiving import read_pdu
+from homeserver.eventgraph.redaction import redact
+from homeserver.eventgraph.room_versions import ROOM_VERSIONS
+from homeserver.ids import EventId, RoomId, UserId
+from tests.client import error_of, refused
+from tests.federation_api.remote import V1, V2
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from homeserver.eventgraph.event import Event
+    from tests.client import Client
+    from tests.federation_api.remote import Network, Remote
+    from tests.server import Server
+
+VERSIONS = ("1", "2", "6", "11", "12")
+_numbers = itertools.count()
+
+
+class FarRoom:
+    """A room of Zoe's that the server under test knows nothing of."""
+
+    def __init__(self, remote: Remote, version: str = "12") -> None:
+        self.remote = remote
+        self.version = ROOM_VERSIONS[version]
+        self.zoe = remote.user("zoe")
+        self._events = 0
+        self.room_id: str | None = None
+        if not self.version.room_id_is_create_hash:
+            self.room_id = f"!far-{version}:{remote.name}"
+        # No room is made like another.
+        content: dict[str, Any] = {"room_version": version, "number": next(_numbers)}
+        if not self.version.creator_is_sender:
+            content["creator"] = self.zoe
+        self.create = self.event("m.room.create", content, "")
+        self.room_id = self.create.room_id
+        self.name = self.event("m.room.name", {"name": "Far away"}, "", after=[self.create])
+
+    def event(
+        self,
+        type: str,
+        content: dict[str, Any],
+        state_key: str,
+        *,
+        after: Sequence[Event] = (),
+        **changed: Any,
+    ) -> Event:
+        """A state event of Zoe's."""
+        self._events += 1
+        given = self.version.event_ids_are_given
+        fields: dict[str, Any] = {
+            "room_id": None if self.room_id is None else RoomId(self.room_id),
+            "sender": UserId(self.zoe),
+            "type": type,
+            "state_key": state_key,
+            "content": content,
+            "key": self.remote.key,
+            **changed,
+        }
+        return build(
+            self.version,
+            origin_server_ts=self.remote.server.clock.now_ms(),
+            depth=1 + max((one.depth for one in after), default=0),
+            prev_events=[EventReference(one.event_id, "x" if given else None) for one in after],
+            auth_events=[EventReference(one.event_id, "x" if given else None) for one in after],
+            server_name=self.remote.name,
+            event_id=EventId(f"$far{self._events}:{self.remote.name}") if given else None,
+            **fields,
+        )
+
+    def invite(self, user_id: str, membership: str = "invite", **changed: Any) -> Event:
+        return self.event("m.room.member", {"membership": membership}, user_id, after=[self.name], **changed)
+
+    async def send(self, invite: Event, state: Any = None, **changed: Any) -> Any:
+        """Bring an invite; the answer is the event as it was signed."""
+        body = {
+            "room_version": self.version.identifier,
+            "event": invite.pdu,
+            "invite_room_state": [self.create.pdu, self.name.pdu] if state is None else state,
+            **changed,
+        }
+        path = f"{V2}/invite/{quote(self.room_id or '', safe='')}/{quote(invite.event_id, safe='')}"
+        return (await self.remote.call("PUT", path, body))["event"]
+
+
+async def invited(client: Client, since: str | None = None) -> dict[str, dict[str, Any]]:
+    """The rooms that a sync tells invites into, with the state by type and key."""
+    answer = await client.sync(since, timeout=0)
+    rooms = answer.get("rooms", {}).get("invite", {})
+    return {
+        room: {(event["type"], event["state_key"]): event for event in section["invite_state"]["events"]}
+        for room, section in rooms.items()
+    }
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_the_invited_user_is_told_with_the_state_that_came_with_it(
+    server: Server, alice: Client, one: Remote, version: str
+) -> None:
+    far = FarRoom(one, version)
+    invite = far.invite(alice.user_id)
+    since = (await alice.sync(timeout=0))["next_batch"]
+    signed = await far.send(invite)
+    for where in (since, None):
+        rooms = await invited(alice, where)
+        state = rooms[far.room_id or ""]
+        assert state["m.room.name", ""]["content"] == {"name": "Far away"}
+        assert state["m.room.create", ""]["sender"] == far.zoe
+        assert state["m.room.member", alice.user_id]["content"]["membership"] == "invite"
+        assert state["m.room.member", alice.user_id]["sender"] == far.zoe
+    key = server.application.remote_servers.keyring._own_keys[0]
+    assert read_pdu(far.version, signed).event_id == invite.event_id
+    assert {**signed, "signatures": None} == {**invite.pdu, "signatures": None}
+    verify_json(redact(far.version, signed), "example.org", key.key_id, key.private.verify_key)
+    verify_json(redact(far.version, signed), one.name, one.key.key_id, one.key.private.verify_key)
+
+
+async def test_an_invite_wakes_who_waits(server: Server, alice: Client, one: Remote) -> None:
+    far = FarRoom(one)
+    since = (await alice.sync(timeout=0))["next_batch"]
+    waiting = asyncio.create_task(alice.sync(since, timeout=30_000))
+    await server.until_waiting()
+    await far.send(far.invite(alice.user_id))
+    assert list((await waiting)["rooms"]["invite"]) == [far.room_id]
+
+
+async def test_an_invite_outlives_a_restart(server: Server, alice: Client, one: Remote) -> None:
+    far = FarRoom(one)
+    await far.send(far.invite(alice.user_id))
+    await server.restart()
+    alice = server.reconnect(alice)
+    assert ("m.room.name", "") in (await invited(alice))[far.room_id or ""]
+
+
+async def test_an_invite_that_comes_again_is_told_once(alice: Client, one: Remote) -> None:
+    far = FarRoom(one)
+    invite = far.invite(alice.user_id)
+    first = await far.send(invite)
+    since = (await alice.sync(timeout=0))["next_batch"]
+    assert await far.send(invite) == first
+    assert await invited(alice, since) == {}
+
+
+async def test_the_first_version_of_the_endpoint_has_the_state_in_the_event(
+    alice: Client, one: Remote
+) -> None:
+    far = FarRoom(one, "2")
+    invite = far.invite(alice.user_id)
+    path = f"{V1}/invite/{far.room_id}/{quote(invite.event_id, safe='')}"
+    body = {**invite.pdu, "unsigned": {"invite_room_state": [far.name.pdu]}}
+    status, answer = await one.call("PUT", path, body)
+    assert status == 200
+    assert set(answer["event"]["signatures"]) == {"example.org", "one.example"}
+    assert ("m.room.name", "") in (await invited(alice))[far.room_id or ""]
+
+
+async def test_an_older_room_may_be_described_by_stripped_state(alice: Client, one: Remote) -> None:
+    far = FarRoom(one, "10")
+    name = {"type": "m.room.name", "state_key": "", "sender": far.zoe, "content": {"name": "Bare"}}
+    await far.send(
+        far.invite(alice.user_id), [name, "garbage", {"type": "m.room.topic"}, {**name, "sender": 1}]
+    )
+    state = (await invited(alice))[far.room_id or ""]
+    assert set(state) == {("m.room.name", ""), ("m.room.member", alice.user_id)}
+
+
+@pytest.mark.parametrize("wrong", ["none", "no create event", "stripped", "of another room", "not signed"])
+async def test_a_new_room_is_described_by_its_signed_events(alice: Client, one: Remote, wrong: str) -> None:
+    far, other = FarRoom(one), FarRoom(one, "12")
+    forged = far.event("m.room.name", {"name": "Forged"}, "", after=[far.create], sender="@yan:two.example")
+    state = {
+        "none": [],
+        "no create event": [far.name.pdu],
+        "stripped": [
+            far.create.pdu,
+            {"type": "m.room.name", "state_key": "", "sender": far.zoe, "content": {}},
+        ],
+        "of another room": [far.create.pdu, other.event("m.room.name", {"name": "Other"}, "").pdu],
+        "not signed": [far.create.pdu, forged.pdu],
+    }[wrong]
+    other.room_id = far.room_id
+    error = await error_of(far.send(far.invite(alice.user_id), state))
+    assert error.status == 400
+    assert await invited(alice) == {}
+
+
+async def test_what_is_no_invite_of_a_user_of_this_server_is_not_signed(
+    alice: Client, one: Remote, two: Remote
+) -> None:
+    far = FarRoom(one)
+    ours = alice.user_id
+    for event in (
+        far.invite(ours, "join"),
+        far.invite(ours, "ban"),
+        far.event("m.room.name", {"membership": "invite"}, ours, after=[far.name]),
+        far.invite("@yan:two.example"),
+        far.invite("nobody"),
+        far.invite(ours, sender=two.user("yan")),
+        far.invite(ours, sender="@bob:example.org"),
+        far.invite(ours, key=two.key),
+        far.invite(ours, room_id=RoomId("!" + "x" * 43)),
+    ):
+        with refused(400, "M_INVALID_PARAM"):
+            await far.send(event)
+    with refused(403, "M_FORBIDDEN"):
+        await far.send(far.invite("@nobody:example.org"))
+    error = await error_of(far.send(far.invite(ours), room_version="org.example"))
+    assert (error.status, error.errcode) == (400, "M_INCOMPATIBLE_ROOM_VERSION")
+    assert error.body["room_version"] == "org.example"
+    assert await invited(alice) == {}
+
+
+async def test_of_a_room_that_this_server_is_in_the_transaction_tells(
+    alice: Client, bob: Client, one: Remote, room: str
+) -> None:
+    made = await one.make("leave", room, one.user("zoe"))
+    content = {"membership": "invite"}
+    invite = one.event_from(made, state_key=bob.user_id, content=content)
+    body = {"room_version": "12", "event": invite.pdu, "invite_room_state": []}
+    path = f"{V2}/invite/{room}/{quote(invite.event_id, safe='')}"
+    signed = (await one.call("PUT", path, body))["event"]
+    assert "example.org" in signed["signatures"]
+    assert await invited(bob) == {}
+    await alice.set_state(room, "m.room.server_acl", {"allow": ["*"], "deny": ["one.example"]})
+    with refused(403, "M_FORBIDDEN"):
+        await one.call("PUT", path, body)
+
+
+async def test_a_lie_about_the_version_of_a_room_keeps_nobody_out_of_it(
+    network: Network, alice: Client, one: Remote, two: Remote
+) -> None:
+    far = FarRoom(one, "11")
+    lie = FarRoom(two, "10")
+    lie.room_id = far.room_id
+    await lie.send(lie.invite(alice.user_id), [])
+    with refused(400, "M_INVALID_PARAM"):
+        await far.send(far.invite(alice.user_id))
+    elsewhere = network.server.application.elsewhere
+    await elsewhere.forget(RoomId(far.room_id or ""))
+    assert await invited(alice) == {}
+    await far.send(far.invite(alice.user_id))
+    assert list(await invited(alice)) == [far.room_id]
