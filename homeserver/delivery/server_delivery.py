@@ -15,7 +15,7 @@ from homeserver.storage.announcements import Topic
 from homeserver.storage.errors import DatabaseClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
+    from collections.abc import Collection, Coroutine, Iterable
 
     from federation.sender import Sender
     from homeserver.clock import Clock
@@ -93,6 +93,7 @@ class ServerDelivery:
     async def start(self) -> None:
         """Go on with every destination that something waits for."""
         self._runs = True
+        self._outbox.heard_upto = self._database.position
         if self._database.is_shared:
             await self._stay_alive()
         else:
@@ -158,50 +159,68 @@ class ServerDelivery:
         while True:
             await self._arrived.wait()
             self._arrived.clear()
-            news, self._news = self._news, {}
+            # What lies before the position was announced before it moved.
+            news, self._news, upto = self._news, {}, self._database.position
             try:
-                await self._distribute(news)
+                concerned = await self._distribute(news)
             except DatabaseClosed:
                 return
-            except Exception:  # noqa: BLE001 - it is logged; nothing is lost, since every destination has its cursor
+            except Exception:  # noqa: BLE001 - it is logged, and everybody's cursor is looked at instead
                 _log.exception("news_not_distributed")
-                await self._sender.resume()
+                self._outbox.forget_all()
+                concerned = await self._load_waiting()
+            self._outbox.heard_upto = upto
+            for server_name in concerned:
+                self._sender.wake(server_name)
 
-    async def _distribute(self, news: Iterable[tuple[Topic, str]]) -> None:
+    async def _load_waiting(self) -> set[ServerName]:
+        """Every destination that something waits for, as soon as the database tells."""
+        while True:
+            try:
+                return set(await self._destinations.load_waiting())
+            except Exception:  # noqa: BLE001 - it is logged, and tried again
+                _log.exception("destinations_not_loaded")
+                await asyncio.sleep(_TICK_SECONDS)
+
+    async def _distribute(self, news: Iterable[tuple[Topic, str]]) -> set[ServerName]:
+        """Mark the destinations that news concern; the answer is which these are."""
+        concerned: set[ServerName] = set()
         receipts = []
         for topic, key in news:
             if topic in (Topic.OUTGOING_EVENTS, Topic.ROOM_SERVERS):
                 # Who came in may have been there before an event that was written together with its coming.
-                self._wake(await self._room_servers.load(int(key)), Kind.EVENTS)
+                concerned |= self._mark(await self._room_servers.load(int(key)), Kind.EVENTS)
             elif topic is Topic.DESTINATIONS:
-                self._wake([ServerName(key)], Kind.EVENTS, Kind.MESSAGES)
+                concerned |= self._mark([ServerName(key)], Kind.EVENTS, Kind.MESSAGES)
             elif topic is Topic.DESTINATION_ALIVE:
                 self._outbox.is_alive(ServerName(key))
                 self._sender.heard_from(key)
-                self._sender.wake(key)
+                concerned.add(ServerName(key))
             elif topic is Topic.DEVICE_LISTS:
-                await self._devices_changed(UserId(key))
+                concerned |= await self._devices_changed(UserId(key))
             elif topic is Topic.TYPING:
-                self._wake(await self._passing.typing(RoomId(key)))
+                concerned.update(await self._passing.typing(RoomId(key)))
             elif topic is Topic.PRESENCE:
-                self._wake(await self._passing.presence(UserId(key)))
+                concerned.update(await self._passing.presence(UserId(key)))
             elif topic is Topic.RECEIPTS:
                 receipts.append(RoomId(key))
         if receipts:
-            self._wake(await self._passing.receipts(receipts))
+            concerned.update(await self._passing.receipts(receipts))
+        return concerned
 
-    async def _devices_changed(self, user_id: UserId) -> None:
-        if server_name_of(user_id) != self._server_name:
-            return
-        for row in list((await self._memberships.of_user(user_id)).values()):
-            if row.membership == "join":
-                self._wake(await self._room_servers.load(row.room_nid), Kind.DEVICES)
+    async def _devices_changed(self, user_id: UserId) -> set[ServerName]:
+        concerned: set[ServerName] = set()
+        if server_name_of(user_id) == self._server_name:
+            for row in list((await self._memberships.of_user(user_id)).values()):
+                if row.membership == "join":
+                    concerned |= self._mark(await self._room_servers.load(row.room_nid), Kind.DEVICES)
+        return concerned
 
-    def _wake(self, server_names: Iterable[ServerName], *kinds: Kind) -> None:
+    def _mark(self, server_names: Collection[ServerName], *kinds: Kind) -> set[ServerName]:
         for server_name in server_names:
             for kind in kinds:
                 self._outbox.mark(server_name, kind)
-            self._sender.wake(server_name)
+        return set(server_names)
 
     # -- for the operator ------------------------------------------------------------------------------
 
@@ -224,7 +243,8 @@ class ServerDelivery:
                 if self._database.is_shared:
                     await self._stay_alive()
                 if self._ticks % _RENEW_TICKS == 0:
-                    self._wake(await self._passing.renew_typing())
+                    for server_name in await self._passing.renew_typing():
+                        self._sender.wake(server_name)
                 if self._ticks % _PRUNE_TICKS == 0:
                     await self.prune()
             except DatabaseClosed:

@@ -107,6 +107,8 @@ class ServerOutbox:
         self._passing = passing
         self._process_id = process_id
         self._known: OrderedDict[ServerName, _State] = OrderedDict()
+        self.heard_upto = database.position
+        """Of everything up to there it was found out which destinations it concerns."""
         # Until when not to ask again whether another process is still there to send.
         self._elsewhere: OrderedDict[ServerName, int] = OrderedDict()
 
@@ -159,7 +161,7 @@ class ServerOutbox:
         if state is None:
             return Waiting((), 0)
         items, upto = await self._load_all(state)
-        while not items and upto < self._database.position and state.complete_upto is None:
+        while not items and state.complete_upto is None:
             # Nothing of what was read is for this server: the next, then.
             state.stored = replace(state.stored, position=upto)
             items, upto = await self._load_all(state)
@@ -171,7 +173,11 @@ class ServerOutbox:
 
     async def _load_all(self, state: _State) -> tuple[list[Item], int]:
         """The oldest of what waits, in order, and up to where this is all."""
-        head = upto = self._database.position
+        head = self._database.position
+        if state.kinds != _ALL:
+            # Of a kind that is not read nothing may lie before the cursor that nobody has told of yet.
+            head = min(head, self.heard_upto)
+        upto = head
         state.news.clear()
         items: list[Item] = []
         for kind, load in (

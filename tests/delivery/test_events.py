@@ -113,6 +113,50 @@ async def test_a_server_that_came_in_the_same_commit_gets_what_followed(
     await until(lambda: far.bodies() == ["welcome"])
 
 
+async def test_an_event_is_not_passed_over_while_it_is_found_out_whom_it_concerns(
+    server: Server, alice: Client, far: FarServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room_id = await shared_room(server, alice, CAROL)
+    await alice.send(room_id, "first")
+    await until(lambda: far.taken)
+    delivery, held = server.application.delivery, asyncio.Event()
+    await until(lambda: not delivery._sender._lines)
+    distribute = delivery._distribute
+
+    async def slowly(news: Any) -> set[Any]:
+        await held.wait()
+        return await distribute(news)
+
+    monkeypatch.setattr(delivery, "_distribute", slowly)
+    await alice.send(room_id, "second")
+    # Something else has the destination looked at meanwhile.
+    delivery._sender.wake(FAR)
+    await until(lambda: not delivery._sender._lines)
+    held.set()
+    await until(lambda: far.bodies() == ["first", "second"])
+
+
+async def test_news_that_could_not_be_distributed_are_found_by_the_cursors(
+    server: Server, alice: Client, far: FarServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room_id = await shared_room(server, alice, CAROL)
+    await alice.send(room_id, "first")
+    await until(lambda: far.taken)
+    delivery = server.application.delivery
+    await until(lambda: not delivery._sender._lines)
+
+    async def fail(_: Any) -> set[Any]:
+        message = "the database is away"
+        raise OSError(message)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(delivery, "_distribute", fail)
+        await alice.send(room_id, "second")
+        await until(lambda: far.bodies() == ["first", "second"])
+    await alice.send(room_id, "third")
+    await until(lambda: far.bodies() == ["first", "second", "third"])
+
+
 async def test_a_message_that_looks_like_a_join_is_none(
     server: Server, alice: Client, far: FarServers
 ) -> None:
