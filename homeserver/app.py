@@ -87,12 +87,12 @@ from homeserver.services.receipts import Receipts
 from homeserver.services.registration import Registration
 from homeserver.services.relation_rules import RelationRules
 from homeserver.services.relations import Relations
-from homeserver.services.remote_devices import RemoteDevices
 from homeserver.services.remote_invites import RemoteInvites
 from homeserver.services.remote_joins import RemoteJoins
 from homeserver.services.remote_keys.calls import ServerCalls
 from homeserver.services.remote_keys.claims import RemoteClaims
 from homeserver.services.remote_keys.queries import RemoteKeys
+from homeserver.services.remote_keys.updates import RemoteDevices
 from homeserver.services.remote_lookups import RemoteLookups
 from homeserver.services.resident.access import ResidentAccess
 from homeserver.services.resident.graph import RoomGraph
@@ -148,6 +148,7 @@ from homeserver.storage.raw_events import RawEventStore
 from homeserver.storage.receipts import ReceiptStore
 from homeserver.storage.registration_tokens import RegistrationTokenStore
 from homeserver.storage.relations import RelationStore
+from homeserver.storage.remote_device_lists import RemoteDeviceListStore
 from homeserver.storage.room_servers import RoomServerStore
 from homeserver.storage.rooms import RoomStore
 from homeserver.storage.server_keys import ServerKeyStore
@@ -265,6 +266,12 @@ class Application:
             enabled=settings.federation.enabled,
         )
 
+        self._server_calls = ServerCalls(clock)
+        remote_device_lists = RemoteDeviceListStore(database, server_name)
+        self._remote_keys = RemoteKeys(
+            database, remote_device_lists, device_list_store, self.remote_servers.client, self._server_calls
+        )
+
         # Rooms in memory.
         self._live_rooms = live_rooms = LiveRooms(rooms, events)
         self._memberships = memberships = Memberships(membership_store)
@@ -300,6 +307,7 @@ class Application:
                 room_servers=room_servers,
                 outgoing_events=outgoing_events,
                 relations=relation_store,
+                remote_device_lists=remote_device_lists,
                 highlights=highlights,
                 transaction_ids=transaction_ids,
                 typing=typing_store,
@@ -468,7 +476,7 @@ class Application:
             database, reader, access, visibility, client_events, ignored, tokens, self._backfill
         )
         self._typing = Typing(database, clock, typing_store, reader)
-        inbound_transactions = InboundTransactions(
+        self.inbound_transactions = InboundTransactions(
             live_rooms,
             hosted,
             signatures,
@@ -482,7 +490,7 @@ class Application:
                 self.receipts,
                 self.presence,
                 self.to_device,
-                RemoteDevices(database, device_list_store, reader),
+                RemoteDevices(database, remote_device_lists, device_list_store, reader, live_rooms, hosted),
             ),
         )
         user_interactive_store = UserInteractiveStore(database)
@@ -499,6 +507,7 @@ class Application:
             key_backups,
             server_key_store,
             (openid_tokens,),
+            self._remote_keys,
         )
         self._inboxes = Inboxes(database, to_device_store)
         device_lists = DeviceLists(
@@ -535,22 +544,20 @@ class Application:
             self._keys_left,
         )
 
-        server_calls = ServerCalls(clock)
-        remote_keys = RemoteKeys(self.remote_servers.client, server_calls)
         key_queries = KeyQueries(
             server_name,
             accounts_store,
             device_key_store,
             cross_signing_store,
             key_signatures,
-            remote_keys,
+            self._remote_keys,
             device_list_store,
         )
         one_time_keys = OneTimeKeys(
             server_name,
             database,
             one_time_key_store,
-            RemoteClaims(self.remote_servers.client, server_calls),
+            RemoteClaims(self.remote_servers.client, self._server_calls),
         )
         spaces = Spaces(reader, summaries, tokens)
         device_keys = DeviceKeys(
@@ -614,7 +621,7 @@ class Application:
                     server_name, self.remote_servers.keyring, rate_limits, self._heard_from
                 ),
                 keyring=self.remote_servers.keyring,
-                inbound_transactions=inbound_transactions,
+                inbound_transactions=self.inbound_transactions,
                 remote_lookups=RemoteLookups(server_name, self.remote_servers.client),
                 rate_limits=rate_limits,
                 access_tokens=access_tokens,
@@ -642,7 +649,13 @@ class Application:
                 key_backups=key_backups,
                 key_queries=key_queries,
                 key_signatures=KeySignatures(
-                    database, device_key_store, cross_signing_store, key_signatures, device_list_store
+                    server_name,
+                    database,
+                    device_key_store,
+                    cross_signing_store,
+                    key_signatures,
+                    device_list_store,
+                    self._remote_keys,
                 ),
                 logins=logins,
                 membership=membership,
@@ -784,6 +797,7 @@ class Application:
         await self._queues.stop()
         await self._extremities.stop()
         await self._backfill.stop()
+        await self._remote_keys.close()
         await self.remote_servers.close()
         await self._room_writes.close()
         await self.database.close()
@@ -835,6 +849,7 @@ class Application:
         self.notifier.on_commit(position, announcements)
 
     def _heard_from(self, server_name: ServerName) -> None:
+        self._server_calls.heard_from(server_name)
         if self.delivery is not None:
             self.delivery.heard_from(server_name)
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from homeserver.storage.outgoing_events import OutgoingEventStore
     from homeserver.storage.outliers import OutlierStore
     from homeserver.storage.relations import RelationStore
+    from homeserver.storage.remote_device_lists import RemoteDeviceListStore
     from homeserver.storage.room_servers import Moves, RoomServerStore
     from homeserver.storage.rooms import RoomStore
     from homeserver.storage.shared_rooms import SharedRoomStore
@@ -337,6 +338,10 @@ class EventPersistence:
                     await stores.highlights.delete_read(
                         transaction, left.user_id, left.room_nid, left.stream_id
                     )
+            await stores.remote_device_lists.note_left(
+                transaction,
+                [(row.user_id, row.room_nid) for row in run.memberships if row.membership in _OUT],
+            )
         if run.encrypted or run.moved:
             await stores.shared_rooms.note(transaction, run.encrypted, run.moved)
         await stores.room_servers.move(transaction, run.server_moves)
@@ -471,6 +476,7 @@ class EventStores:
     room_servers: RoomServerStore
     outgoing_events: OutgoingEventStore
     relations: RelationStore
+    remote_device_lists: RemoteDeviceListStore
     highlights: HighlightStore
     transaction_ids: TransactionIdStore
     typing: TypingStore

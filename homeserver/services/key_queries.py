@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from homeserver.ids import ServerName
-    from homeserver.services.remote_keys.answers import RemoteDevice, RemoteUserKeys
     from homeserver.services.remote_keys.queries import RemoteKeys
     from homeserver.storage.accounts import AccountStore
     from homeserver.storage.cross_signing import CrossSigningStore
     from homeserver.storage.device_keys import DeviceKeyStore, StoredDeviceKeys
     from homeserver.storage.device_lists import DeviceListStore
     from homeserver.storage.key_signatures import KeySignatureStore
+    from homeserver.storage.remote_device_lists import RemoteDevice, RemoteUserKeys
 
 MAX_USERS = 5_000
 """So many users one request can ask for."""
@@ -82,7 +82,7 @@ class KeyQueries:
             "failures": {},
         }
         if elsewhere:
-            found, failed = await self._remote.load(elsewhere, seconds)
+            found, failed = await self._remote.load(reader, elsewhere, seconds)
             answer["failures"] = unreachable(failed)
             await self._add_remote(answer, reader, found, wanted)
         for start in range(0, len(local), _AT_ONCE):

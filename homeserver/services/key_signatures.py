@@ -2,7 +2,7 @@
 
 - Own devices are signed by the self-signing key, the master key, or themselves.
 - The own master key is signed by own devices, or itself.
-- The master keys of others are signed by the user-signing key.
+- The master keys of others, whichever their server, are signed by the user-signing key.
 """
 
 from __future__ import annotations
@@ -13,9 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from crypto.signed_keys import signed_part
 from homeserver.errors import BadJson, InvalidParam, MatrixError, NotFound, TooLarge
-from homeserver.ids import DeviceId, UserId
-from homeserver.services.key_objects import ED25519, InvalidSignature, public_key_of, read_key_object
+from homeserver.ids import DeviceId, UserId, is_user_id, server_name_of
+from homeserver.services.key_objects import (
+    ED25519,
+    InvalidSignature,
+    encode,
+    public_key_of,
+    read_key_object,
+)
+from homeserver.services.remote_keys.calls import DEFAULT_TIMEOUT_MS
 from homeserver.storage.cross_signing import MASTER, SELF_SIGNING, USER_SIGNING
 from homeserver.storage.key_signatures import KeySignature
 from homeserver.storage.outgoing_devices import CROSS_SIGNING_KEYS
@@ -23,7 +31,9 @@ from homeserver.storage.outgoing_devices import CROSS_SIGNING_KEYS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from homeserver.ids import ServerName
     from homeserver.services.key_objects import KeyObject
+    from homeserver.services.remote_keys.queries import RemoteKeys
     from homeserver.storage.cross_signing import CrossSigningStore
     from homeserver.storage.database import Database, Reader, Transaction
     from homeserver.storage.device_keys import DeviceKeyStore
@@ -63,12 +73,16 @@ class KeySignatures:
 
     def __init__(
         self,
+        server_name: ServerName,
         database: Database,
         device_keys: DeviceKeyStore,
         cross_signing: CrossSigningStore,
         store: KeySignatureStore,
         device_lists: DeviceListStore,
+        remote: RemoteKeys,
     ) -> None:
+        self._server_name = server_name
+        self._remote = remote
         self._database = database
         self._device_keys = device_keys
         self._cross_signing = cross_signing
@@ -93,14 +107,15 @@ class KeySignatures:
         users = {signer, *(upload.user_id for upload in uploads)}
         # What is right is found out before the write, which then only looks whether the keys are still the same.
         verdicts: _Verdicts = {}
-        known = await self._load(signer, users, self._database)
+        elsewhere = await self._load_elsewhere(signer, users)
+        known = await self._load(signer, users, elsewhere, self._database)
         for number, upload in enumerate(uploads):
             _judge(signer, upload, known, verdicts)
             if number % 20 == 19:
                 await asyncio.sleep(0)
 
         async def work(transaction: Transaction) -> dict[str, dict[str, MatrixError]]:
-            known = await self._load(signer, users, transaction)
+            known = await self._load(signer, users, elsewhere, transaction)
             refused: dict[str, dict[str, MatrixError]] = {}
             right: list[KeySignature] = []
             for upload in uploads:
@@ -123,11 +138,29 @@ class KeySignatures:
             for user_id, by_name in failures.items()
         }
 
-    async def _load(self, signer: UserId, users: Iterable[UserId], reader: Reader) -> _Known:
+    async def _load_elsewhere(self, signer: UserId, users: Iterable[UserId]) -> dict[UserId, bytes]:
+        """The master keys of those users who are of other servers, as far as these tell them."""
+        wanted: dict[ServerName, list[UserId]] = {}
+        for user_id in users:
+            if is_user_id(user_id) and server_name_of(user_id) != self._server_name:
+                wanted.setdefault(server_name_of(user_id), []).append(user_id)
+        if not wanted:
+            return {}
+        found, _ = await self._remote.load(signer, wanted, DEFAULT_TIMEOUT_MS / 1000)
+        return {
+            user_id: encode(signed_part(orjson.loads(keys.cross_signing[MASTER])))
+            for user_id, keys in found.items()
+            if MASTER in keys.cross_signing
+        }
+
+    async def _load(
+        self, signer: UserId, users: Iterable[UserId], elsewhere: Mapping[UserId, bytes], reader: Reader
+    ) -> _Known:
         devices = await self._device_keys.load([signer], reader)
+        cross_signing = await self._cross_signing.load(list(users), reader)
         return _Known(
             {device.device_id: device.keys for device in devices},
-            await self._cross_signing.load(list(users), reader),
+            {**cross_signing, **{user_id: {MASTER: key} for user_id, key in elsewhere.items()}},
         )
 
     async def _store_in(

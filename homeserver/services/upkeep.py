@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from homeserver.services.access_tokens import AccessTokens
     from homeserver.services.key_backups import KeyBackups
     from homeserver.services.presence import Presence
+    from homeserver.services.remote_keys.queries import RemoteKeys
     from homeserver.services.typing import Typing
     from homeserver.storage.access_tokens import AccessTokenStore
     from homeserver.storage.database import Database, Transaction
@@ -62,6 +63,7 @@ class Upkeep:
         key_backups: KeyBackups,
         server_keys: ServerKeyStore,
         expiring: Sequence[Expiring],
+        remote_keys: RemoteKeys,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -75,6 +77,7 @@ class Upkeep:
         self._key_backups = key_backups
         self._server_keys = server_keys
         self._expiring = expiring
+        self._remote_keys = remote_keys
         self._part = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -97,6 +100,7 @@ class Upkeep:
         await self._access_tokens.flush_seen()
         await self._database.write(self._prune)
         await self._key_backups.delete_dropped()
+        await self._remote_keys.forget_unshared()
 
     async def _prune(self, transaction: Transaction) -> None:
         now = self._clock.now_ms()

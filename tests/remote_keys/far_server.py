@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from federation.answers import ClaimedKeys, DeviceKeys, parse
 from federation.errors import Refused, Unreachable
+from homeserver.ids import ServerName
 from tests.client import Client
 from tests.keys import Device, User
 
@@ -65,6 +66,8 @@ class FarServer:
         self.devices: dict[str, dict[str, Any]] = {}
         self.cross_signing: dict[str, dict[str, Any]] = {}
         self.one_time_keys: dict[str, dict[str, Any]] = {}
+        self.stream_ids: dict[str, int] = {}
+        self.number = 0
         self.also: dict[str, dict[str, Any]] = {}
         """What it puts into its answers although nobody asked."""
         network.servers[name] = self
@@ -89,6 +92,44 @@ class FarServer:
             "self_signing": keys["self_signing_key"],
         }
         return user
+
+    # -- what it tells of changes ------------------------------------------------------------------------
+
+    def update(self, user_id: str, device_id: str, /, **changed: Any) -> dict[str, Any]:
+        """The next `m.device_list_update`, of a device as it is now; it is not sent yet."""
+        before = self.stream_ids.get(user_id)
+        self.stream_ids[user_id] = self._next_number()
+        content: dict[str, Any] = {
+            "user_id": user_id,
+            "device_id": device_id,
+            "stream_id": self.stream_ids[user_id],
+            "prev_id": [] if before is None else [before],
+        }
+        keys = self.devices.get(user_id, {}).get(device_id)
+        if keys is None:
+            content["deleted"] = True
+        else:
+            content["keys"] = keys
+        return {"edu_type": "m.device_list_update", "content": {**content, **changed}}
+
+    def signing_update(self, user_id: str) -> dict[str, Any]:
+        """An `m.signing_key_update`; it has a place among the updates, without telling which."""
+        self.stream_ids[user_id] = self._next_number()
+        content: dict[str, Any] = {"user_id": user_id}
+        for usage, key in self.cross_signing.get(user_id, {}).items():
+            content[f"{usage}_key"] = key
+        return {"edu_type": "m.signing_key_update", "content": content}
+
+    def _next_number(self) -> int:
+        self.number += 1
+        return self.number
+
+    async def tell(self, *edus: dict[str, Any]) -> None:
+        """Send EDUs, in one transaction."""
+        application = self.network.server.application
+        await application.inbound_transactions.receive(ServerName(self.name), [], edus)
+
+    # -- what it answers -----------------------------------------------------------------------------------
 
     def query(self, question: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         answer: dict[str, Any] = {

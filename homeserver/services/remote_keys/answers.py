@@ -6,7 +6,6 @@ Whatever is wrong with one key, the others are taken.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from homeserver.errors import MatrixError
@@ -20,6 +19,7 @@ from homeserver.services.key_objects import (
     read_one_time_keys,
 )
 from homeserver.storage.cross_signing import MASTER, SELF_SIGNING
+from homeserver.storage.remote_device_lists import RemoteDevice, RemoteUserKeys
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -34,22 +34,6 @@ MAX_DEVICES = 1_000
 _MAX_DEVICE_ID_BYTES = 255
 _MAX_NAME = 255
 _AT_ONCE = 20
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteDevice:
-    """The keys of a device, with the signatures of its user, and its name, where that was told."""
-
-    keys: bytes
-    display_name: str | None
-
-
-@dataclass(slots=True)
-class RemoteUserKeys:
-    """The keys of a user: of devices, and for cross-signing by usage, as JSON with the user's signatures."""
-
-    devices: dict[DeviceId, RemoteDevice] = field(default_factory=dict)
-    cross_signing: dict[str, bytes] = field(default_factory=dict)
 
 
 async def read_keys(answer: DeviceKeys, user_ids: Collection[UserId]) -> dict[UserId, RemoteUserKeys]:

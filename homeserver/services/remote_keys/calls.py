@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 from typing import TYPE_CHECKING, TypeVar
 
-from federation.errors import Unreachable
+from federation.errors import FederationError, Refused, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -46,14 +46,15 @@ class ServerCalls:
         async with self._slots:
             try:
                 answer = await call()
-            except Unreachable:
-                self._note_failure(server_name)
+            except FederationError as error:
+                if not isinstance(error, Refused) or error.status >= 500 or error.status == 429:
+                    self._note_failure(server_name)
                 raise
         self._failed.pop(server_name, None)
         return answer
 
-    def is_alive(self, server_name: ServerName) -> None:
-        """A server has called: it may be asked at once."""
+    def heard_from(self, server_name: ServerName) -> None:
+        """A server has made a valid request: it may be asked at once."""
         self._failed.pop(server_name, None)
 
     def _note_failure(self, server_name: ServerName) -> None:

@@ -23,6 +23,7 @@ from homeserver.storage.migrations import (
     m0016_destinations,
     m0017_openid_tokens,
     m0018_memberships_elsewhere,
+    m0019_remote_device_lists,
 )
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ _MODULES = (
     m0016_destinations,
     m0017_openid_tokens,
     m0018_memberships_elsewhere,
+    m0019_remote_device_lists,
 )
 
 MIGRATIONS: tuple[Migration, ...] = tuple(module.MIGRATION for module in _MODULES)
