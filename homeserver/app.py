@@ -74,6 +74,7 @@ from homeserver.services.key_backups import KeyBackups
 from homeserver.services.key_queries import KeyQueries
 from homeserver.services.key_signatures import KeySignatures
 from homeserver.services.logins import Logins
+from homeserver.services.member_templates import MemberTemplates
 from homeserver.services.membership import Membership
 from homeserver.services.memberships_elsewhere import MembershipsElsewhere
 from homeserver.services.messages import Messages
@@ -87,6 +88,7 @@ from homeserver.services.receipts import Receipts
 from homeserver.services.registration import Registration
 from homeserver.services.relation_rules import RelationRules
 from homeserver.services.relations import Relations
+from homeserver.services.remote_departures import RemoteDepartures
 from homeserver.services.remote_invites import RemoteInvites
 from homeserver.services.remote_joins import RemoteJoins
 from homeserver.services.remote_keys.calls import ServerCalls
@@ -352,9 +354,10 @@ class Application:
         self._queues = RoomQueues(database, StagedEventStore(database), live_rooms, filler, sources)
         hosted = HostedRooms(server_name, live_rooms, membership_store)
         self._backfill = Backfill(clock, live_rooms, hosted, gaps, filler, sources)
+        templates = MemberTemplates(server_name, key, clock)
         self.remote_joins = RemoteJoins(
             server_name,
-            key,
+            templates,
             database,
             clock,
             JoinJobStore(database),
@@ -397,6 +400,15 @@ class Application:
             hosted,
             self.remote_joins,
             RemoteInvites(self.remote_servers.client, live_rooms, reader, writer, self.inbound_events),
+            RemoteDepartures(
+                server_name,
+                self.remote_servers.client,
+                templates,
+                live_rooms,
+                events,
+                stripped_state,
+                elsewhere,
+            ),
             restricted,
         )
         rate_limits = RateLimits(clock, self.metrics, enabled=settings.rate_limits.enabled)

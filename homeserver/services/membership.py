@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from homeserver.services.directory import Directory
     from homeserver.services.event_writer import EventWriter
     from homeserver.services.profiles import Profiles
+    from homeserver.services.remote_departures import RemoteDepartures
     from homeserver.services.remote_invites import RemoteInvites
     from homeserver.services.remote_joins import RemoteJoins
     from homeserver.services.requester import Requester
@@ -52,6 +53,7 @@ class Membership:
         hosted: HostedRooms,
         remote: RemoteJoins,
         remote_invites: RemoteInvites,
+        departures: RemoteDepartures,
         restricted: RestrictedJoins,
     ) -> None:
         self._server_name = server_name
@@ -67,6 +69,7 @@ class Membership:
         self._hosted = hosted
         self._remote = remote
         self._remote_invites = remote_invites
+        self._departures = departures
         self._restricted = restricted
 
     async def resolve(self, room_id_or_alias: str) -> ResolvedAlias:
@@ -140,14 +143,20 @@ class Membership:
                 return event_id
         return await self._write(user_id, room_id, target, content)
 
-    async def knock(self, requester: Requester, room_id: RoomId, reason: str | None) -> None:
-        """Ask to be let in."""
+    async def knock(
+        self, requester: Requester, room_id: RoomId, reason: str | None, via: Sequence[ServerName] = ()
+    ) -> None:
+        """Ask to be let in, by way of one of the servers `via` where nobody here is in the room."""
         row = await self._rooms.membership(room_id, requester.user_id)
         if row is not None and row.membership == "knock":
             return
         content = _with_reason(
             {**await self._profiles.member_content(requester.user_id), "membership": "knock"}, reason
         )
+        if await self._hosted.is_elsewhere(room_id):
+            servers = _candidates(row, room_id, via)
+            await self._departures.knock(requester.user_id, room_id, servers, content)
+            return
         await self._write(requester.user_id, room_id, requester.user_id, content)
 
     async def invite(
@@ -182,12 +191,19 @@ class Membership:
 
     async def leave(self, user_id: UserId, room_id: RoomId, reason: str | None = None) -> None:
         """Leave a room, reject an invite, take back a knock; does nothing for who is out already."""
+        was_joining = await self._remote.cancel(user_id, room_id)
         row = await self._rooms.membership(room_id, user_id)
+        if row is None and was_joining:
+            return
         if row is None:
             raise Forbidden("You are not in this room")
         if row.membership == "leave":
             return
-        await self._write(user_id, room_id, user_id, _with_reason({"membership": "leave"}, reason))
+        content = _with_reason({"membership": "leave"}, reason)
+        if row.membership in ("invite", "knock") and await self._hosted.is_elsewhere(room_id):
+            await self._departures.leave(row, content)
+        else:
+            await self._write(user_id, room_id, user_id, content)
 
     async def leave_all(self, user_id: UserId) -> None:
         """Leave every room, invites and knocks included."""

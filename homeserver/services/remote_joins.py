@@ -12,12 +12,9 @@ import structlog
 
 from federation.errors import FederationError, Refused
 from homeserver.errors import MatrixError, NotFound
-from homeserver.eventgraph.builder import EventReference, build
-from homeserver.eventgraph.checks import check_format, check_size
 from homeserver.eventgraph.errors import EventRefused
 from homeserver.eventgraph.receiving import read_pdu
 from homeserver.eventgraph.room_versions import ROOM_VERSIONS
-from homeserver.ids import EventId, random_string
 from homeserver.services.other_servers import as_matrix_error
 from homeserver.storage.errors import DatabaseClosed, DatabaseUnavailable
 from homeserver.storage.join_jobs import JoinJob
@@ -25,15 +22,12 @@ from homeserver.storage.join_jobs import JoinJob
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from crypto.keys import SigningKey
-    from federation.answers import Template
     from federation.client import FederationClient
     from homeserver.clock import Clock
-    from homeserver.eventgraph.event import Event
-    from homeserver.eventgraph.room_versions import RoomVersion
     from homeserver.ids import RoomId, ServerName, UserId
     from homeserver.services.inbound.arrivals import RoomArrivals
     from homeserver.services.inbound.outliers import Outliers
+    from homeserver.services.member_templates import MemberTemplates
     from homeserver.storage.database import Database
     from homeserver.storage.join_jobs import JoinJobStore
 
@@ -50,7 +44,7 @@ class RemoteJoins:
     def __init__(
         self,
         server_name: ServerName,
-        key: SigningKey,
+        templates: MemberTemplates,
         database: Database,
         clock: Clock,
         store: JoinJobStore,
@@ -59,7 +53,7 @@ class RemoteJoins:
         arrivals: RoomArrivals,
     ) -> None:
         self._server_name = server_name
-        self._key = key
+        self._templates = templates
         self._database = database
         self._clock = clock
         self._store = store
@@ -161,7 +155,9 @@ class RemoteJoins:
             raise EventRefused(f"the room is of the unknown version {template.room_version!r}")
         authoriser = template.event.get("content", {}).get(_AUTHORISER)
         content = {**job.content, **({_AUTHORISER: authoriser} if isinstance(authoriser, str) else {})}
-        event = self.complete(version, template, job.room_id, job.user_id, content, membership="join")
+        event = self._templates.complete(
+            version, template, job.room_id, job.user_id, content, membership="join"
+        )
         told: dict[str, list[Any]] = {"state": [], "auth_chain": []}
         signed: Any = None
         async with self._client.send_join(server, job.room_id, event.event_id, event.pdu) as members:
@@ -179,62 +175,3 @@ class RemoteJoins:
             self._outliers.read(version, job.room_id, told[name]) for name in ("state", "auth_chain")
         )
         await self._arrivals.arrive(version, event, state, auth_chain)
-
-    def complete(
-        self,
-        version: RoomVersion,
-        template: Template,
-        room_id: RoomId,
-        user_id: UserId,
-        content: dict[str, Any],
-        *,
-        membership: str,
-    ) -> Event:
-        """A member event of ours out of the template of another server; raises `EventRefused` for a template of
-        something else.
-        """
-        offered = template.event
-        wanted = {"type": "m.room.member", "room_id": room_id, "sender": user_id, "state_key": user_id}
-        if any(offered.get(name) != value for name, value in wanted.items()):
-            raise EventRefused("the template is of another event")
-        if not isinstance(offered.get("content"), dict) or offered["content"].get("membership") != membership:
-            raise EventRefused("the template is of another membership")
-        depth = offered.get("depth")
-        if type(depth) is not int:
-            raise EventRefused("the template has no depth")
-        event = build(
-            version,
-            room_id=room_id,
-            sender=user_id,
-            type="m.room.member",
-            state_key=user_id,
-            content={**content, "membership": membership},
-            origin_server_ts=self._clock.now_ms(),
-            depth=depth,
-            prev_events=_references(version, offered.get("prev_events")),
-            auth_events=_references(version, offered.get("auth_events")),
-            server_name=self._server_name,
-            key=self._key,
-            event_id=EventId(f"${random_string(32)}:{self._server_name}")
-            if version.event_ids_are_given
-            else None,
-        )
-        check_format(version, event.pdu)
-        check_size(event.json)
-        return event
-
-
-def _references(version: RoomVersion, references: Any) -> list[EventReference]:
-    if not isinstance(references, list):
-        raise EventRefused("the template lacks references to other events")
-    found = []
-    for reference in references:
-        event_id, sha256 = reference, None
-        if version.event_ids_are_given:
-            if not isinstance(reference, list) or len(reference) != 2 or not isinstance(reference[1], dict):
-                raise EventRefused("the template holds something that is not a reference")
-            event_id, sha256 = reference[0], reference[1].get("sha256")
-        if not isinstance(event_id, str):
-            raise EventRefused("the template holds something that is not a reference")
-        found.append(EventReference(EventId(event_id), sha256))
-    return found

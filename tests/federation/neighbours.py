@@ -65,8 +65,9 @@ class Neighbour(Server):
             "trusted_ca": [directory / "ca.pem"],
             **settings.pop("federation", {}),
         }
+        self.replaced = _REPLACED
         self.answers: dict[str, Any] = {}
-        """What it answers to signed requests at the paths of `_REPLACED`."""
+        """What it answers to signed requests at the `replaced` paths."""
         self.believed: list[str] = []
         """Who sent these."""
         self.rate_limits = RateLimits(StoppedClock(), Metrics(), enabled=limited)
@@ -94,8 +95,8 @@ class Neighbour(Server):
             return json_response(self.answers[request.path])
 
         routes = [
-            *(route for route in self.application.api.routes(RESOURCES) if route.path not in _REPLACED),
-            *(Route("GET", path, answer) for path in _REPLACED),
+            *(route for route in self.application.api.routes(RESOURCES) if route.path not in self.replaced),
+            *(Route("GET", path, answer) for path in self.replaced),
             *(
                 Route(method, "/_matrix/federation/v1/echo/{value}", echo)
                 for method in ("GET", "PUT", "POST")

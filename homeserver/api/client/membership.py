@@ -79,7 +79,8 @@ class MembershipEndpoints:
         body = await request.parse(ReasonBody, allow_empty=True)
         self._context.rate_limits.check("joins", requester.user_id)
         room = await self._context.membership.resolve(request.path_parameters["roomIdOrAlias"])
-        await self._context.membership.knock(requester, room.room_id, body.reason)
+        via = [*_via(request), *room.servers]
+        await self._context.membership.knock(requester, room.room_id, body.reason, via)
         return json_response({"room_id": room.room_id})
 
     async def invite(self, request: Request) -> Response:
