@@ -491,6 +491,7 @@ class Application:
         self.inbound_transactions = InboundTransactions(
             live_rooms,
             hosted,
+            elsewhere,
             signatures,
             self.inbound_events,
             self._queues,

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from homeserver.storage.stripped_state import StrippedStateStore
 
 
+_SHOWN = ("type", "state_key", "content", "sender")
+_MAX_SHOWN = 50
+
+
 class MembershipsElsewhere:
     """Notes what users of this server are to rooms elsewhere."""
 
@@ -61,6 +65,9 @@ class MembershipsElsewhere:
         `stripped_state` is what the user is shown of the room, while they are invited or knock.
         """
         user_id = UserId(event.key[1])
+        room = await self._live_rooms.find(event.room_id)
+        if room is not None and room.version is not version:
+            await self.forget(event.room_id)
         known = await self._memberships.get(event.room_id, user_id)
 
         async def work(transaction: Transaction) -> None:
@@ -89,6 +96,24 @@ class MembershipsElsewhere:
 
         await self._database.write(work)
 
+    async def is_end(self, room: LiveRoom, event: Event) -> bool:
+        """Whether somebody else ends an invite or a knock with this event, if it is rightly signed.
+
+        Nothing here says who in that room may do so. But the event cites the one that it ends, which those outside do
+        not know, and the user may be invited again.
+        """
+        if (
+            event.type != "m.room.member"
+            or event.state_key is None
+            or event.membership not in ("leave", "ban")
+        ):
+            return False
+        row = await self._memberships.get(room.room_id, UserId(event.state_key))
+        if row is None or row.membership not in ("invite", "knock"):
+            return False
+        (pending,) = (await self._events.load_numbered([row.event_nid])).values()
+        return pending.event.event_id in event.auth_event_ids
+
     async def arrived(self, room: LiveRoom) -> None:
         """This server has come into a room: from now on it knows for itself what the room is."""
         await self._database.write(lambda t: self._stripped_state.delete_of_room(t, room.room_nid))
@@ -112,3 +137,16 @@ class MembershipsElsewhere:
             transaction.after_commit(follow)
 
         await self._database.write(work)
+
+
+def shown_of(sent: Sequence[Any]) -> list[dict[str, Any]]:
+    """What a user is shown of the state that another server sent: whole events, or stripped ones."""
+    return [{name: entry[name] for name in _SHOWN} for entry in sent[:_MAX_SHOWN] if _is_stripped(entry)]
+
+
+def _is_stripped(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and all(isinstance(entry.get(name), str) for name in ("type", "state_key", "sender"))
+        and isinstance(entry.get("content"), dict)
+    )

@@ -15,7 +15,9 @@ from homeserver.eventgraph.errors import EventRefused
 from homeserver.eventgraph.hashing import reference_hash
 from homeserver.eventgraph.room_versions import ROOM_VERSIONS
 from homeserver.ids import ServerName, is_user_id, server_name_of
+from homeserver.services.memberships_elsewhere import shown_of
 from homeserver.services.other_servers import as_matrix_error
+from homeserver.views.client_events import stripped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from homeserver.storage.stripped_state import StrippedStateStore
 
 _MAX_SERVERS = 5
-_SHOWN = ("type", "state_key", "content", "sender")
 
 _log = structlog.get_logger(__name__)
 
@@ -79,12 +80,8 @@ class RemoteDepartures:
             except (FederationError, EventRefused, KeyError) as error:
                 _log.info("knock_failed", room_id=room_id, server=server, why=str(error))
             else:
-                shown = [
-                    {name: entry[name] for name in _SHOWN if name in entry}
-                    for entry in answer.knock_room_state
-                ]
-                own = {name: event.pdu[name] for name in _SHOWN}
-                await self._elsewhere.note(version, event, [*shown, own])
+                state = [*shown_of(answer.knock_room_state), stripped(event)]
+                await self._elsewhere.note(version, event, state)
                 return
         raise refusal or MatrixError("No server that is in the room could be reached", status=502)
 

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from crypto.signatures import verify_json
+from federation.answers import KnockAnswer, Template
 from homeserver.eventgraph.builder import EventReference, build
 from homeserver.eventgraph.receiving import read_pdu
 from homeserver.eventgraph.redaction import redact
@@ -62,6 +63,7 @@ class FarRoom:
         self._events += 1
         given = self.version.event_ids_are_given
         fields: dict[str, Any] = {
+            "origin_server_ts": self.remote.server.clock.now_ms(),
             "room_id": None if self.room_id is None else RoomId(self.room_id),
             "sender": UserId(self.zoe),
             "type": type,
@@ -72,7 +74,6 @@ class FarRoom:
         }
         return build(
             self.version,
-            origin_server_ts=self.remote.server.clock.now_ms(),
             depth=1 + max((one.depth for one in after), default=0),
             prev_events=[EventReference(one.event_id, "x" if given else None) for one in after],
             auth_events=[EventReference(one.event_id, "x" if given else None) for one in after],
@@ -253,3 +254,139 @@ async def test_a_lie_about_the_version_of_a_room_keeps_nobody_out_of_it(
     assert await invited(alice) == {}
     await far.send(far.invite(alice.user_id))
     assert list(await invited(alice)) == [far.room_id]
+
+
+# -- what becomes of them ----------------------------------------------------------------------------------
+
+
+class Answering:
+    """Lets Zoe's server take in what ours sends it about her room."""
+
+    def __init__(self, server: Server, far: FarRoom) -> None:
+        self.far = far
+        self.came: list[dict[str, Any]] = []
+        client = server.application.remote_servers.client
+        client.make_leave = self.make_leave  # type: ignore[method-assign]
+        client.send_leave = self.send  # type: ignore[method-assign,assignment]
+        client.make_knock = self.make_knock  # type: ignore[method-assign]
+        client.send_knock = self.send  # type: ignore[method-assign,assignment]
+
+    def template(self, user_id: str, membership: str) -> Template:
+        after = [] if self.far.version.event_ids_are_given else [self.far.name.event_id]
+        return Template(
+            event={
+                "type": "m.room.member",
+                "room_id": self.far.room_id,
+                "sender": user_id,
+                "state_key": user_id,
+                "content": {"membership": membership},
+                "depth": 5,
+                "prev_events": after,
+                "auth_events": after,
+            },
+            room_version=self.far.version.identifier,
+        )
+
+    async def make_leave(self, destination: str, room_id: str, user_id: str) -> Template:
+        assert (destination, room_id) == (self.far.remote.name, self.far.room_id)
+        return self.template(user_id, "leave")
+
+    async def make_knock(self, destination: str, room_id: str, user_id: str, versions: Any) -> Template:
+        assert self.far.version.identifier in versions
+        return self.template(user_id, "knock")
+
+    async def send(self, destination: str, room_id: str, event_id: str, event: Any) -> Any:
+        self.came.append(event)
+        return KnockAnswer(knock_room_state=[self.far.create.pdu, self.far.name.pdu])
+
+
+async def rooms_in(client: Client, section: str, since: str | None = None) -> list[str]:
+    return list((await client.sync(since, timeout=0)).get("rooms", {}).get(section, {}))
+
+
+async def test_an_invite_is_not_accepted_by_way_of_the_server_that_brought_it(
+    server: Server, alice: Client, one: Remote
+) -> None:
+    far = FarRoom(one)
+    elsewhere = Answering(server, far)
+    invite = far.invite(alice.user_id)
+    await far.send(invite)
+    since = (await alice.sync(timeout=0))["next_batch"]
+    await alice.leave(far.room_id or "")
+    (leave,) = elsewhere.came
+    assert (leave["content"], leave["sender"]) == ({"membership": "leave"}, alice.user_id)
+    key = server.application.remote_servers.keyring._own_keys[0]
+    verify_json(redact(far.version, leave), "example.org", key.key_id, key.private.verify_key)
+    assert await rooms_in(alice, "leave", since) == [far.room_id]
+    assert await invited(alice) == {}
+    again = far.invite(alice.user_id, origin_server_ts=1)
+    await far.send(again)
+    assert list(await invited(alice)) == [far.room_id]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_an_invite_is_not_accepted_though_nobody_can_be_told(
+    alice: Client, one: Remote, version: str
+) -> None:
+    far = FarRoom(one, version)
+    await far.send(far.invite(alice.user_id))
+    since = (await alice.sync(timeout=0))["next_batch"]
+    await alice.leave(far.room_id or "")
+    assert await rooms_in(alice, "leave", since) == [far.room_id]
+    assert await invited(alice) == {}
+
+
+async def test_an_invite_is_taken_back_by_an_event_that_cites_it(
+    alice: Client, one: Remote, two: Remote
+) -> None:
+    far = FarRoom(one)
+    invite = far.invite(alice.user_id)
+    await far.send(invite)
+    since = (await alice.sync(timeout=0))["next_batch"]
+
+    async def kick(after: Event, **changed: Any) -> dict[str, Any]:
+        event = far.event("m.room.member", {"membership": "leave"}, alice.user_id, after=[after], **changed)
+        body = {"origin": one.name, "origin_server_ts": 1, "pdus": [event.pdu], "edus": []}
+        path = f"{V1}/send/{event.depth}{len(changed)}{after.type}"
+        return (await one.call("PUT", path, body))["pdus"][event.event_id]
+
+    assert "error" in await kick(far.name)
+    assert "error" in await kick(invite, key=two.key)
+    assert await invited(alice, since) == {}
+    assert list(await invited(alice)) == [far.room_id]
+    assert await kick(invite) == {}
+    assert await rooms_in(alice, "leave", since) == [far.room_id]
+    assert await invited(alice) == {}
+
+
+async def test_a_user_knocks_at_a_room_elsewhere_and_takes_that_back(
+    server: Server, alice: Client, one: Remote
+) -> None:
+    far = FarRoom(one)
+    elsewhere = Answering(server, far)
+    since = (await alice.sync(timeout=0))["next_batch"]
+    await alice.post(f"/knock/{far.room_id}", {"reason": "let me in"}, via=one.name)
+    (knock,) = elsewhere.came
+    assert knock["content"] == {"membership": "knock", "reason": "let me in", "displayname": "alice"}
+    for where in (since, None):
+        section = (await alice.sync(where, timeout=0))["rooms"]["knock"][far.room_id or ""]
+        state = {event["type"]: event["content"] for event in section["knock_state"]["events"]}
+        assert state["m.room.name"] == {"name": "Far away"}
+        assert state["m.room.member"]["membership"] == "knock"
+    await alice.leave(far.room_id or "")
+    assert elsewhere.came[1]["content"] == {"membership": "leave"}
+    assert await rooms_in(alice, "knock") == []
+
+
+async def test_a_knock_is_answered_by_an_invite(server: Server, alice: Client, one: Remote) -> None:
+    far = FarRoom(one)
+    Answering(server, far)
+    await alice.post(f"/knock/{far.room_id}", {}, via=one.name)
+    await far.send(far.invite(alice.user_id))
+    assert list(await invited(alice)) == [far.room_id]
+    assert await rooms_in(alice, "knock") == []
+
+
+async def test_a_room_that_no_server_is_named_for_cannot_be_knocked_at(alice: Client, one: Remote) -> None:
+    with refused(404, "M_NOT_FOUND"):
+        await alice.post(f"/knock/{FarRoom(one).room_id}")

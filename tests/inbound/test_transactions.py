@@ -66,6 +66,7 @@ class Told:
             HostedRooms(
                 ServerName("example.org"), application._live_rooms, MembershipStore(application.database)
             ),
+            application.elsewhere,
             self.signatures,
             application.inbound_events,
             self.queues,

@@ -11,6 +11,7 @@ from homeserver.eventgraph.receiving import read_pdu
 from homeserver.eventgraph.room_versions import ROOM_VERSIONS
 from homeserver.eventgraph.signing import countersigned
 from homeserver.ids import UserId, is_user_id, server_name_of
+from homeserver.services.memberships_elsewhere import shown_of
 from homeserver.services.resident.member_events import SignedMemberEvent, read_member_event
 from homeserver.views.client_events import stripped
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from homeserver.storage.accounts import AccountStore
 
 _MAX_STATE = 50
-_SHOWN = ("type", "state_key", "content", "sender")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +90,15 @@ class Invitations:
         room = await self._live_rooms.find(event.room_id)
         if room is not None:
             await self._access.check_acl(sent.event.origin, room)
-            if room.version is not version:
+            # The first version of the endpoint does not tell versions 1 and 2 apart.
+            if room.version is not version and not (
+                room.version.event_ids_are_given and version.event_ids_are_given
+            ):
                 raise InvalidParam(f"To this server the room is of version {room.version.identifier}")
             if await self._servers.is_ours(room):
                 return signed
         state = await self._stripped_state(version, event, sent.invite_room_state)
-        await self._elsewhere.note(version, signed, state)
+        await self._elsewhere.note(version if room is None else room.version, signed, state)
         return signed
 
     async def _stripped_state(
@@ -108,7 +111,7 @@ class Invitations:
             state = [stripped(event) for event in await self._checked(version, invite, sent)]
         else:
             # "... servers MAY apply to room versions 1 through 11": many send less than whole events.
-            state = [{name: entry[name] for name in _SHOWN} for entry in sent if _is_stripped(entry)]
+            state = shown_of(sent)
         return [*state, stripped(invite)]
 
     async def _checked(self, version: RoomVersion, invite: Event, sent: Sequence[Any]) -> list[Event]:
@@ -124,11 +127,3 @@ class Invitations:
         if any(event.event_id not in signed for event in events):
             raise InvalidParam("`invite_room_state` holds an event that is not signed as it must be")
         return events
-
-
-def _is_stripped(entry: Any) -> bool:
-    return (
-        isinstance(entry, dict)
-        and all(isinstance(entry.get(name), str) for name in ("type", "state_key", "sender"))
-        and isinstance(entry.get("content"), dict)
-    )

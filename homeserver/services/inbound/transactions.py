@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from homeserver.services.inbound.events import InboundEvents
     from homeserver.services.inbound.queues import RoomQueues
     from homeserver.services.inbound.sources import SignatureCheck
+    from homeserver.services.memberships_elsewhere import MembershipsElsewhere
 
 MAX_PDUS = 50
 MAX_EDUS = 100
@@ -48,6 +49,7 @@ class InboundTransactions:
         self,
         live_rooms: LiveRooms,
         hosted: HostedRooms,
+        elsewhere: MembershipsElsewhere,
         signatures: SignatureCheck,
         inbound: InboundEvents,
         queues: RoomQueues,
@@ -55,6 +57,7 @@ class InboundTransactions:
     ) -> None:
         self._live_rooms = live_rooms
         self._hosted = hosted
+        self._elsewhere = elsewhere
         self._signatures = signatures
         self._inbound = inbound
         self._queues = queues
@@ -105,6 +108,8 @@ class InboundTransactions:
         refusal = await self._refusal(origin, room)
         if refusal is not None:
             return dict.fromkeys(results, refusal)
+        if not await self._hosted.hosts(room):
+            return await self._receive_elsewhere(room, events)
         signed = await self._signatures.rightly_signed(events)
         late: list[Event] = []
         for event in events:
@@ -120,12 +125,25 @@ class InboundTransactions:
             await self._queues.add(room, origin, late)
         return results
 
+    async def _receive_elsewhere(self, room: LiveRoom, events: Sequence[Event]) -> dict[EventId, str | None]:
+        """Of a room that nobody here is in, hear only that an invite or a knock is at its end."""
+        ends = [event for event in events if await self._elsewhere.is_end(room, event)]
+        signed = await self._signatures.rightly_signed(ends)
+        results: dict[EventId, str | None] = {
+            event.event_id: "nobody here is in this room" for event in events
+        }
+        for event in ends:
+            if event.event_id in signed:
+                await self._elsewhere.note(room.version, event)
+                results[event.event_id] = None
+        return results
+
     async def _refusal(self, origin: ServerName, room: LiveRoom) -> str | None:
         """Why a server may send nothing into a room."""
         acl = (await self._live_rooms.state_entries(room, [SERVER_ACL])).get(SERVER_ACL)
         if not lets_in(acl, origin):
             return "your server is denied access to this room"
-        return None if await self._hosted.hosts(room) else "nobody here is in this room"
+        return None
 
     # -- the rest --------------------------------------------------------------------------------------
 

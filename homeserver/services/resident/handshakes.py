@@ -56,9 +56,7 @@ class Handshakes:
         `omit_members` leaves out of the state all members but those that a room without a name is called after, and
         out of the auth chain what is in the state (MSC3706).
         """
-        servers = (
-            await self._rooms.servers(sent.room_id) if omit_members and await self._is_known(sent) else None
-        )
+        servers = await self._rooms.servers(sent.room_id) if omit_members else None
         room, stored = await self._member_events.take(sent)
         if servers is None:
             state, chain = await self._graph.state_and_chain(room, stored.state_before, [stored.event_nid])
@@ -77,9 +75,6 @@ class Handshakes:
     async def leave(self, sent: SignedMemberEvent) -> None:
         """Take in that somebody leaves, does not accept an invite, or takes a knock back."""
         await self._member_events.take(sent)
-
-    async def _is_known(self, sent: SignedMemberEvent) -> bool:
-        return await self._rooms.exists(sent.room_id)
 
     async def _without_members(self, room: LiveRoom, snapshot_nid: int, sent: SignedMemberEvent) -> set[int]:
         others = set(await self._state.load_numbers_of_type(snapshot_nid, "m.room.member", others=True))
