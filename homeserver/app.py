@@ -296,6 +296,7 @@ class Application:
         # Deeds.
         outlier_store, snapshots = OutlierStore(events, numbers), SnapshotWriter(state, numbers)
         persistence = EventPersistence(
+            server_name,
             database,
             EventStores(
                 rooms=rooms,
@@ -859,6 +860,8 @@ class Application:
                 self._recent.invalidate(RoomId(key))
             elif topic is Topic.MEMBERSHIP:
                 self._memberships.invalidate(UserId(key))
+            elif topic is Topic.MANY_MEMBERS:
+                self._memberships.clear()
         self.notifier.on_commit(position, announcements)
 
     def _heard_from(self, server_name: ServerName) -> None:

@@ -71,3 +71,9 @@ class Memberships:
         dropped = self._rooms_of.pop(user_id, None)
         if dropped is not None:
             self._cached -= len(dropped) + 1
+
+    def clear(self) -> None:
+        """Read everybody's memberships anew: another process changed very many."""
+        self._changes += 1
+        self._rooms_of.clear()
+        self._cached = 0

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from homeserver.eventgraph.event import Event, StateKey
-    from homeserver.ids import DeviceId, EventId, RoomId
+    from homeserver.ids import DeviceId, EventId, RoomId, ServerName
     from homeserver.metrics import Metrics
     from homeserver.notifier.notifier import Notifier
     from homeserver.rooms.live_rooms import DerivedSnapshot, Head, LiveRoom, LiveRooms, SnapshotReference
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
 ENCRYPTION = ("m.room.encryption", "")
 _OUT = frozenset({"leave", "ban"})
+_MANY_MEMBERS = 500
 
 
 @dataclass(slots=True, eq=False)
@@ -147,6 +148,7 @@ class EventPersistence:
 
     def __init__(
         self,
+        server_name: ServerName,
         database: Database,
         stores: EventStores,
         live_rooms: LiveRooms,
@@ -155,6 +157,7 @@ class EventPersistence:
         notifier: Notifier,
         metrics: Metrics,
     ) -> None:
+        self._server_name = server_name
         self._database = database
         self._stores = stores
         self._live_rooms = live_rooms
@@ -351,9 +354,15 @@ class EventPersistence:
         await self._set_heads(transaction, run)
         for room_id in {write.room.room_id for write, _, row in run.rows if row.stream_id > 0}:
             transaction.announce(Topic.ROOM_EVENTS, room_id)
-        for user_id in {row.user_id for row in run.memberships}:
+        told = run.memberships
+        if len(told) > _MANY_MEMBERS:
+            # A large room that this server comes into: of the others there nobody here has heard yet.
+            for room_id in {row.room_id for row in told}:
+                transaction.announce(Topic.MANY_MEMBERS, room_id)
+            told = [row for row in told if server_name_of(row.user_id) == self._server_name]
+        for user_id in {row.user_id for row in told}:
             transaction.announce(Topic.MEMBERSHIP, user_id)
-        for user_id in {row.user_id for row in run.memberships if row.membership == "join"}:
+        for user_id in {row.user_id for row in told if row.membership == "join"}:
             # Those in the room see whether they are about, and they see the others.
             transaction.announce(Topic.PRESENCE, user_id)
 

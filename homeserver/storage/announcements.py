@@ -23,6 +23,8 @@ class Topic(StrEnum):
     """A user id: account data of theirs, global or of a room."""
     MEMBERSHIP = "membership"
     """A user id: a membership of theirs, in any room."""
+    MANY_MEMBERS = "many_members"
+    """A room id: so many memberships changed there at once that each is not told of."""
     PRESENCE = "presence"
     """The user id of the one whose presence changed."""
     PUSH_RULES = "push_rules"
