@@ -16,6 +16,7 @@ from federation.sender import Sender
 from homeserver import logs
 from homeserver.api.context import ApiContext
 from homeserver.api.control import Control
+from homeserver.api.federation.streams import BigAnswers
 from homeserver.api.health import HealthEndpoint, MetricsEndpoint
 from homeserver.api.routes import Api
 from homeserver.clock import Clock
@@ -615,6 +616,7 @@ class Application:
                 settings=settings,
                 clock=clock,
                 metrics=self.metrics,
+                big_answers=BigAnswers(),
                 handshakes=Handshakes(member_events, graph, reader, state, membership_store),
                 invitations=Invitations(
                     server_name,

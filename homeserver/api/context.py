@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from federation.keyring import Keyring
+    from homeserver.api.federation.streams import BigAnswers
     from homeserver.clock import Clock
     from homeserver.config import Settings
     from homeserver.http.authentication import Authenticator
@@ -65,6 +66,7 @@ class ApiContext:
     settings: Settings
     clock: Clock
     metrics: Metrics
+    big_answers: BigAnswers
     authenticator: Authenticator
     federation_authenticator: FederationAuthenticator
     keyring: Keyring

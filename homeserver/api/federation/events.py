@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import orjson
 from pydantic import Field
 
-from homeserver.api.federation.streams import streamed
 from homeserver.errors import InvalidParam, MissingParam
 from homeserver.http.request import Body
 from homeserver.http.response import json_response
@@ -65,8 +64,11 @@ class GraphEndpoints:
     async def state(self, request: Request) -> Response:
         """`GET /state/{roomId}`."""
         origin = await self._context.federation_authenticator.origin(request)
+        self._context.big_answers.check(origin)
         state, chain = await self._graph.state_before(origin, _room(request), _event_in_query(request))
-        return streamed({"auth_chain": self._graph.elements(chain), "pdus": self._graph.elements(state)})
+        return self._context.big_answers.stream(
+            origin, {"auth_chain": self._graph.elements(chain), "pdus": self._graph.elements(state)}
+        )
 
     async def state_ids(self, request: Request) -> Response:
         """`GET /state_ids/{roomId}`."""
@@ -78,9 +80,10 @@ class GraphEndpoints:
     async def event_auth(self, request: Request) -> Response:
         """`GET /event_auth/{roomId}/{eventId}`."""
         origin = await self._context.federation_authenticator.origin(request)
+        self._context.big_answers.check(origin)
         event_id = EventId(request.path_parameters["eventId"])
         chain = await self._graph.event_auth(origin, _room(request), event_id)
-        return streamed({"auth_chain": self._graph.elements(chain)})
+        return self._context.big_answers.stream(origin, {"auth_chain": self._graph.elements(chain)})
 
     async def backfill(self, request: Request) -> Response:
         """`GET /backfill/{roomId}`."""

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from homeserver.api.federation.streams import streamed
 from homeserver.http.response import json_response
 from homeserver.http.routing import Route
 from homeserver.ids import RoomId
@@ -86,6 +85,7 @@ class HandshakeEndpoints:
     async def _join(
         self, sent: SignedMemberEvent, *, omit_members: bool, before: bytes = b"", after: bytes = b""
     ) -> Response:
+        self._context.big_answers.check(sent.origin)
         joined = await self._handshakes.join(sent, omit_members=omit_members)
         fields: dict[str, Any] = {
             "origin": self._context.settings.server_name,
@@ -95,7 +95,8 @@ class HandshakeEndpoints:
         if joined.servers_in_room is not None:
             fields["servers_in_room"] = joined.servers_in_room
         graph = self._context.room_graph
-        return streamed(
+        return self._context.big_answers.stream(
+            sent.origin,
             {"auth_chain": graph.elements(joined.auth_chain), "state": graph.elements(joined.state)},
             fields,
             before=before,

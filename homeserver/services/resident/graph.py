@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAX_EVENTS = 100
 """So many events one answer holds at most, where it is not a state."""
 _MAX_PASSED_BY = 500
-_AT_ONCE = 250
+_AT_ONCE = 100
 _MAX_LOOKED_AT = 1_000
 _EVERYTHING = 2**62
 
