@@ -6,6 +6,7 @@ is shown the stripped state that came with them.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -115,8 +116,23 @@ class MembershipsElsewhere:
         return pending.event.event_id in event.auth_event_ids
 
     async def arrived(self, room: LiveRoom) -> None:
-        """This server has come into a room: from now on it knows for itself what the room is."""
-        await self._database.write(lambda t: self._stripped_state.delete_of_room(t, room.room_nid))
+        """This server has come into a room: from now on it knows for itself what the room is, and who is invited.
+
+        An invite that the room does not know was taken back, or is on its way: then it comes again.
+        """
+        ended = await self._store.load_not_in_state(room.room_nid)
+
+        async def work(transaction: Transaction) -> None:
+            await self._stripped_state.delete_of_room(transaction, room.room_nid)
+            rows = [
+                replace(row, membership="leave", stream_id=await transaction.next_position()) for row in ended
+            ]
+            await self._store.set_latest(transaction, rows, rows)
+            for row in rows:
+                transaction.announce(Topic.MEMBERSHIP, row.user_id)
+            transaction.after_commit(lambda: self._memberships.apply(rows))
+
+        await self._database.write(work)
 
     async def forget(self, room_id: RoomId) -> None:
         """Drop what was said of a room in which nothing stands; nothing happens to any other."""

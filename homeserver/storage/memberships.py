@@ -137,6 +137,15 @@ class MembershipStore:
         )
         return [UserId(row[0]) for row in rows]
 
+    async def load_not_in_state(self, room_nid: int) -> list[MembershipRow]:
+        """Invites into a room and knocks at it that its state knows nothing of."""
+        rows = await self._database.fetch_all(
+            f"SELECT {_COLUMNS} WHERE m.room_nid = $1 AND m.membership IN ('invite', 'knock') AND NOT EXISTS ("
+            "SELECT 1 FROM current_state c WHERE c.room_nid = m.room_nid AND c.event_nid = m.event_nid)",
+            room_nid,
+        )
+        return [_read(row) for row in rows]
+
     async def is_server_invited(self, room_nid: int, server_name: ServerName) -> bool:
         """Whether a user of a server is invited to a room."""
         return bool(
