@@ -40,7 +40,6 @@ _MAX_HEARD = 10_000
 _TOPICS = frozenset(
     {
         Topic.OUTGOING_EVENTS,
-        Topic.ROOM_SERVERS,
         Topic.DESTINATIONS,
         Topic.DESTINATION_ALIVE,
         Topic.DEVICE_LISTS,
@@ -187,8 +186,7 @@ class ServerDelivery:
         concerned: set[ServerName] = set()
         receipts = []
         for topic, key in news:
-            if topic in (Topic.OUTGOING_EVENTS, Topic.ROOM_SERVERS):
-                # Who came in may have been there before an event that was written together with its coming.
+            if topic is Topic.OUTGOING_EVENTS:
                 concerned |= self._mark(await self._room_servers.load(int(key)), Kind.EVENTS)
             elif topic is Topic.DESTINATIONS:
                 concerned |= self._mark([ServerName(key)], Kind.EVENTS, Kind.MESSAGES)
