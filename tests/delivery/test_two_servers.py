@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
 
-from homeserver.ids import RoomId
-from tests.delivery.far_servers import set_membership, until
+from tests.delivery.far_servers import until
 from tests.federation.neighbours import Neighbour
+from tests.keys import Device, query
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -38,6 +39,15 @@ async def there(tmp_path: Path) -> AsyncIterator[Neighbour]:
 
 
 @pytest.fixture
+async def yonder(tmp_path: Path) -> AsyncIterator[Neighbour]:
+    """A third one."""
+    server = Neighbour(tmp_path / "yonder", f"sqlite:///{tmp_path}/yonder/restante.db", _AUTHORITY)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
 async def first_url(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
     """An empty database: the prepared ones are of another server name."""
     if engine == "sqlite":
@@ -52,16 +62,10 @@ async def first_url(engine: str, request: pytest.FixtureRequest, tmp_path: Path)
 _AUTHORITY = trustme.CA()
 
 
-async def common_room(here: Neighbour, there: Neighbour, alice: Client, bob: Client) -> str:
+async def common_room(here: Neighbour, alice: Client, bob: Client) -> str:
     """A room of Alice's, here, that Bob has come into, there."""
     room_id = (await alice.post("/createRoom", {"preset": "public_chat"}))["room_id"]
-    key = there.application.remote_joins._key
-    event_id = await set_membership(here, room_id, bob.user_id, key=key)
-    events = here.application._events
-    room = await here.application._live_rooms.get(RoomId(room_id))
-    state = {stored.event.event_id: stored.event for stored in await events.load_current_state(room.room_nid)}
-    joined = state.pop(event_id)
-    await there.application.remote_joins._arrivals.arrive(room.version, joined, state, state)
+    await bob.post(f"/join/{room_id}", server_name=here.name)
     return room_id
 
 
@@ -75,11 +79,17 @@ class Reader:
         self.bodies: list[str] = []
         self.ephemeral: list[Any] = []
         self.presence: list[Any] = []
+        self.changed: list[str] = []
 
     async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            await self._until(condition)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
-            answer = await self.client.get("/sync", since=self.since, timeout=10_000)
+            answer = await self.client.get("/sync", since=self.since, timeout=5_000)
             self.since = answer["next_batch"]
+            self.changed += answer.get("device_lists", {}).get("changed", [])
             self.to_device += answer.get("to_device", {}).get("events", [])
             self.presence += answer.get("presence", {}).get("events", [])
             for room in answer.get("rooms", {}).get("join", {}).values():
@@ -121,7 +131,7 @@ async def test_events_arrive_though_the_other_server_was_down_and_it_is_tried_wh
     here: Neighbour, there: Neighbour
 ) -> None:
     alice, bob = await here.register("alice"), await there.register("bob")
-    room_id = await common_room(here, there, alice, bob)
+    room_id = await common_room(here, alice, bob)
     reader, other = Reader(bob), Reader(alice)
     await alice.send(room_id, "0")
     await bob.send(room_id, "from there")
@@ -139,9 +149,46 @@ async def test_events_arrive_though_the_other_server_was_down_and_it_is_tried_wh
     await other.until(lambda: "I am back" in other.bodies)
 
 
+async def test_whoever_joins_by_way_of_one_server_is_there_at_the_others(
+    here: Neighbour, there: Neighbour, yonder: Neighbour
+) -> None:
+    alice, bob = await here.register("alice"), await there.register("bob")
+    room_id = await common_room(here, alice, bob)
+    carol = await yonder.register("carol")
+    await carol.post(f"/join/{room_id}", server_name=here.name)
+    reader = Reader(bob)
+    await carol.send(room_id, "here I am")
+    await reader.until(lambda: "here I am" in reader.bodies)
+    members = await bob.get(f"/rooms/{room_id}/joined_members")
+    assert members["joined"].keys() == {alice.user_id, bob.user_id, carol.user_id}
+
+
+async def test_devices_of_both_sides_are_known_to_the_other(here: Neighbour, there: Neighbour) -> None:
+    alice, bob = await here.register("alice"), await there.register("bob")
+    device = Device(alice)
+    await device.upload()
+    await common_room(here, alice, bob)
+
+    async def shown() -> dict[str, Any]:
+        return (await query(bob, alice.user_id))["device_keys"].get(alice.user_id, {})
+
+    assert (await shown()).keys() == {alice.device_id}
+    reader = Reader(bob)
+    reader.since = (await bob.get("/sync"))["next_batch"]
+    second = await here.login(alice)
+    await Device(second).upload()
+    while (await shown()).keys() != {alice.device_id, second.device_id}:
+        reader.changed.clear()
+        await reader.until(lambda: alice.user_id in reader.changed)
+    await second.post("/logout")
+    while (await shown()).keys() != {alice.device_id}:
+        reader.changed.clear()
+        await reader.until(lambda: alice.user_id in reader.changed)
+
+
 async def test_typing_receipts_and_presence_arrive(here: Neighbour, there: Neighbour) -> None:
     alice, bob = await here.register("alice"), await there.register("bob")
-    room_id = await common_room(here, there, alice, bob)
+    room_id = await common_room(here, alice, bob)
     reader = Reader(bob)
     event_id = await bob.send(room_id, "hello")
     seen = Reader(alice)
@@ -165,7 +212,7 @@ async def test_typing_receipts_and_presence_arrive(here: Neighbour, there: Neigh
 
 async def test_nothing_is_left_waiting_at_the_end(here: Neighbour, there: Neighbour) -> None:
     alice, bob = await here.register("alice"), await there.register("bob")
-    room_id = await common_room(here, there, alice, bob)
+    room_id = await common_room(here, alice, bob)
     await alice.send(room_id, "hello")
     await alice.put("/sendToDevice/m.test/1", {"messages": {bob.user_id: {"*": {}}}})
     delivery = here.application.delivery
