@@ -211,7 +211,7 @@ class ModelClient:
 
     def _check_timeline(self, room: TrueRoom, held: HeldRoom) -> None:
         visible = [e.event_id for e in room.visible(self.client.user_id) if self.wishes.wants(e)]
-        asides = room.asides(self.client.user_id)
+        asides = room.asides(self.client.user_id) | room.open_afterwards(self.client.user_id)
         timeline = [event_id for event_id in held.timeline if event_id not in asides]
         if not timeline:
             assert held.prev_batch is not None or not visible

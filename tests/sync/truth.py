@@ -141,6 +141,21 @@ class TrueRoom:
             visible = [event for event in visible if event.position <= end or event is own]
         return visible
 
+    def open_afterwards(self, user_id: str) -> set[str]:
+        """What all the world could read after somebody went out: told to nobody, but found by who pages back over it."""
+        if self.membership(user_id) == "join":
+            return set()
+        end, visibility, found = self.went_out(user_id), "shared", set()
+        for event in self.events:
+            settings = {visibility}
+            if event.key == ("m.room.history_visibility", ""):
+                visibility = event.content.get("history_visibility", "shared")
+                settings.add(visibility)
+            if event.position > end and "world_readable" in settings:
+                found.add(event.event_id)
+        own = self.membership_event(user_id)
+        return found - {own.event_id} if own is not None else found
+
     # -- what is unread --------------------------------------------------------------------------------
 
     def unread(
