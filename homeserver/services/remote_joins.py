@@ -171,7 +171,6 @@ class RemoteJoins:
             countersigned = read_pdu(version, signed)
             if countersigned.event_id == event.event_id:
                 event = countersigned
-        state, auth_chain = (
-            self._outliers.read(version, job.room_id, told[name]) for name in ("state", "auth_chain")
-        )
+        state = await self._outliers.read_many(version, job.room_id, told["state"])
+        auth_chain = await self._outliers.read_many(version, job.room_id, told["auth_chain"])
         await self._arrivals.arrive(version, event, state, auth_chain)

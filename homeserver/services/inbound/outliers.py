@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -12,7 +13,7 @@ from homeserver.eventgraph.receiving import in_order, read_pdu
 from homeserver.rooms.live_rooms import CREATE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from homeserver.eventgraph.event import Event, StateKey
     from homeserver.eventgraph.room_versions import RoomVersion
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from homeserver.storage.outliers import OutlierStore
 
 _AT_ONCE = 500
+_BETWEEN_RESTS = 200
 
 _log = structlog.get_logger(__name__)
 
@@ -50,6 +52,16 @@ class Outliers:
                 continue
             if event.room_id == room_id:
                 events[event.event_id] = event
+        return events
+
+    async def read_many(
+        self, version: RoomVersion, room_id: RoomId, pdus: Sequence[Any]
+    ) -> dict[EventId, Event]:
+        """The same for the many of a whole state: other work gets its turn in between."""
+        events: dict[EventId, Event] = {}
+        for start in range(0, len(pdus), _BETWEEN_RESTS):
+            events.update(self.read(version, room_id, pdus[start : start + _BETWEEN_RESTS]))
+            await asyncio.sleep(0)
         return events
 
     async def rightly_signed(self, events: Collection[Event]) -> set[EventId]:
@@ -82,7 +94,9 @@ class Outliers:
         except EventRefused:
             return []
         judged = []
-        for event in ordered:
+        for number, event in enumerate(ordered):
+            if number % _BETWEEN_RESTS == 0:
+                await asyncio.sleep(0)
             if all(event_id in at_hand for event_id in event.auth_event_ids):
                 reason = refusal(event, at_hand)
                 if reason is not None:
