@@ -75,6 +75,10 @@ class Neighbour(Server):
 
     async def start(self) -> None:
         await super().start()
+        await self.plug_in()
+
+    async def plug_in(self) -> None:
+        """Let other servers reach it."""
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind(("127.0.0.1", self._port))
@@ -106,8 +110,12 @@ class Neighbour(Server):
         self._server = HttpServer(application, self._socket, self._tls)
         self._serving = asyncio.create_task(self._server.run_until_stopped())
 
-    async def stop(self) -> None:
+    async def unplug(self) -> None:
+        """Be out of reach of other servers, and go on for the people here."""
         self._server.stop()
         await self._serving
         self._socket.close()
+
+    async def stop(self) -> None:
+        await self.unplug()
         await super().stop()

@@ -82,8 +82,11 @@ class FarRoom:
             **fields,
         )
 
+    def member(self, user_id: str, membership: str, *, after: Sequence[Event], **changed: Any) -> Event:
+        return self.event("m.room.member", {"membership": membership}, user_id, after=after, **changed)
+
     def invite(self, user_id: str, membership: str = "invite", **changed: Any) -> Event:
-        return self.event("m.room.member", {"membership": membership}, user_id, after=[self.name], **changed)
+        return self.member(user_id, membership, after=[self.name], **changed)
 
     async def send(self, invite: Event, state: Any = None, **changed: Any) -> Any:
         """Bring an invite; the answer is the event as it was signed."""
@@ -238,6 +241,43 @@ async def test_of_a_room_that_this_server_is_in_the_transaction_tells(
     await alice.set_state(room, "m.room.server_acl", {"allow": ["*"], "deny": ["one.example"]})
     with refused(403, "M_FORBIDDEN"):
         await one.call("PUT", path, body)
+
+
+async def taken(remote: Remote, event: Event) -> bool:
+    """Bring an event in a transaction; whether it was taken in."""
+    body = {"origin": remote.name, "origin_server_ts": 1, "pdus": [event.pdu]}
+    answer = await remote.call("PUT", f"{V1}/send/{next(_numbers)}", body)
+    return answer["pdus"].get(event.event_id) == {}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("membership", ["leave", "ban"])
+async def test_an_invite_is_taken_back(alice: Client, one: Remote, version: str, membership: str) -> None:
+    far = FarRoom(one, version)
+    invite = far.invite(alice.user_id)
+    await far.send(invite)
+    since = (await alice.sync(timeout=0))["next_batch"]
+    assert await taken(one, far.member(alice.user_id, membership, after=[invite]))
+    answer = await alice.sync(since, timeout=0)
+    assert list(answer["rooms"]["leave"]) == [far.room_id]
+    assert await invited(alice) == {}
+
+
+async def test_what_is_no_end_of_the_invite_ends_it_not(alice: Client, one: Remote, two: Remote) -> None:
+    far = FarRoom(one)
+    first, again = far.invite(alice.user_id), far.invite(alice.user_id, origin_server_ts=1)
+    await far.send(first)
+    for event in (
+        far.member(alice.user_id, "leave", after=[first], key=two.key),
+        far.member(alice.user_id, "leave", after=[first], sender=alice.user_id),
+        far.member(alice.user_id, "join", after=[first]),
+        far.member("@bob:example.org", "leave", after=[first]),
+        far.event("m.room.name", {"membership": "leave"}, alice.user_id, after=[first]),
+    ):
+        assert not await taken(one, event)
+    await far.send(again)
+    assert not await taken(one, far.member(alice.user_id, "leave", after=[first]))
+    assert list(await invited(alice)) == [far.room_id]
 
 
 async def test_a_lie_about_the_version_of_a_room_keeps_nobody_out_of_it(

@@ -1,7 +1,11 @@
-"""Synapse, from the Python Package Index, called over HTTPS on this machine, with certificates checked."""
+"""Synapse, from the Python Package Index, called over HTTPS on this machine, with certificates checked.
+
+Other servers find it at the port in its name, where a `Link` must stand; clients find it behind that.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import hmac
@@ -14,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from tests.client import V3, Client, Refused
 from tests.clients.environment import synapse_python
 
 if TYPE_CHECKING:
@@ -25,17 +30,90 @@ _START_SECONDS = 120
 _UNLIMITED = {"per_second": 1_000_000, "burst_count": 1_000_000}
 
 
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+class Person(Client):
+    """A user of Synapse, whose answers are not judged."""
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        content: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        **query: Any,
+    ) -> Any:
+        """Send a request below `/_matrix/client/v3`, or to a whole path; raises `Refused`."""
+        answer = await self.http.request(
+            method,
+            path if path.startswith("/_") else V3 + path,
+            content=content,
+            json=body,
+            headers={**(headers or {}), "Authorization": f"Bearer {self.access_token}"},
+            params={name: value for name, value in query.items() if value is not None} or None,
+        )
+        if answer.status_code != 200:
+            raise Refused(answer.status_code, answer.json(), dict(answer.headers))
+        return answer.json()
+
+
+class Link:
+    """The way to a server: a port that hands on what it is sent, until it is cut."""
+
+    def __init__(self, port: int, target: int) -> None:
+        self._port = port
+        self._target = target
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def join(self) -> None:
+        """Let through what comes."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+
+    async def cut(self) -> None:
+        """Let nothing through, and end what is under way."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        pair = {writer, back}
+        self._writers |= pair
+        try:
+            await asyncio.gather(_pass_on(reader, back), _pass_on(there, writer))
+        finally:
+            self._writers -= pair
+            for one in pair:
+                one.close()
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
 class Synapse:
-    """A server called `127.0.0.1:PORT`, for clients at the same place."""
+    """A server called `127.0.0.1:PORT`, where its link must stand for other servers to find it."""
 
     def __init__(self, directory: Path, authority: trustme.CA) -> None:
         directory.mkdir()
         self._directory = directory
         self._python = synapse_python()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
-        self.name = f"127.0.0.1:{self._port}"
+        self.port, self._port = free_port(), free_port()
+        self.name = f"127.0.0.1:{self.port}"
         certificate = authority.issue_cert("127.0.0.1")
         certificate.private_key_pem.write_to_path(str(directory / "key.pem"))
         certificate.cert_chain_pems[0].write_to_path(str(directory / "cert.pem"))
@@ -80,11 +158,26 @@ class Synapse:
                     "suppress_key_server_warning": True,
                     "rc_message": _UNLIMITED,
                     "rc_registration": _UNLIMITED,
+                    "rc_joins": {"local": _UNLIMITED, "remote": _UNLIMITED},
+                    "rc_joins_per_room": _UNLIMITED,
+                    "rc_invites": {
+                        "per_room": _UNLIMITED,
+                        "per_user": _UNLIMITED,
+                        "per_issuer": _UNLIMITED,
+                    },
+                    "rc_room_creation": _UNLIMITED,
+                    # As patient as a test.
+                    "federation": {
+                        "max_long_retry_delay": "1s",
+                        "destination_min_retry_interval": "1s",
+                        "destination_max_retry_interval": "2s",
+                    },
                 }
             )
         )
-        trust = ssl.create_default_context(cafile=directory / "ca.pem")
-        self.http = httpx.Client(base_url=f"https://{self.name}", verify=trust, timeout=60)
+        self.url = f"https://127.0.0.1:{self._port}"
+        self.trust = ssl.create_default_context(cafile=directory / "ca.pem")
+        self.http = httpx.Client(base_url=self.url, verify=self.trust, timeout=60)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -127,6 +220,10 @@ class Synapse:
             },
         ).json()
         return str(answer["access_token"])
+
+    def link(self) -> Link:
+        """The way by which other servers reach it."""
+        return Link(self.port, self._port)
 
     def get(self, path: str, token: str | None = None) -> tuple[int, Any]:
         """What it answers to a client."""

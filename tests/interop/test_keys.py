@@ -12,26 +12,14 @@ from federation.errors import CertificateRefused, Refused
 from federation.keyring import WantedKey
 from federation.server_keys import parse_notary_answer
 from tests.federation.neighbours import Neighbour
-from tests.interop.synapse import Synapse
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from tests.interop.synapse import Synapse
+
 pytestmark = pytest.mark.interop
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
-def synapse(tmp_path_factory: pytest.TempPathFactory, authority: trustme.CA) -> Iterator[Synapse]:
-    server = Synapse(tmp_path_factory.mktemp("interop") / "synapse", authority)
-    server.start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture
