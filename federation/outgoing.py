@@ -34,7 +34,7 @@ class Item:
     position: int
     """Its place in the order of what waits; no two items of a destination have the same."""
     name: str
-    """What to call it in the log; never anything of its content."""
+    """The id of the event, or what else to call it in the log; never anything of its content."""
     pdu: Pdu | None
     edus: Sequence[Json]
     size: int

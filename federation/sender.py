@@ -51,6 +51,7 @@ _AFTER_BUG_SECONDS = 30.0
 # Answers that are about what was sent, with how often the same must be refused until it is halved.
 _ABOUT_CONTENT = {400: 2, 413: 1, 422: 2, 500: 4}
 _MAX_RETRY_SECONDS = 3_600.0
+_MAX_WHY = 200
 
 _log = structlog.get_logger(__name__)
 
@@ -271,15 +272,12 @@ class Sender:
             raise
         line.is_slow = _time() - line.tried_at > _SLOW_SECONDS
         self._counts.transaction_sent(Outcome.DELIVERED, len(pdus), len(edus))
-        for event_id, verdict in answer.pdus.items():
-            if verdict.error is not None:
+        for item in items:
+            verdict = answer.pdus.get(item.name)
+            if verdict is not None and verdict.error is not None:
                 # "The server is to use this response even in the event of one or more PDUs failing": it is final.
-                _log.info(
-                    "event_refused_by_server",
-                    destination=line.destination,
-                    event_id=event_id[:255],
-                    why=str(verdict.error)[:200],
-                )
+                why = ascii(verdict.error)[:_MAX_WHY]
+                _log.info("event_refused", destination=line.destination, event_id=item.name, why=why)
 
     # -- failures --------------------------------------------------------------------------------------
 

@@ -75,6 +75,14 @@ def test_an_account_is_made_listed_and_closed(commands: Commands) -> None:
     assert line.split()[2:] == ["deactivated"]
 
 
+def test_destinations_are_shown_and_none_is_tried_that_there_is_not(commands: Commands) -> None:
+    shown = commands("federation", "destinations")
+    assert (shown.status, shown.said) == (0, "")
+    assert commands("federation", "destinations", "--troubled").said == ""
+    line = commands.refuses("federation", "retry", "nobody.example")
+    assert "Nothing was ever sent to nobody.example" in line
+
+
 def test_what_is_refused_is_said_in_a_line(commands: Commands) -> None:
     commands("user", "create", commands.alice, "--password=secret")
     line = commands.refuses("user", "create", commands.alice, "--password=secret")

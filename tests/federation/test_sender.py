@@ -7,6 +7,7 @@ from bisect import bisect
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
+import structlog.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -312,9 +313,14 @@ def test_an_answer_that_is_garbage_counts_as_a_failure() -> None:
 def test_an_error_of_one_event_is_final() -> None:
     async def scene() -> None:
         world = World()
-        world.internet.behaviours[FAR] = lambda _: {"$1": {"error": "not allowed"}}
+        world.internet.behaviours[FAR] = lambda _: {
+            "$1": {"error": "not\nallowed"},
+            "$never sent": {"error": "a lie"},
+        }
         world.put([event(1), event(2)])
-        await asyncio.sleep(HOUR)
+        with structlog.testing.capture_logs() as logs:
+            await asyncio.sleep(HOUR)
+        assert [(log["event_id"], log["why"]) for log in logs] == [("$1", r"'not\nallowed'")]
         assert len(world.internet.tried) == 1
         assert not world.outbox.of(FAR).items
         await world.sender.stop()
