@@ -168,9 +168,12 @@ class RoomReader:
         return list((await self._events.load_numbered(numbers)).values())
 
     async def power_levels(self, room_id: RoomId) -> PowerLevels:
-        """The power levels now in force."""
+        """The power levels now in force; `NotFound` for a room of which nothing is known but invites."""
         room = await self._live_rooms.get(room_id)
         state = await self._live_rooms.state_entries(room, (CREATE, POWER_LEVELS))
+        if CREATE not in state:
+            message = "Unknown room"
+            raise NotFound(message)
         return room.power_levels(state[CREATE], state.get(POWER_LEVELS))
 
     async def membership(self, room_id: RoomId, user_id: UserId) -> MembershipRow | None:

@@ -430,3 +430,58 @@ async def test_a_knock_is_answered_by_an_invite(server: Server, alice: Client, o
 async def test_a_room_that_no_server_is_named_for_cannot_be_knocked_at(alice: Client, one: Remote) -> None:
     with refused(404, "M_NOT_FOUND"):
         await alice.post(f"/knock/{FarRoom(one).room_id}")
+
+
+async def test_nothing_fails_at_a_room_of_which_only_an_invite_is_known(
+    server: Server, alice: Client, bob: Client, one: Remote
+) -> None:
+    far = FarRoom(one)
+    invite = far.invite(alice.user_id)
+    await far.send(invite)
+    values = {
+        "{roomId}": quote(far.room_id or "", safe=""),
+        "{roomIdOrAlias}": quote(far.room_id or "", safe=""),
+        "{eventId}": quote(invite.event_id, safe=""),
+        "{userId}": quote(alice.user_id, safe=""),
+        "{eventType}": "m.room.member",
+        "{stateKey}": quote(alice.user_id, safe=""),
+    }
+    bodies: list[dict[str, Any]] = [
+        {},
+        {"user_id": bob.user_id},
+        {"membership": "join"},
+        {"visibility": "public"},
+        {"room_id": far.room_id},
+        {"new_version": "12"},
+        {"typing": True, "timeout": 1_000},
+    ]
+    asked = 0
+    for route in server.application.api.routes(["client"]):
+        if "{roomId" not in route.path or "/r0/" in route.path or "/leave" in route.path:
+            continue
+        path = route.path
+        for name, value in values.items():
+            path = path.replace(name, value)
+        path = (
+            path.replace("{receiptType}", "m.read")
+            .replace("{relType}", "m.thread")
+            .replace("{", "")
+            .replace("}", "")
+        )
+        for client in (alice, bob):
+            for body in bodies if route.method in ("PUT", "POST") else [None]:
+                response = await server.http.request(
+                    route.method,
+                    path,
+                    json=body,
+                    params={"ts": "1", "dir": "b"},
+                    headers={"Authorization": f"Bearer {client.access_token}"},
+                )
+                # What only other servers know they are asked for, and nobody answers.
+                assert response.status_code < 500 or response.status_code == 502, (
+                    route.path,
+                    body,
+                    response.text,
+                )
+                asked += 1
+    assert asked > 100
