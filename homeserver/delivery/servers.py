@@ -200,7 +200,7 @@ class ServerOutbox:
             state.kinds = set(state.news)
         stored, now = state.stored, self._clock.now_ms()
         is_well = stored.failures == 0 and now - (stored.alive_ts or 0) < _ALIVE_NOTED_MS
-        if is_well and upto <= stored.position:
+        if is_well and upto <= stored.position and not state.has_messages:
             return
         await self._write_position(state, upto, now)
 
@@ -346,6 +346,7 @@ class ServerOutbox:
                 await stores.destinations.add_set_aside(transaction, name, set_aside)
 
         await self._database.write(work)
+        state.has_messages = False
         state.stored = replace(
             state.stored,
             position=max(state.stored.position, upto),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tests.client import refused
@@ -19,6 +21,13 @@ DAVE = "@dave:other.example"
 
 async def kept(server: Server) -> int:
     return len(await server.application.database.fetch_all("SELECT 1 FROM outgoing_to_device"))
+
+
+async def until_taken(server: Server) -> None:
+    """Go on once nothing is kept any more."""
+    async with asyncio.timeout(15):
+        while await kept(server):
+            pass
 
 
 # -- messages to devices -----------------------------------------------------------------------------------
@@ -45,8 +54,23 @@ async def test_messages_to_devices_elsewhere_are_kept_until_they_are_taken(
     await until(lambda: far.edus("m.direct_to_device"))
     (content,) = far.edus("m.direct_to_device")
     assert content["messages"] == {CAROL: messages[CAROL]}
-    while await kept(server):
-        pass
+    await until_taken(server)
+
+
+async def test_a_message_from_before_the_cursor_is_sent_once_and_dropped(
+    server: Server, alice: Client, far: FarServers
+) -> None:
+    await alice.put("/sendToDevice/m.test/1", {"messages": {CAROL: {"PHONE": {"n": 1}}}})
+    await until(lambda: len(far.taken) == 1)
+    await until_taken(server)
+    delivery = server.application.delivery
+    state = delivery._outbox._known[FAR]
+    state.stored = replace(state.stored, position=state.stored.position + 1_000)
+    await alice.put("/sendToDevice/m.test/2", {"messages": {CAROL: {"PHONE": {"n": 2}}}})
+    await until(lambda: len(far.taken) == 2)
+    await until_taken(server)
+    await until(lambda: not delivery._sender._lines)
+    assert len(far.taken) == 2
 
 
 async def test_many_messages_go_in_order_and_in_parts_of_moderate_size(
