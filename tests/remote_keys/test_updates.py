@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from homeserver.ids import ServerName
 from tests.delivery.far_servers import set_membership, shared_room
 from tests.keys import query
 
@@ -228,10 +229,26 @@ async def test_while_their_server_is_away_what_is_known_is_given_beside_the_fail
         assert answer["device_keys"][zoe].keys() == before.keys()
     assert watch.asked() == 1
     far.is_away = False
-    network.server.application._heard_from("far.example")
+    network.server.application._heard_from(ServerName("far.example"))
     # Alice was answered otherwise, and is told.
     assert await watch.is_true()
     assert await watch.told()
+
+
+async def test_who_was_answered_with_a_failure_is_told_when_there_is_an_answer(
+    server: Server, alice: Client, bob: Client, network: Network, far: FarServer
+) -> None:
+    zoe = far.user("zoe")
+    far.device(zoe, "PHONE")
+    await bob.join(await shared_room(server, alice, zoe))
+    await far.tell(far.update(zoe, "PHONE"))
+    since = (await alice.sync())["next_batch"]
+    far.is_away = True
+    assert zoe not in (await query(alice, zoe))["device_keys"]
+    far.is_away = False
+    network.server.application._heard_from(ServerName("far.example"))
+    assert (await query(bob, zoe))["device_keys"][zoe].keys() == {"PHONE"}
+    assert (await alice.sync(since=since))["device_lists"]["changed"] == [zoe]
 
 
 async def test_what_is_told_while_the_list_is_asked_for_is_not_lost(watch: Watch) -> None:

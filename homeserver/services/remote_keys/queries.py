@@ -100,10 +100,10 @@ class RemoteKeys:
         except (FederationError, TimeoutError):
             lists = await self._store.load(waiting)
             shared = [user_id for user_id, one in lists.items() if not one.may_be_unshared]
-            kept = await self._store.load_keys(shared)
-            if kept:
-                await self._database.write(lambda t: self._store.set_shown(t, list(kept)))
-            return {**kept, **found}, False
+            if shared:
+                # With nothing, where nothing is kept: whoever does not ask again is told when there is something.
+                await self._database.write(lambda t: self._store.set_shown(t, shared))
+            return {**await self._store.load_keys(shared), **found}, False
         return found, True
 
     async def _whole(self, user_ids: Collection[UserId]) -> list[UserId]:
@@ -169,7 +169,7 @@ class RemoteKeys:
                 user_id,
                 epoch=None,
                 in_doubt=True,
-                is_shown=True,
+                is_shown=False,
                 heard_position=await transaction.next_position(),
                 heard={},
             )
@@ -182,7 +182,7 @@ class RemoteKeys:
         kept = await self._store.load_keys(begun.keys(), transaction)
         for user_id, one in lists.items():
             keys = found.get(user_id, RemoteUserKeys())
-            is_news = one.is_shown and user_id in kept and kept[user_id] != keys
+            is_news = one.is_shown and kept.get(user_id, RemoteUserKeys()) != keys
             # What was heard since the question may not be in the answer: then whoever has it is told so.
             one.in_doubt = one.heard_position != begun[user_id]
             one.epoch, one.is_shown = self._database.epoch, not one.in_doubt
