@@ -11,8 +11,12 @@ import pytest
 from tests.eventgraph.random_rooms import RandomRoom
 from tests.inbound.foreign_rooms import ForeignRoom
 from tests.inbound.test_forks import some_order
+from tests.server import Server
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
     from tests.client import Client
 
 FILTER = json.dumps({"room": {"timeline": {"limit": 5}}})
@@ -45,9 +49,24 @@ class StateClient:
         self.since = answer["next_batch"]
 
 
+@pytest.fixture
+async def server(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Server]:
+    """A server with the name of one of those in the rooms, on an empty database: the prepared ones have another name."""
+    url, cluster, name = f"sqlite:///{tmp_path}/one.db", None, ""
+    if engine == "postgresql":
+        cluster = request.getfixturevalue("postgresql")
+        name = await cluster.create_database()
+        url = cluster.url(name)
+    started = Server(tmp_path, url, server_name="one.example")
+    await started.start()
+    yield started
+    await started.stop()
+    if cluster is not None:
+        await cluster.drop_database(name)
+
+
 @pytest.mark.parametrize("version", ["2", "11", "12"])
-async def test_a_client_ends_with_the_resolved_state(version: str, start_server) -> None:
-    server = await start_server(server_name="one.example")
+async def test_a_client_ends_with_the_resolved_state(version: str, server: Server) -> None:
     alice = await server.register("alice")
     for seed in range(3):
         room = RandomRoom(version, seed, 40, without_effect=True).room
