@@ -80,6 +80,12 @@ async def test_a_list_is_asked_for_once_however_many_ask(watch: Watch) -> None:
     assert watch.asked() == 0
 
 
+async def test_what_is_kept_is_given_to_who_does_not_want_to_wait(watch: Watch) -> None:
+    answer = await watch.alice.post("/keys/query", {"device_keys": {watch.zoe: []}, "timeout": 0})
+    assert answer["failures"] == {}
+    assert answer["device_keys"][watch.zoe].keys() == {"PHONE"}
+
+
 async def test_many_who_ask_at_the_same_time_share_one_question(watch: Watch, server: Server) -> None:
     far = watch.far
     others = [await server.register(name) for name in ("bob", "carol")]

@@ -85,26 +85,28 @@ class RemoteKeys:
         """The keys of users of one server, and whether it answered for all that it had to be asked for."""
         found: Keys = {}
         waiting = list(dict.fromkeys(user_ids))
-        try:
-            async with asyncio.timeout(seconds):
-                for _ in range(_ROUNDS):
-                    whole = await self._whole(waiting)
-                    found.update(await self._store.load_keys(whole))
-                    waiting = [user_id for user_id in waiting if user_id not in found]
-                    if not waiting:
-                        return found, True
+        deadline = asyncio.get_running_loop().time() + seconds
+        for _ in range(_ROUNDS):
+            found.update(await self._store.load_keys(await self._whole(waiting)))
+            waiting = [user_id for user_id in waiting if user_id not in found]
+            if not waiting:
+                return found, True
+            try:
+                async with asyncio.timeout_at(deadline):
                     asked, joined = await self._ask(reader, server_name, waiting)
-                    found.update(asked)
-                    # What others had asked for may have changed since their question: look again.
-                    waiting = joined
-        except (FederationError, TimeoutError):
-            lists = await self._store.load(waiting)
-            shared = [user_id for user_id, one in lists.items() if not one.may_be_unshared]
-            if shared:
-                # With nothing, where nothing is kept: whoever does not ask again is told when there is something.
-                await self._database.write(lambda t: self._store.set_shown(t, shared))
-            return {**await self._store.load_keys(shared), **found}, False
-        return found, True
+            except (FederationError, TimeoutError):
+                break
+            found.update(asked)
+            # What others had asked for may have changed since their question: look again.
+            waiting = joined
+        if not waiting:
+            return found, True
+        lists = await self._store.load(waiting)
+        shared = [user_id for user_id, one in lists.items() if not one.may_be_unshared]
+        if shared:
+            # With nothing, where nothing is kept: whoever does not ask again is told when there is something.
+            await self._database.write(lambda t: self._store.set_shown(t, shared))
+        return {**await self._store.load_keys(shared), **found}, False
 
     async def _whole(self, user_ids: Collection[UserId]) -> list[UserId]:
         lists = await self._store.load(user_ids)
