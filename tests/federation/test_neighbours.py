@@ -11,6 +11,7 @@ from federation.errors import CertificateRefused, Refused, Unreachable
 from federation.keyring import WantedKey
 from federation.server_keys import parse_document
 from tests.federation.neighbours import Neighbour
+from tests.keys import Device, claim_one, query
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -124,3 +125,17 @@ async def test_where_federation_is_switched_off_nobody_calls_and_nobody_is_answe
     with pytest.raises(Refused) as caught:
         await second.application.remote_servers.client.version(first.name)
     assert (caught.value.status, caught.value.errcode) == (404, "M_UNRECOGNIZED")
+
+
+async def test_keys_of_the_others_users_are_seen_and_claimed(start: Start) -> None:
+    first, second = await start(), await start()
+    alice, bob = await first.register("alice"), await second.register("bob")
+    device = Device(bob)
+    (key,) = (await device.upload(1)).items()
+    answer = await query(alice, bob.user_id)
+    assert answer["failures"] == {}
+    assert answer["device_keys"][bob.user_id][bob.device_id]["keys"] == device.device_keys()["keys"]
+    assert await claim_one(alice, bob) == key
+    await second.stop()
+    assert (await query(alice, bob.user_id))["failures"].keys() == {second.name}
+    await second.start()
