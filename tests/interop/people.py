@@ -12,7 +12,7 @@ from tests.client import Client, bodies
 from tests.interop.synapse import Person
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
 
     import httpx
 
@@ -137,14 +137,18 @@ async def of_synapse(server: Synapse, http: httpx.AsyncClient, name: str) -> Som
     return Somebody(Person(http, f"@{name}:{server.name}", "", token), server.name)
 
 
-async def agree(room_id: str, one: Somebody, other: Somebody) -> None:
-    """Wait until both see the same state and the same events."""
+async def agree(room_id: str, one: Somebody, other: Somebody, *, but_for: Collection[str] = ()) -> None:
+    """Wait until both see the same state and the same events, whether or not some of them are shown to both."""
     seen: list[Any] = []
 
     async def holds() -> bool:
         states = [await who.state(room_id) for who in (one, other)]
         timelines = [
-            {event["event_id"]: event["type"] for event in await who.timeline(room_id)}
+            {
+                event["event_id"]: event["type"]
+                for event in await who.timeline(room_id)
+                if event["event_id"] not in but_for
+            }
             for who in (one, other)
         ]
         differing = {
