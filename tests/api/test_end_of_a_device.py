@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from homeserver.storage.outgoing_devices import OutgoingDeviceStore
 from tests import keys
 from tests.client import Client, Refused, error_of, refused
 
@@ -116,6 +117,9 @@ async def assert_ended(server: Server, phone: Phone, bob: Client) -> None:
         assert (error.status, error.errcode) == (401, "M_UNKNOWN_TOKEN")
         # "soft_logout: true" would say that the session is still there.
         assert not error.body.get("soft_logout")
+    # That it is gone is noted until every other server that has to hear of it has: here there is none.
+    database = server.application.database
+    await database.write(OutgoingDeviceStore(database).prune)
     assert await tables_naming(server, phone.client.device_id) == set()
     devices = (await keys.query(bob, phone.client.user_id))["device_keys"].get(phone.client.user_id, {})
     assert phone.client.device_id not in devices
