@@ -35,6 +35,8 @@ class Somebody:
         self.server_name = server_name
         self.invited: set[str] = set()
         self.left: set[str] = set()
+        self.to_device: list[dict[str, Any]] = []
+        self.changed: set[str] = set()
         self._since: str | None = None
 
     async def sync(self, timeout: int = _POLL_MS) -> None:
@@ -44,6 +46,8 @@ class Somebody:
         rooms = answer.get("rooms", {})
         self.invited = (self.invited | rooms.get("invite", {}).keys()) - rooms.get("join", {}).keys()
         self.left = (self.left | rooms.get("leave", {}).keys()) - rooms.get("join", {}).keys()
+        self.to_device += answer.get("to_device", {}).get("events", [])
+        self.changed |= set(answer.get("device_lists", {}).get("changed", ()))
 
     async def until(self, holds: Callable[[], Awaitable[Any]], what: str) -> None:
         """Sync until it holds."""
@@ -59,6 +63,21 @@ class Somebody:
             return room_id in self.invited
 
         await self.until(holds, f"an invite to {room_id}")
+
+    async def until_changed(self, user_id: str) -> None:
+        """Sync until somebody's devices are said to have changed, and forget that."""
+
+        async def holds() -> bool:
+            return user_id in self.changed
+
+        await self.until(holds, f"changed devices of {user_id}")
+        self.changed.discard(user_id)
+
+    async def devices_of(self, user_id: str) -> dict[str, Any]:
+        """The keys of somebody's devices."""
+        answer = await self.client.post("/keys/query", {"device_keys": {user_id: []}})
+        assert answer["failures"] == {}
+        return dict(answer["device_keys"].get(user_id, {}))
 
     async def until_left(self, room_id: str) -> None:
         """Sync until the room is one that was left."""
@@ -134,7 +153,9 @@ async def of_synapse(server: Synapse, http: httpx.AsyncClient, name: str) -> Som
     """A new user of Synapse."""
     name = f"{name}{next(_numbers)}"
     token = await asyncio.to_thread(server.register, name)
-    return Somebody(Person(http, f"@{name}:{server.name}", "", token), server.name)
+    person = Person(http, f"@{name}:{server.name}", "", token)
+    person.device_id = (await person.get("/account/whoami"))["device_id"]
+    return Somebody(person, server.name)
 
 
 async def agree(room_id: str, one: Somebody, other: Somebody, *, but_for: Collection[str] = ()) -> None:
