@@ -183,7 +183,7 @@ class Synapse:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         self._run("--generate-keys")
-        with (self._directory / "log").open("wb") as log:
+        with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._python, "-m", "synapse.app.homeserver", "--config-path", self._config],
                 cwd=self._directory,
@@ -204,6 +204,12 @@ class Synapse:
         if self._process is not None:
             self._process.terminate()
             self._process.wait(60)
+
+    def kill(self) -> None:
+        """End it as a loss of power does; `start` begins it again."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(60)
 
     def register(self, name: str) -> str:
         """A new user's access token."""
