@@ -83,7 +83,13 @@ class Cluster:
     async def create_database(self, template: str | None = None) -> str:
         """A new database, empty or like another one; the answer is its name."""
         name = f"test_{secrets.token_hex(8)}"
-        await self.execute(f"CREATE DATABASE {name} TEMPLATE {template or 'template0'}")
+        sql = f"CREATE DATABASE {name} TEMPLATE {template or 'template0'}"
+        try:
+            # Without durability four times as fast as by way of the log.
+            await self.execute(f"{sql} STRATEGY FILE_COPY")
+        except asyncpg.PostgresSyntaxError:
+            # Older than version 15.
+            await self.execute(sql)
         return name
 
     async def drop_database(self, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ssl
 from typing import TYPE_CHECKING
 
@@ -22,4 +23,12 @@ def federation_tls(settings: FederationSettings) -> ssl.SSLContext:
                 f"federation.trusted_ca[{number}]: {path} cannot be used ({error.strerror or error}): "
                 "name a PEM file with certificates that this user may read"
             ) from None
+    if settings.verify_tls and not settings.trusted_ca:
+        return _system_tls()
     return client_tls(verify=settings.verify_tls, trusted_ca=settings.trusted_ca)
+
+
+@functools.cache
+def _system_tls() -> ssl.SSLContext:
+    """The system's authorities, read once: that takes longer than all else at the start of a server."""
+    return client_tls(verify=True)
