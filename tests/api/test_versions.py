@@ -49,7 +49,7 @@ async def test_well_known_is_absent_where_the_address_is_not_configured(server: 
     assert (refused.value.status, refused.value.errcode) == (404, "M_NOT_FOUND")
 
 
-@pytest.mark.parametrize("path", ["/user/{}/openid/request_token", "/user_directory/search"])
+@pytest.mark.parametrize("path", ["/user_directory/search", "/pushers/set"])
 async def test_what_does_not_exist_yet_is_unrecognized(alice: Client, path: str) -> None:
     with pytest.raises(Refused) as refused:
         await alice.post(path.format(alice.user_id))
