@@ -5,14 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import pytest
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from tests.client import Client
+    from tests.conftest import StartServer
     from tests.server import Server
 
 V1 = "/_matrix/client/v1"
 FEW, MANY = 8, 40
+
+
+@pytest.fixture
+async def server(start_server: StartServer) -> Server:
+    """Without other servers: what is asked for their sake in the background is not to be counted."""
+    return await start_server(federation={"enabled": False})
 
 
 class Counter:
