@@ -280,7 +280,11 @@ class Application:
         self._memberships = memberships = Memberships(membership_store)
         self.notifier = Notifier(database.position, memberships.known, memberships.of_user)
         self._recent = recent = RecentEvents(events, budget // 8)
-        self.rooms = reader = RoomReader(live_rooms, events, state, numbers, memberships, membership_store)
+        hosted = HostedRooms(server_name, live_rooms, membership_store, room_servers)
+        servers = RoomServers(server_name, hosted, room_servers)
+        self.rooms = reader = RoomReader(
+            live_rooms, events, state, numbers, memberships, membership_store, servers
+        )
 
         # What readers are shown. The secret of the tokens comes from the signing key: it outlives restarts.
         tokens = Tokens(bytes(key.private), database.epoch, database)
@@ -354,7 +358,6 @@ class Application:
         filler = GapFiller(clock, rooms, events, state_resolver, outliers, self.inbound_events)
         sources = RemoteSources(server_name, self.remote_servers.client, reader)
         self._queues = RoomQueues(database, StagedEventStore(database), live_rooms, filler, sources)
-        hosted = HostedRooms(server_name, live_rooms, membership_store)
         self._backfill = Backfill(clock, live_rooms, hosted, gaps, filler, sources)
         templates = MemberTemplates(server_name, key, clock)
         self.remote_joins = RemoteJoins(
@@ -587,7 +590,6 @@ class Application:
         )
 
         # Answers to other servers.
-        servers = RoomServers(server_name, hosted, room_servers)
         resident = ResidentAccess(live_rooms, servers)
         raw_events = RawEventStore(database)
         graph = RoomGraph(

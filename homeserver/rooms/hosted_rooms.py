@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from homeserver.ids import server_name_of
 from homeserver.rooms.live_rooms import CREATE
 
 if TYPE_CHECKING:
     from homeserver.ids import RoomId, ServerName
     from homeserver.rooms.live_rooms import LiveRoom, LiveRooms
     from homeserver.storage.memberships import MembershipStore
+    from homeserver.storage.room_servers import RoomServerStore
 
 
 class HostedRooms:
     """Tells whether somebody here is in a room."""
 
-    def __init__(self, server_name: ServerName, live_rooms: LiveRooms, memberships: MembershipStore) -> None:
+    def __init__(
+        self,
+        server_name: ServerName,
+        live_rooms: LiveRooms,
+        memberships: MembershipStore,
+        others: RoomServerStore,
+    ) -> None:
         self._server_name = server_name
         self._live_rooms = live_rooms
         self._memberships = memberships
+        self._others = others
 
     async def hosts(self, room: LiveRoom) -> bool:
         """Whether a user of this server is joined to a room; from memory, unless a membership has changed."""
@@ -33,7 +40,4 @@ class HostedRooms:
         room = await self._live_rooms.find(room_id)
         if room is None or CREATE not in await self._live_rooms.state_entries(room, [CREATE]):
             return True
-        if await self.hosts(room):
-            return False
-        joined = await self._memberships.load_in_room(room.room_nid, ["join"])
-        return any(server_name_of(row.user_id) != self._server_name for row in joined)
+        return not await self.hosts(room) and bool(await self._others.load(room.room_nid))

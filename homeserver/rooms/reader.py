@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from homeserver.ids import EventId, RoomId, ServerName, UserId
     from homeserver.rooms.live_rooms import LiveRooms
     from homeserver.rooms.memberships import Memberships
+    from homeserver.rooms.room_servers import RoomServers
     from homeserver.storage.events import EventStore, StoredEvent, Stretch
     from homeserver.storage.interning import NumberStore
     from homeserver.storage.memberships import MembershipRow, MembershipStore
@@ -45,6 +46,7 @@ class RoomReader:
         numbers: NumberStore,
         memberships: Memberships,
         membership_store: MembershipStore,
+        servers: RoomServers,
     ) -> None:
         self._live_rooms = live_rooms
         self._events = events
@@ -52,6 +54,7 @@ class RoomReader:
         self._numbers = numbers
         self._memberships = memberships
         self._membership_store = membership_store
+        self._servers = servers
 
     async def exists(self, room_id: RoomId) -> bool:
         """Whether this server knows the room."""
@@ -190,8 +193,8 @@ class RoomReader:
         return [row.user_id for row in await self._membership_store.load_in_room(room.room_nid, [membership])]
 
     async def servers(self, room_id: RoomId) -> set[ServerName]:
-        """The servers whose users are in a room."""
-        return await self._membership_store.load_servers(await self.room_nid(room_id))
+        """The servers whose users are in a room, this one included where it is."""
+        return await self._servers.all_in(await self._live_rooms.get(room_id))
 
     async def share_a_room(self, user_id: UserId, other: UserId) -> bool:
         """Whether two users are joined to a common room."""

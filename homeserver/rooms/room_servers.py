@@ -28,3 +28,8 @@ class RoomServers:
         if server_name == self._server_name:
             return await self._hosted.hosts(room)
         return server_name in await self._others.load(room.room_nid)
+
+    async def all_in(self, room: LiveRoom) -> set[ServerName]:
+        """The servers whose users are joined to a room."""
+        others = await self._others.load(room.room_nid)
+        return {*others, self._server_name} if await self._hosted.hosts(room) else set(others)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from homeserver.ids import RoomId, UserId, server_name_of
+from homeserver.ids import RoomId, UserId
 from homeserver.storage.announcements import Topic
 
 if TYPE_CHECKING:
@@ -156,13 +156,6 @@ class MembershipStore:
                 f"%:{server_name}",
             )
         )
-
-    async def load_servers(self, room_nid: int) -> set[ServerName]:
-        """The servers of the joined members of a room."""
-        rows = await self._database.fetch_all(
-            "SELECT user_id FROM memberships WHERE room_nid = $1 AND membership = 'join'", room_nid
-        )
-        return {server_name_of(row[0]) for row in rows}
 
     async def load_log_of_server(self, room_nid: int, server_name: ServerName) -> list[MembershipChange]:
         """Every change of the membership of a server's users in a room, oldest first."""

@@ -64,7 +64,10 @@ class Told:
         self.transactions = InboundTransactions(
             application._live_rooms,
             HostedRooms(
-                ServerName("example.org"), application._live_rooms, MembershipStore(application.database)
+                ServerName("example.org"),
+                application._live_rooms,
+                MembershipStore(application.database),
+                application._room_servers,
             ),
             application.elsewhere,
             self.signatures,

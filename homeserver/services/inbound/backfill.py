@@ -6,6 +6,7 @@ What is fetched gets places before all others of the log (negative ones): nobody
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import structlog
@@ -27,6 +28,7 @@ _PAGE = 100
 _MAX_NAMED = 20
 _SECONDS = 30.0
 _NOT_AGAIN_SECONDS = 60.0
+_MAX_FAILED = 10_000
 
 _log = structlog.get_logger(__name__)
 
@@ -50,7 +52,7 @@ class Backfill:
         self._filler = filler
         self._sources = sources
         self._under_way: dict[RoomId, asyncio.Task[bool]] = {}
-        self._failed_at: dict[RoomId, float] = {}
+        self._failed_at: OrderedDict[RoomId, float] = OrderedDict()
 
     async def stop(self) -> None:
         """Let go of what is under way."""
@@ -92,4 +94,7 @@ class Backfill:
             came = 0
         if came == 0:
             self._failed_at[room.room_id] = self._clock.monotonic()
+            self._failed_at.move_to_end(room.room_id)
+            if len(self._failed_at) > _MAX_FAILED:
+                self._failed_at.popitem(last=False)
         return came > 0
