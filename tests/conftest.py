@@ -87,6 +87,20 @@ def cluster(engine: str, request: pytest.FixtureRequest) -> Cluster | None:
 
 
 @pytest.fixture
+async def empty_database_url(
+    engine: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[str]:
+    """The address of a database without anything in it, for a server of any name; once on each engine."""
+    if engine == "sqlite":
+        yield f"sqlite:///{tmp_path}/empty.db"
+        return
+    cluster = request.getfixturevalue("postgresql")
+    name = await cluster.create_database()
+    yield cluster.url(name)
+    await cluster.drop_database(name)
+
+
+@pytest.fixture
 async def database(database_url: str, tmp_path: Path) -> AsyncIterator[Database]:
     """A fresh database, once on each engine, of the server `example.org`."""
     opened = await open_database(database_url, SERVER_NAME, Clock(), directory=tmp_path)

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-async def here(tmp_path: Path, first_url: str) -> AsyncIterator[Neighbour]:
+async def here(tmp_path: Path, empty_database_url: str) -> AsyncIterator[Neighbour]:
     """A server on the engine of the test."""
-    server = Neighbour(tmp_path / "here", first_url, _AUTHORITY, presence={"enabled": True})
+    server = Neighbour(tmp_path / "here", empty_database_url, _AUTHORITY, presence={"enabled": True})
     await server.start()
     yield server
     await server.stop()
@@ -45,18 +45,6 @@ async def yonder(tmp_path: Path) -> AsyncIterator[Neighbour]:
     await server.start()
     yield server
     await server.stop()
-
-
-@pytest.fixture
-async def first_url(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
-    """An empty database: the prepared ones are of another server name."""
-    if engine == "sqlite":
-        yield f"sqlite:///{tmp_path}/here/restante.db"
-        return
-    cluster = request.getfixturevalue("postgresql")
-    name = await cluster.create_database()
-    yield cluster.url(name)
-    await cluster.drop_database(name)
 
 
 _AUTHORITY = trustme.CA()

@@ -26,17 +26,11 @@ def authority() -> trustme.CA:
 
 @pytest.fixture
 async def pair(
-    engine: str, request: pytest.FixtureRequest, tmp_path: Path, authority: trustme.CA
+    empty_database_url: str, tmp_path: Path, authority: trustme.CA
 ) -> AsyncIterator[tuple[Neighbour, Neighbour]]:
     """Two servers; the first is on the engine of the test."""
-    url = f"sqlite:///{tmp_path}/first.db"
-    cluster, name = None, ""
-    if engine == "postgresql":
-        cluster = request.getfixturevalue("postgresql")
-        name = await cluster.create_database()
-        url = cluster.url(name)
     servers = (
-        Neighbour(tmp_path / "1", url, authority, presence={"enabled": True}),
+        Neighbour(tmp_path / "1", empty_database_url, authority, presence={"enabled": True}),
         Neighbour(tmp_path / "2", f"sqlite:///{tmp_path}/second.db", authority, presence={"enabled": True}),
     )
     for server in servers:
@@ -46,8 +40,6 @@ async def pair(
     yield servers
     for server in servers:
         await server.stop()
-    if cluster is not None:
-        await cluster.drop_database(name)
 
 
 class Reader:

@@ -28,25 +28,13 @@ def authority() -> trustme.CA:
 
 
 @pytest.fixture
-async def first_url(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
-    """An empty database: the prepared ones are of another server name."""
-    if engine == "sqlite":
-        yield f"sqlite:///{tmp_path}/first.db"
-        return
-    cluster = request.getfixturevalue("postgresql")
-    name = await cluster.create_database()
-    yield cluster.url(name)
-    await cluster.drop_database(name)
-
-
-@pytest.fixture
-async def start(tmp_path: Path, first_url: str, authority: trustme.CA) -> AsyncIterator[Start]:
+async def start(tmp_path: Path, empty_database_url: str, authority: trustme.CA) -> AsyncIterator[Start]:
     """Starts servers; the first is on the engine of the test."""
     started: list[Neighbour] = []
 
     async def start_one(**settings: Any) -> Neighbour:
         directory = tmp_path / str(len(started))
-        url = f"sqlite:///{directory}/restante.db" if started else first_url
+        url = f"sqlite:///{directory}/restante.db" if started else empty_database_url
         one = Neighbour(directory, url, settings.pop("authority", authority), **settings)
         await one.start()
         started.append(one)

@@ -50,19 +50,12 @@ class StateClient:
 
 
 @pytest.fixture
-async def server(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Server]:
-    """A server with the name of one of those in the rooms, on an empty database: the prepared ones have another name."""
-    url, cluster, name = f"sqlite:///{tmp_path}/one.db", None, ""
-    if engine == "postgresql":
-        cluster = request.getfixturevalue("postgresql")
-        name = await cluster.create_database()
-        url = cluster.url(name)
-    started = Server(tmp_path, url, server_name="one.example")
+async def server(empty_database_url: str, tmp_path: Path) -> AsyncIterator[Server]:
+    """A server with the name of one of those in the rooms."""
+    started = Server(tmp_path, empty_database_url, server_name="one.example")
     await started.start()
     yield started
     await started.stop()
-    if cluster is not None:
-        await cluster.drop_database(name)
 
 
 @pytest.mark.parametrize("version", ["2", "11", "12"])
