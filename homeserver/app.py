@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import gc
-import signal
 from typing import TYPE_CHECKING
-
-import structlog
 
 from federation.remote_servers import RemoteServers
 from federation.resolver import DnsResolver
 from federation.sender import Sender
-from homeserver import logs
 from homeserver.api.context import ApiContext
 from homeserver.api.control import Control
 from homeserver.api.federation.streams import BigAnswers
@@ -25,13 +18,11 @@ from homeserver.delivery.passing import PassingNotices
 from homeserver.delivery.server_delivery import ServerDelivery
 from homeserver.delivery.servers import OutboxStores, ServerOutbox
 from homeserver.errors import StartupError
-from homeserver.http import unix_socket
 from homeserver.http.application import HttpApplication
 from homeserver.http.authentication import Authenticator
 from homeserver.http.federation_authentication import FederationAuthenticator
 from homeserver.http.rate_limits import RateLimits
 from homeserver.http.routing import Router
-from homeserver.http.server import HttpServer, allow_many_files, listen, load_certificate
 from homeserver.http.trust import federation_tls
 from homeserver.ids import EventId, RoomId, ServerName, UserId, random_string
 from homeserver.metrics import Metrics
@@ -187,17 +178,13 @@ from homeserver.views.visibility import HistoryVisibility
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from crypto.keys import SigningKey
     from federation.resolver import Resolver
     from federation.sender import Courier
     from homeserver.config import Settings
     from homeserver.storage.database import Database
-
-_GARBAGE_THRESHOLDS = (20_000, 20, 20)
-
-_log = structlog.get_logger(__name__)
 
 
 class Application:
@@ -876,63 +863,3 @@ class Application:
     def _measure(self) -> None:
         self.metrics.waiting_syncs.set(self.notifier.waiting)
         self.metrics.position.set(self.notifier.position)
-
-
-async def serve(settings: Settings, greet: Callable[[], None]) -> None:
-    """Run a server until SIGTERM or SIGINT, and `greet` once it serves; raises `StartupError`."""
-    allow_many_files()
-    with contextlib.ExitStack() as stack:
-        sockets = [
-            stack.enter_context(listen(number, listener))
-            for number, listener in enumerate(settings.listeners)
-        ]
-        certificates = [
-            load_certificate(number, listener) for number, listener in enumerate(settings.listeners)
-        ]
-        application = await Application.open(settings)
-        try:
-            await application.start()
-            servers = [
-                HttpServer(application.http(listener.resources), bound, certificate)
-                for listener, bound, certificate in zip(
-                    settings.listeners, sockets, certificates, strict=True
-                )
-            ]
-            control_socket = unix_socket.listen(settings.control_socket_path)
-            if control_socket is not None:
-                control = HttpApplication(Router(application.control.routes()), application.metrics)
-                servers.append(HttpServer(control, control_socket, None))
-            await _run(application, servers, greet)
-            if control_socket is not None:
-                with contextlib.suppress(FileNotFoundError):
-                    settings.control_socket_path.unlink()
-        finally:
-            await application.close()
-    _log.info("stopped")
-
-
-async def _run(application: Application, servers: Sequence[HttpServer], greet: Callable[[], None]) -> None:
-    def stop() -> None:
-        _log.info("stopping")
-        application.notifier.stop()
-        for server in servers:
-            server.stop()
-
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(logs.unhandled)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    _look_for_garbage_less_often()
-    greet()
-    _log.info("serving", server_name=application.settings.server_name)
-    await asyncio.gather(*(server.run_until_stopped() for server in servers))
-
-
-def _look_for_garbage_less_often() -> None:
-    """Python looks for cycles after every 700 new objects, which is an eighth of the work of a busy server.
-
-    What was made until now stays for good, and is not looked at any more.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GARBAGE_THRESHOLDS)

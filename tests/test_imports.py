@@ -26,6 +26,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("homeserver.http",),
     ("homeserver.api", "homeserver.web"),
     ("homeserver.app",),
+    ("homeserver.serving",),
     ("homeserver.cli",),
     ("homeserver.__main__",),
 )

@@ -8,10 +8,10 @@ import typer
 import uvloop
 
 from homeserver import __version__, logs
-from homeserver.app import serve
 from homeserver.cli.options import DEFAULT_CONFIG, ConfigOption, command_line
 from homeserver.config import Settings
 from homeserver.config_file import load
+from homeserver.serving import serve
 
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared, not listened on
 
