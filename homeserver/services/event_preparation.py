@@ -8,7 +8,7 @@ from homeserver.eventgraph.event import Event
 from homeserver.eventgraph.redaction import redact
 from homeserver.ids import MAX_ID_BYTES, EventId, is_event_id, server_name_of
 from homeserver.rooms.live_rooms import CREATE, POWER_LEVELS, SnapshotReference
-from homeserver.services.event_persistence import PreparedEvent
+from homeserver.services.prepared_events import PreparedEvent
 from homeserver.views.push_rules import EVERYBODY, evaluate_defaults
 
 if TYPE_CHECKING:

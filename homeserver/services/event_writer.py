@@ -21,7 +21,7 @@ from homeserver.eventgraph.errors import AuthRuleViolated, EventRefused
 from homeserver.eventgraph.hashing import reference_hash
 from homeserver.ids import EventId, RoomId, random_string
 from homeserver.rooms.live_rooms import CREATE, POWER_LEVELS, Head, LiveRoom, LiveRooms, SnapshotReference
-from homeserver.services.event_persistence import PreparedEvent, RoomWrite, Verdict
+from homeserver.services.prepared_events import PreparedEvent, RoomWrite, Verdict
 from homeserver.storage.rooms import Extremity
 from homeserver.storage.transaction_ids import transaction_key
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from homeserver.errors import MatrixError
-from homeserver.services.event_persistence import Outcome, Verdict
+from homeserver.services.prepared_events import Outcome, Verdict
 from homeserver.storage.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from homeserver.rooms.live_rooms import LiveRoom
-    from homeserver.services.event_persistence import EventPersistence, RoomWrite
+    from homeserver.services.event_persistence import EventPersistence
+    from homeserver.services.prepared_events import RoomWrite
 
 _BATCH = 128
 _MAX_WAITING = 10_000

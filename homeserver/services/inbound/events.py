@@ -21,9 +21,9 @@ from homeserver.eventgraph.hashing import reference_hash
 from homeserver.ids import EventId, server_name_of
 from homeserver.rooms.live_rooms import CREATE, POWER_LEVELS, DerivedSnapshot, Head, SnapshotReference
 from homeserver.rooms.state_resolver import StatePoint
-from homeserver.services.event_persistence import Fork, RoomWrite, Verdict
 from homeserver.services.event_preparation import redacted_form
 from homeserver.services.inbound.outliers import cited_by, refusal
+from homeserver.services.prepared_events import Fork, RoomWrite, Verdict
 from homeserver.storage.events import Status
 from homeserver.storage.rooms import Extremity
 from homeserver.storage.state import GONE
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from homeserver.rooms.live_rooms import LiveRoom, LiveRooms
     from homeserver.rooms.snapshots import SnapshotWriter
     from homeserver.rooms.state_resolver import StateResolver
-    from homeserver.services.event_persistence import PreparedEvent
     from homeserver.services.event_preparation import EventPreparation
+    from homeserver.services.prepared_events import PreparedEvent
     from homeserver.services.room_writes import RoomWrites
     from homeserver.storage.database import Database, Transaction
     from homeserver.storage.events import EventStore, StoredEvent
