@@ -63,7 +63,7 @@ async def serve(settings: Settings, greet: Callable[[], None]) -> None:
 async def _run(application: Application, servers: Sequence[HttpServer], greet: Callable[[], None]) -> None:
     def stop() -> None:
         _log.info("stopping")
-        application.notifier.stop()
+        application.rooms.notifier.stop()
         for server in servers:
             server.stop()
 

@@ -72,7 +72,7 @@ class Server:
 
     async def until_waiting(self, number: int = 1) -> None:
         """Go on once so many long polls wait."""
-        while self.application.notifier.waiting < number:  # noqa: ASYNC110 - the server tells nobody
+        while self.application.rooms.notifier.waiting < number:  # noqa: ASYNC110 - the server tells nobody
             await asyncio.sleep(0.001)
 
     async def control(self, deed: str, **arguments: Any) -> dict[str, Any]:

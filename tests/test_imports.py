@@ -25,6 +25,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("homeserver.services", "homeserver.sync", "homeserver.delivery"),
     ("homeserver.http",),
     ("homeserver.api", "homeserver.web"),
+    ("homeserver.composition",),
     ("homeserver.app",),
     ("homeserver.serving",),
     ("homeserver.cli",),

@@ -28,7 +28,7 @@ async def sign(client: Client, *signed: tuple[str, str, dict[str, Any]]) -> dict
 
 
 def changes(server: Server, user_id: str, since: int) -> int:
-    log = server.application.notifier.changes_since(since) or []
+    log = server.application.rooms.notifier.changes_since(since) or []
     return log.count(("device_lists", user_id))
 
 
@@ -52,7 +52,7 @@ async def test_the_first_keys_need_no_proof_and_others_see_all_but_the_user_sign
 async def test_the_same_keys_again_need_no_proof(server: Server, alice: Client) -> None:
     keys = User(alice).keys()
     await alice.post(UPLOAD, keys)
-    before = server.application.notifier.position
+    before = server.application.rooms.notifier.position
     assert await alice.post(UPLOAD, keys) == {}
     assert await alice.post(UPLOAD, {"master_key": keys["master_key"]}) == {}
     assert changes(server, alice.user_id, before) == 0
@@ -66,7 +66,7 @@ async def test_other_keys_need_a_proof(server: Server, alice: Client, bob: Clien
         new.master = old.master
     await alice.post(UPLOAD, old.keys())
     body = new.keys() if which == "all" else {which: new.keys()[which]}
-    before = server.application.notifier.position
+    before = server.application.rooms.notifier.position
     challenge = await error_of(alice.post(UPLOAD, body))
     assert (challenge.status, challenge.errcode) == (401, None)
     assert (await query(alice, alice.user_id))["master_keys"][alice.user_id]["keys"] == old.keys()[
@@ -199,7 +199,7 @@ async def test_a_device_is_signed_for_everybody_to_see(server: Server, alice: Cl
     await device.upload()
     await alice.post(UPLOAD, user.keys())
     signed = user.signed(device.device_keys(), user.self_signing)
-    before = server.application.notifier.position
+    before = server.application.rooms.notifier.position
     # What the server shows goes back to it: with its `unsigned`.
     shown = (await query(alice, alice.user_id))["device_keys"][alice.user_id][alice.device_id]
     assert await sign(alice, (alice.user_id, alice.device_id, user.signed(shown, user.self_signing))) == {}

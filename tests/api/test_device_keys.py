@@ -120,13 +120,13 @@ async def test_a_device_is_told_of_when_its_keys_change_and_only_then(
     server: Server, alice: Client, bob: Client
 ) -> None:
     def changes() -> int:
-        log = server.application.notifier.changes_since(before) or []
+        log = server.application.rooms.notifier.changes_since(before) or []
         return log.count(("device_lists", alice.user_id))
 
     room_id = await alice.create_room(preset="public_chat")
     await bob.join(room_id)
     device = Device(alice)
-    before = server.application.notifier.position
+    before = server.application.rooms.notifier.position
     await device.upload()
     assert changes() == 1
     again = device.device_keys()

@@ -382,7 +382,7 @@ async def test_a_long_absence_loses_nothing(
     await change_devices(server, dora)
     for number in range(10):
         await alice.send(room, f"{number}")
-    assert server.application.notifier.changes_since(0) is None
+    assert server.application.rooms.notifier.changes_since(0) is None
     assert await watcher.hears() == Told(["bob", "dora"], ["carol"])
     assert await watcher.changes(0, 1) == Told(["bob", "dora"], ["carol"])
 

@@ -259,7 +259,7 @@ async def test_what_is_under_way_when_a_device_ends_leaves_nothing_of_it(
     for outcome in await asyncio.gather(*(call() for call in calls), return_exceptions=True):
         assert not isinstance(outcome, BaseException) or isinstance(outcome, Refused), outcome
         assert not isinstance(outcome, Refused) or outcome.status in (401, 404), outcome
-    await server.application._upkeep.look_after()
+    await server.application.upkeep.look_after()
     await assert_ended(server, phone, bob)
 
 

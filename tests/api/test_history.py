@@ -126,7 +126,7 @@ async def test_a_page_ends_where_the_room_begins_and_where_it_ends(alice: Client
 
 async def arrive_late(server: Server, event_id: str, depth: int) -> str:
     """A message like another one, from an older part of the room, as another server may send it at any time."""
-    events = server.application._events
+    events = server.application.stores.events
     stored = await events.get(event_id)  # type: ignore[arg-type]
     assert stored is not None
     event = stored.event
@@ -159,7 +159,7 @@ async def arrive_late(server: Server, event_id: str, depth: int) -> str:
 async def test_what_arrives_late_is_paged_in_its_place_and_closes_gaps(server: Server, alice: Client) -> None:
     room_id = await alice.create_room()
     sent = [await alice.send(room_id, f"{number}") for number in range(6)]
-    depth = (await server.application._events.get(sent[-1])).event.depth  # type: ignore[union-attr]
+    depth = (await server.application.stores.events.get(sent[-1])).event.depth  # type: ignore[union-attr]
     since = (await alice.sync())["next_batch"]
     late = await arrive_late(server, sent[0], depth - 3)
     middle = (await alice.sync())["next_batch"]

@@ -511,7 +511,7 @@ async def test_what_is_left_of_a_deletion_goes_later(
     assert await get_all(alice, version) == {}
     assert await rows(server) == {"key_backups": 1, "backed_up_keys": left, "dropped_key_sets": 1}
     monkeypatch.setattr(key_backups, "_DELETIONS_IN_A_ROW", 2)
-    await server.application._upkeep.look_after()
+    await server.application.upkeep.look_after()
     assert await rows(server) == {"key_backups": 1, "backed_up_keys": 0, "dropped_key_sets": 0}
 
 

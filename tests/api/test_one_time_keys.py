@@ -300,7 +300,7 @@ async def test_a_claim_wakes_the_device_and_no_other(server: Server, alice: Clie
     answer = await asyncio.wait_for(waiting, 20)
     assert answer["device_one_time_keys_count"] == {USUAL: 5}
     assert not sleeping.done()
-    server.application.notifier.stop()
+    server.application.rooms.notifier.stop()
     answer = await sleeping
     assert answer["device_one_time_keys_count"] == {USUAL: 0}
 
@@ -317,7 +317,7 @@ async def test_a_claim_of_before_a_restart_is_told_at_once_and_once(
     assert answer["device_one_time_keys_count"] == {USUAL: 1}
     waiting = asyncio.create_task(alice.sync(answer["next_batch"], timeout=60_000))
     await server.until_waiting()
-    server.application.notifier.stop()
+    server.application.rooms.notifier.stop()
     assert (await waiting)["device_one_time_keys_count"] == {USUAL: 1}
 
 

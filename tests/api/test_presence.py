@@ -139,7 +139,7 @@ async def test_who_is_not_heard_of_goes_offline(server: Server, alice: Client, b
     await alice.sync()
     since = (await quiet_sync(bob))["next_batch"]
     server.clock.offset_ms = 91_000
-    await server.application.presence.sweep()
+    await server.application.people.presence.sweep()
     content = told(await quiet_sync(bob, since))[alice.user_id]
     assert content["presence"] == "offline"
     assert content["last_active_ago"] >= 91_000
@@ -153,7 +153,7 @@ async def test_who_only_syncs_becomes_idle_and_stays_so(server: Server, alice: C
     for minute in range(9):
         server.clock.offset_ms = minute * MINUTE_MS
         await alice.sync()
-        await server.application.presence.sweep()
+        await server.application.people.presence.sweep()
         states.append((await presence_of(bob, alice.user_id))["presence"])
     assert states == ["online"] * 5 + ["unavailable"] * 4
     # "Any activity that bumps the last active time on any of the user's clients will cause the server to
@@ -169,9 +169,9 @@ async def test_a_waiting_sync_keeps_one_online(server: Server, alice: Client, bo
     waiting = asyncio.create_task(alice.sync(since, timeout=60_000))
     await server.until_waiting()
     server.clock.offset_ms = 2 * MINUTE_MS
-    await server.application.presence.sweep()
+    await server.application.people.presence.sweep()
     assert (await presence_of(bob, alice.user_id))["presence"] == "online"
-    server.application.notifier.stop()
+    server.application.rooms.notifier.stop()
     await waiting
 
 
@@ -183,7 +183,7 @@ async def test_one_idle_device_does_not_hide_another(server: Server, alice: Clie
     await server.until_waiting()
     await phone.sync(set_presence="unavailable")
     assert (await presence_of(bob, alice.user_id))["presence"] == "online"
-    server.application.notifier.stop()
+    server.application.rooms.notifier.stop()
     await waiting
 
 
@@ -196,7 +196,7 @@ async def test_presence_outlives_a_restart(server: Server, alice: Client, bob: C
     assert (await presence_of(bob, alice.user_id))["status_msg"] == "At tea"
     assert told(await quiet_sync(bob, since))[alice.user_id]["presence"] == "online"
     server.clock.offset_ms = 91_000
-    await server.application.presence.sweep()
+    await server.application.people.presence.sweep()
     assert (await presence_of(bob, alice.user_id))["presence"] == "offline"
 
 
@@ -215,7 +215,7 @@ async def test_a_deactivated_user_has_no_presence(server: Server, alice: Client,
     await alice.sync()
     await server.control("user-deactivate", name="alice")
     server.clock.offset_ms = 91_000
-    await server.application.presence.sweep()
+    await server.application.people.presence.sweep()
     assert await server.application.database.fetch_all("SELECT 1 FROM presence") == []
 
 

@@ -75,7 +75,7 @@ async def questions(
     """What an answer costs after a restart, when the requester's own rooms are known."""
     await server.restart()
     # What it asks in the background is not to be counted.
-    await server.application._upkeep.stop()
+    await server.application.upkeep.stop()
     client = server.reconnect(client)
     await client.get("/joined_rooms")
     counter = Counter(server)

@@ -257,7 +257,7 @@ async def test_a_waiting_sync_wakes_for_its_own_device_only(
     await server.until_waiting(2)
     text = await send(alice, phone)
     assert texts(await polls[1]) == [text]
-    assert server.application.notifier.waiting == 1
+    assert server.application.rooms.notifier.waiting == 1
     text = await send(alice, bob)
     assert texts(await polls[0]) == [text]
 
@@ -296,7 +296,7 @@ async def test_a_sync_where_nothing_waits_asks_the_database_nothing(
 async def test_what_comes_while_an_inbox_is_looked_up_is_not_missed(
     server: Server, alice: Client, bob: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = server.application._inboxes._store
+    store = server.application.reading.inboxes._store
     look_up = store.get_ends
     sent = []
 
@@ -314,7 +314,7 @@ async def test_what_comes_while_an_inbox_is_looked_up_is_not_missed(
 async def test_what_comes_while_an_inbox_is_read_is_not_missed(
     server: Server, alice: Client, bob: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = server.application._inboxes._store
+    store = server.application.reading.inboxes._store
     read = store.load_batch
     sent = [await send(alice, bob)]
 
@@ -341,7 +341,7 @@ async def test_more_devices_than_are_kept_in_memory_get_what_is_theirs(
         answers = [await device.sync(since) for device, since in zip(devices, tokens, strict=True)]
         assert [texts(answer) for answer in answers] == [[text] for text in sent]
         tokens = [answer["next_batch"] for answer in answers]
-    assert len(server.application._inboxes._inboxes) == 2
+    assert len(server.application.reading.inboxes._inboxes) == 2
     assert await waiting(server) == len(devices)
 
 

@@ -83,14 +83,14 @@ async def set_membership(
 ) -> EventId:
     """A user of another server, whose key this is, comes into a room of the server, or goes out."""
     application = server.application
-    room = await application._live_rooms.get(RoomId(room_id))
-    await application._room_writes.settle(room)
-    head = await application._live_rooms.load_head(room)
+    room = await application.rooms.live.get(RoomId(room_id))
+    await application.writing.room_writes.settle(room)
+    head = await application.rooms.live.load_head(room)
     content = {"membership": membership}
     auth_keys = auth_types_for(
         room.version, type="m.room.member", state_key=user_id, sender=UserId(user_id), content=content
     )
-    state = await application._live_rooms.state_entries(room, auth_keys)
+    state = await application.rooms.live.state_entries(room, auth_keys)
     event = build(
         room.version,
         room_id=RoomId(room_id),
@@ -110,7 +110,7 @@ async def set_membership(
         key=key,
         event_id=EventId(f"${random_string(10)}:far.example") if room.version.event_ids_are_given else None,
     )
-    await application.inbound_events.place(room, event, goes_out=goes_out)
+    await application.inbound.events.place(room, event, goes_out=goes_out)
     return event.event_id
 
 

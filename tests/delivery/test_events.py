@@ -50,7 +50,7 @@ async def test_an_event_goes_out_as_it_stands_in_the_room(
     event_id = await alice.send(room_id, "hello")
     await until(far.events)
     (pdu,) = far.events()
-    stored = await server.application._events.get(event_id)
+    stored = await server.application.stores.events.get(event_id)
     assert stored is not None
     assert pdu == stored.event.pdu
     assert pdu["signatures"].keys() == {"example.org"}
@@ -86,9 +86,9 @@ async def test_a_server_that_came_in_the_same_commit_gets_what_followed(
     server: Server, alice: Client, far: FarServers
 ) -> None:
     room_id = (await alice.post("/createRoom", {"preset": "public_chat"}))["room_id"]
-    room = await server.application._live_rooms.get(RoomId(room_id))
+    room = await server.application.rooms.live.get(RoomId(room_id))
     # It is in memory that nobody else is there.
-    assert not await server.application._room_servers.load(room.room_nid)
+    assert not await server.application.stores.room_servers.load(room.room_nid)
     database, held = server.application.database, asyncio.Event()
 
     async def hold(_: Transaction) -> None:
@@ -97,9 +97,9 @@ async def test_a_server_that_came_in_the_same_commit_gets_what_followed(
     async def depth(of: LiveRoom, wanted: int) -> None:
         await until(lambda: of.head is not None and of.head.depth == wanted)
 
-    head = await server.application._live_rooms.load_head(room)
-    other = await server.application._live_rooms.get(RoomId(await shared_room(server, alice)))
-    other_head = await server.application._live_rooms.load_head(other)
+    head = await server.application.rooms.live.load_head(room)
+    other = await server.application.rooms.live.get(RoomId(await shared_room(server, alice)))
+    other_head = await server.application.rooms.live.load_head(other)
     holding = asyncio.create_task(database.write(hold))
     # What comes while this is on its way is written together.
     first = asyncio.create_task(alice.send(other.room_id, "elsewhere"))

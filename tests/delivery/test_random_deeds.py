@@ -63,7 +63,7 @@ class World:
     async def come_back(self) -> None:
         name = self.random.choice(SERVERS)
         self.far.away.discard(name)
-        self.server.application._heard_from(name)  # type: ignore[arg-type]
+        self.server.application.heard_from(name)  # type: ignore[arg-type]
 
     async def restart(self) -> None:
         await self.server.restart()

@@ -173,7 +173,7 @@ async def test_a_server_that_was_away_gets_everything(pair: tuple[Neighbour, Nei
     await two.start()
     there.client = two.reconnect(bob)
     # It calls, and so is known to be back.
-    await two.application.remote_servers.client.version(one.name)
+    await two.application.remote.servers.client.version(one.name)
     await there.client.send(room_id, "back")
     await there.until(lambda: "59" in there.said(room_id))
     assert [text for text in there.said(room_id) if text != "back"] == [str(index) for index in range(60)]

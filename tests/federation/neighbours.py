@@ -85,9 +85,9 @@ class Neighbour(Server):
         self._socket.listen()
         authenticator = FederationAuthenticator(
             ServerName(self.name),
-            self.application.remote_servers.keyring,
+            self.application.remote.servers.keyring,
             self.rate_limits,
-            self.application._heard_from,
+            self.application.heard_from,
         )
 
         async def echo(request: Request) -> Response:

@@ -45,7 +45,7 @@ async def pair(tmp_path: Path) -> AsyncIterator[tuple[Neighbour, Neighbour]]:
 
 
 def key_of(server: Neighbour) -> SigningKey:
-    return server.application.remote_servers.keyring._own_keys[0]
+    return server.application.remote.servers.keyring._own_keys[0]
 
 
 def signature(pair: tuple[Neighbour, Neighbour], content: Any = BODY, **changed: Any) -> str:
@@ -69,7 +69,7 @@ async def send(
     target: str = f"{ECHO}/x",
     body: bytes | None = orjson.dumps(BODY),
 ) -> tuple[int, Any]:
-    answer = await pair[0].application.remote_servers._transport.request(
+    answer = await pair[0].application.remote.servers._transport.request(
         method,
         URL(f"https://{pair[1].name}{target}", encoded=True),
         Limits(max_bytes=100_000, seconds=60),
@@ -90,7 +90,7 @@ async def test_who_signed_is_believed_whatever_stands_in_the_path(
     asking, asked = pair
     content = NO_CONTENT if method == "GET" else BODY
     for value, query in itertools.product(VALUES, QUERIES):
-        answer = await asking.application.remote_servers.client._requests.json(
+        answer = await asking.application.remote.servers.client._requests.json(
             asked.name, method, path_of(ECHO, value), query=query, content=content
         )
         assert answer == {"origin": asking.name, "parameters": {"value": value}}
@@ -144,10 +144,10 @@ async def test_requests_that_nobody_signed_are_counted_by_address(pair: tuple[Ne
 
 async def test_a_retired_or_expired_key_signs_no_request(pair: tuple[Neighbour, Neighbour]) -> None:
     asking, asked = pair
-    client = asking.application.remote_servers.client
+    client = asking.application.remote.servers.client
     assert (await client._requests.json(asked.name, "GET", path_of(ECHO, "x")))["origin"] == asking.name
     asked.clock.offset_ms = 27 * 3_600_000
-    asking_document = asking.application.remote_servers.keyring.own_document()
+    asking_document = asking.application.remote.servers.keyring.own_document()
     # The other does not know that time has gone on, and its document is over for us.
     assert asking_document["valid_until_ts"] < asked.clock.now_ms()
     with pytest.raises(Refused) as caught:

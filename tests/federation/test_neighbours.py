@@ -46,7 +46,7 @@ async def start(tmp_path: Path, empty_database_url: str, authority: trustme.CA) 
 
 
 def own_key(server: Neighbour) -> WantedKey:
-    (key_id,) = server.application.remote_servers.keyring.own_document()["verify_keys"]
+    (key_id,) = server.application.remote.servers.keyring.own_document()["verify_keys"]
     return WantedKey(server.name, key_id, for_request=True)
 
 
@@ -54,12 +54,12 @@ async def test_each_fetches_the_others_keys_and_keeps_them(start: Start) -> None
     first, second = await start(), await start()
     for here, there in ((first, second), (second, first)):
         wanted = own_key(there)
-        found = await here.application.remote_servers.keyring.find([wanted])
+        found = await here.application.remote.servers.keyring.find([wanted])
         assert found.keys() == {wanted}
     await second.stop()
     # What was fetched outlives a restart, and the other's absence.
     await first.restart()
-    assert (await first.application.remote_servers.keyring.find([own_key(second)])).keys() == {
+    assert (await first.application.remote.servers.keyring.find([own_key(second)])).keys() == {
         own_key(second)
     }
     await second.start()
@@ -67,13 +67,13 @@ async def test_each_fetches_the_others_keys_and_keeps_them(start: Start) -> None
 
 async def test_versions_are_told(start: Start) -> None:
     first, second = await start(), await start()
-    answer = await first.application.remote_servers.client.version(second.name)
+    answer = await first.application.remote.servers.client.version(second.name)
     assert answer.server.name == "Restante"
 
 
 async def test_a_notary_answers_for_a_server_that_is_away(start: Start) -> None:
     first, notary, away = await start(), await start(), await start()
-    client = first.application.remote_servers.client
+    client = first.application.remote.servers.client
     (document,) = await client.query_server_keys_of(notary.name, away.name)
     assert document["signatures"].keys() == {notary.name, away.name}
     await away.stop()
@@ -87,31 +87,31 @@ async def test_a_notary_answers_for_a_server_that_is_away(start: Start) -> None:
 async def test_keys_come_by_the_configured_notary_where_the_server_is_away(start: Start) -> None:
     notary, away = await start(), await start()
     first = await start(federation={"key_servers": [notary.name]})
-    await notary.application.remote_servers.keyring.find([own_key(away)])
+    await notary.application.remote.servers.keyring.find([own_key(away)])
     wanted = own_key(away)
     await away.stop()
-    assert (await first.application.remote_servers.keyring.find([wanted])).keys() == {wanted}
+    assert (await first.application.remote.servers.keyring.find([wanted])).keys() == {wanted}
     await away.start()
 
 
 async def test_a_server_whose_certificate_is_of_another_authority_is_refused(start: Start) -> None:
     first, stranger = await start(), await start(authority=trustme.CA())
     with pytest.raises(CertificateRefused):
-        await first.application.remote_servers.client.version(stranger.name)
+        await first.application.remote.servers.client.version(stranger.name)
 
 
 async def test_a_private_address_is_not_called_unless_it_is_allowed(start: Start) -> None:
     first, second = await start(federation={"allow_private_addresses": False}), await start()
     with pytest.raises(Unreachable, match="public internet"):
-        await first.application.remote_servers.client.version(second.name)
+        await first.application.remote.servers.client.version(second.name)
 
 
 async def test_where_federation_is_switched_off_nobody_calls_and_nobody_is_answered(start: Start) -> None:
     first, second = await start(federation={"enabled": False}), await start()
     with pytest.raises(Unreachable, match="switched off"):
-        await first.application.remote_servers.client.version(second.name)
+        await first.application.remote.servers.client.version(second.name)
     with pytest.raises(Refused) as caught:
-        await second.application.remote_servers.client.version(first.name)
+        await second.application.remote.servers.client.version(first.name)
     assert (caught.value.status, caught.value.errcode) == (404, "M_UNRECOGNIZED")
 
 

@@ -35,7 +35,7 @@ class Network:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.documents: dict[str, Any] = {}
-        server.application.remote_servers.client.server_keys = self.server_keys  # type: ignore[method-assign]
+        server.application.remote.servers.client.server_keys = self.server_keys  # type: ignore[method-assign]
 
     async def server_keys(self, server_name: str) -> Any:
         if server_name not in self.documents:
@@ -134,7 +134,7 @@ class Remote:
         invite = NewEvent(
             "m.room.member", {"membership": "invite"}, UserId(client.user_id), state_key=user_id
         )
-        await self.server.application.writer.write(RoomId(room_id), invite)
+        await self.server.application.writing.events.write(RoomId(room_id), invite)
 
     async def become(self, membership: str, room_id: str, user_id: str, **query: Any) -> Any:
         """Both halves of a handshake."""

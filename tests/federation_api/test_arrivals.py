@@ -53,7 +53,9 @@ async def test_a_room_is_what_it_turns_out_to_be(
     room.join(ALICE)
     room.set_join_rule(ALICE, "public")
     for client in (alice, bob):
-        await server.application.elsewhere.note(ROOM_VERSIONS[told], invite(room, told, client.user_id), TOLD)
+        await server.application.inbound.elsewhere.note(
+            ROOM_VERSIONS[told], invite(room, told, client.user_id), TOLD
+        )
     assert list(await invites(alice)) == [room.room_id]
     room.set_member(ALICE, alice.user_id, "invite")
     room.send("m.room.name", ALICE, {"name": "As it is"}, state_key="")
@@ -75,7 +77,7 @@ async def test_an_invite_that_the_room_knows_nothing_of_is_at_its_end(
     room.join(ALICE)
     room.set_join_rule(ALICE, "public")
     taken_back = invite(room, "11", alice.user_id)
-    await server.application.elsewhere.note(room.version, taken_back, TOLD)
+    await server.application.inbound.elsewhere.note(room.version, taken_back, TOLD)
     since = (await alice.sync(timeout=0))["next_batch"]
     await ForeignRoom(server, room).arrive(room.join(bob.user_id))
     assert await invites(alice) == {}

@@ -271,8 +271,8 @@ async def test_an_event_that_the_room_did_not_allow_is_in_no_answer(
         content={"topic": "mine"},
         auth_events=(await one.event(await alice.send(room, "x")))["auth_events"][:1],
     )
-    live = await server.application._live_rooms.get(room)  # type: ignore[arg-type]
-    await server.application.inbound_events.place(live, topic)
+    live = await server.application.rooms.live.get(room)  # type: ignore[arg-type]
+    await server.application.inbound.events.place(live, topic)
     last = await alice.send(room, "later")
     pdus = (await one.get(f"/backfill/{room}", v=[topic.event_id, last], limit=50))["pdus"]
     assert topic.event_id not in ids(pdus)

@@ -125,7 +125,7 @@ async def test_the_invited_user_is_told_with_the_state_that_came_with_it(
         assert state["m.room.create", ""]["sender"] == far.zoe
         assert state["m.room.member", alice.user_id]["content"]["membership"] == "invite"
         assert state["m.room.member", alice.user_id]["sender"] == far.zoe
-    key = server.application.remote_servers.keyring._own_keys[0]
+    key = server.application.remote.servers.keyring._own_keys[0]
     assert read_pdu(far.version, signed).event_id == invite.event_id
     assert {**signed, "signatures": None} == {**invite.pdu, "signatures": None}
     verify_json(redact(far.version, signed), "example.org", key.key_id, key.private.verify_key)
@@ -289,7 +289,7 @@ async def test_a_lie_about_the_version_of_a_room_keeps_nobody_out_of_it(
     await lie.send(lie.invite(alice.user_id), [])
     with refused(400, "M_INVALID_PARAM"):
         await far.send(far.invite(alice.user_id))
-    elsewhere = network.server.application.elsewhere
+    elsewhere = network.server.application.inbound.elsewhere
     await elsewhere.forget(RoomId(far.room_id or ""))
     assert await invited(alice) == {}
     await far.send(far.invite(alice.user_id))
@@ -305,7 +305,7 @@ class Answering:
     def __init__(self, server: Server, far: FarRoom) -> None:
         self.far = far
         self.came: list[dict[str, Any]] = []
-        client = server.application.remote_servers.client
+        client = server.application.remote.servers.client
         client.make_leave = self.make_leave  # type: ignore[method-assign]
         client.send_leave = self.send  # type: ignore[method-assign,assignment]
         client.make_knock = self.make_knock  # type: ignore[method-assign]
@@ -355,7 +355,7 @@ async def test_an_invite_is_not_accepted_by_way_of_the_server_that_brought_it(
     await alice.leave(far.room_id or "")
     (leave,) = elsewhere.came
     assert (leave["content"], leave["sender"]) == ({"membership": "leave"}, alice.user_id)
-    key = server.application.remote_servers.keyring._own_keys[0]
+    key = server.application.remote.servers.keyring._own_keys[0]
     verify_json(redact(far.version, leave), "example.org", key.key_id, key.private.verify_key)
     assert await rooms_in(alice, "leave", since) == [far.room_id]
     assert await invited(alice) == {}

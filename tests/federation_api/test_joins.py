@@ -164,7 +164,7 @@ async def test_what_the_room_does_not_allow_is_refused_and_leaves_nothing(alice:
     event = one.event_from(made)
     with refused(403, "M_FORBIDDEN"):
         await one.send("join", event)
-    assert await one.server.application._events.get(event.event_id) is None
+    assert await one.server.application.stores.events.get(event.event_id) is None
 
 
 async def test_a_server_that_the_room_denies_access_is_let_into_nothing(alice: Client, one: Remote) -> None:

@@ -45,7 +45,7 @@ async def test_a_token_runs_out_and_goes(server: Server, alice: Client) -> None:
     server.clock.offset_ms += answer["expires_in"] * 1000 + 1
     with refused(401, "M_UNKNOWN_TOKEN"):
         await server.nobody().get(USER_INFO, access_token=answer["access_token"])
-    await server.application._upkeep.look_after()
+    await server.application.upkeep.look_after()
     assert await server.application.database.fetch_value("SELECT count(*) FROM openid_tokens") == 0
 
 

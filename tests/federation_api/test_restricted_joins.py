@@ -36,7 +36,7 @@ async def test_a_member_of_the_other_room_is_let_in_and_this_server_signs_for_it
     assert made["event"]["content"][AUTHORISER] == alice.user_id
     event = one.event_from(made)
     answer = await one.send("join", event)
-    key = server.application.remote_servers.keyring._own_keys[0]
+    key = server.application.remote.servers.keyring._own_keys[0]
     signed = redact(ROOM_VERSIONS["12"], answer["event"])
     verify_json(signed, "example.org", key.key_id, key.private.verify_key)
     verify_json(signed, one.name, one.key.key_id, one.key.private.verify_key)

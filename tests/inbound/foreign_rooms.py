@@ -44,28 +44,28 @@ class ForeignRoom:
         self.state = StateStore(database)
         outliers = Outliers(
             database,
-            application._events,
-            OutlierStore(application._events, NumberStore(database)),
+            application.stores.events,
+            OutlierStore(application.stores.events, NumberStore(database)),
             EverybodySigns(),
         )
         self.outliers = outliers
         self.arrivals = RoomArrivals(
             database,
             self.rooms,
-            application._live_rooms,
-            application._events,
+            application.rooms.live,
+            application.stores.events,
             outliers,
-            application.inbound_events,
-            application.elsewhere,
+            application.inbound.events,
+            application.inbound.elsewhere,
         )
 
         self.filler = GapFiller(
             application.clock,
             self.rooms,
-            application._events,
-            application.inbound_events._resolver,
+            application.stores.events,
+            application.inbound.events._resolver,
             outliers,
-            application.inbound_events,
+            application.inbound.events,
         )
 
     async def arrive(self, event: Event) -> LiveRoom:
@@ -76,26 +76,26 @@ class ForeignRoom:
 
     async def receive(self, event: Event, source: Resident) -> Status:
         """The server is told of an event, and asks for what is missing."""
-        room = await self.application._live_rooms.get(self.room.room_id)
+        room = await self.application.rooms.live.get(self.room.room_id)
         return await self.filler.place(room, event, source)
 
     async def take(self, event: Event) -> Status:
         """The server is told of an event, and of the states after those before it that have no place there."""
-        room = await self.application._live_rooms.get(self.room.room_id)
-        stored = await self.application._events.load(event.prev_event_ids)
+        room = await self.application.rooms.live.get(self.room.room_id)
+        stored = await self.application.stores.events.load(event.prev_event_ids)
         given = {
             event_id: await self._point(self.room.state_after[event_id])
             for event_id in event.prev_event_ids
             if event_id not in stored or not stored[event_id].has_state
         }
-        return await self.application.inbound_events.place(room, event, given)
+        return await self.application.inbound.events.place(room, event, given)
 
     async def _point(self, state: State) -> StatePoint:
-        numbers = await self.application._events.load_event_numbers(state.values())
+        numbers = await self.application.stores.events.load_event_numbers(state.values())
         return StatePoint(0, {key: numbers[event_id] for key, event_id in state.items()})
 
     async def state_after(self, event_id: EventId) -> State:
-        stored = await self.application._events.get(event_id)
+        stored = await self.application.stores.events.get(event_id)
         assert stored is not None
         return await self.state.load_event_ids(stored.state_after)
 

@@ -28,7 +28,7 @@ async def arrive(server: Server, room: Room, user: Client) -> tuple[ForeignRoom,
     """The user comes into the room by way of a resident, who can be asked from then on."""
     foreign, resident = ForeignRoom(server, room), Resident(room)
     await foreign.arrive(room.join(user.user_id))
-    backfill = server.application._backfill
+    backfill = server.application.inbound.backfill
     backfill._filler, backfill._sources = foreign.filler, Sources(resident)
     return foreign, resident
 

@@ -25,7 +25,7 @@ async def test_many_ends_are_tied_together_by_an_event_of_ours(server: Server) -
     while len(await foreign.extremities()) > 1:
         since = (await alice.sync(since=since, timeout=1_000))["next_batch"]
     (tip,) = await foreign.extremities()
-    tied = await server.application._events.get(tip)
+    tied = await server.application.stores.events.get(tip)
     assert tied is not None
     assert (tied.event.type, tied.event.sender) == (DUMMY, alice.user_id)
     assert len(tied.event.prev_event_ids) == MANY + 1

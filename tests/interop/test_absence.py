@@ -69,7 +69,7 @@ async def test_a_server_of_ours_is_away_and_comes_back(
         await ours.start()
     here.client = ours.reconnect(here.client)
     # Synapse looks for servers that are back once a minute, unless they call.
-    await ours.application.remote_servers.client.query_profile(there.server_name, there.user_id)
+    await ours.application.remote.servers.client.query_profile(there.server_name, there.user_id)
 
     async def has_all() -> bool:
         return len(await here.said(room_id)) >= MESSAGES and len(here.to_device) >= MESSAGES // 100

@@ -31,12 +31,12 @@ async def ours(tmp_path: Path, authority: trustme.CA) -> AsyncIterator[Neighbour
 
 
 def key_of(server: Neighbour) -> str:
-    (key_id,) = server.application.remote_servers.keyring.own_document()["verify_keys"]
+    (key_id,) = server.application.remote.servers.keyring.own_document()["verify_keys"]
     return str(key_id)
 
 
 async def test_we_believe_synapse(synapse: Synapse, ours: Neighbour) -> None:
-    client, keyring = ours.application.remote_servers.client, ours.application.remote_servers.keyring
+    client, keyring = ours.application.remote.servers.client, ours.application.remote.servers.keyring
     assert (await client.version(synapse.name)).server.name == "Synapse"
     (key_id,) = (await client.server_keys(synapse.name))["verify_keys"]
     wanted = WantedKey(synapse.name, key_id, for_request=True)
@@ -44,7 +44,7 @@ async def test_we_believe_synapse(synapse: Synapse, ours: Neighbour) -> None:
 
 
 async def test_synapse_believes_our_signed_requests(synapse: Synapse, ours: Neighbour) -> None:
-    client = ours.application.remote_servers.client
+    client = ours.application.remote.servers.client
     await asyncio.to_thread(synapse.register, "alice")
     assert (await client.query_profile(synapse.name, f"@alice:{synapse.name}"))["displayname"] == "alice"
     with pytest.raises(Refused) as caught:
@@ -64,7 +64,7 @@ async def test_we_believe_the_signed_requests_of_synapse(synapse: Synapse, ours:
 
 
 async def test_synapse_is_a_notary_for_us_and_we_for_it(synapse: Synapse, ours: Neighbour) -> None:
-    remote = ours.application.remote_servers
+    remote = ours.application.remote.servers
     (key_id,) = (await remote.client.server_keys(synapse.name))["verify_keys"]
     wanted = WantedKey(synapse.name, key_id, for_request=True)
     notary_keys = {key_id: (await remote.keyring.find([wanted]))[wanted]}
@@ -85,7 +85,7 @@ async def test_neither_believes_the_certificate_of_another_authority(
     await stranger.start()
     try:
         with pytest.raises(CertificateRefused):
-            await stranger.application.remote_servers.client.version(synapse.name)
+            await stranger.application.remote.servers.client.version(synapse.name)
         body = {"server_keys": {stranger.name: {key_of(stranger): {"minimum_valid_until_ts": 0}}}}
         answer = await asyncio.to_thread(synapse.http.post, "/_matrix/key/v2/query", json=body)
         assert answer.json() == {"server_keys": []}

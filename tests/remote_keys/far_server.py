@@ -27,7 +27,7 @@ class Network:
 
     def plug_in(self) -> None:
         """Take the calls of a server that has started anew."""
-        client = self.server.application.remote_servers.client
+        client = self.server.application.remote.servers.client
         client.query_user_keys = self.query_user_keys  # type: ignore[method-assign]
         client.claim_user_keys = self.claim_user_keys  # type: ignore[method-assign]
 
@@ -127,7 +127,7 @@ class FarServer:
     async def tell(self, *edus: dict[str, Any]) -> None:
         """Send EDUs, in one transaction."""
         application = self.network.server.application
-        await application.inbound_transactions.receive(ServerName(self.name), [], edus)
+        await application.resident.transactions.receive(ServerName(self.name), [], edus)
 
     # -- what it answers -----------------------------------------------------------------------------------
 

@@ -106,7 +106,7 @@ class Story:
         elif deed in ("away", "back"):
             far.is_away = deed == "away"
             if not far.is_away:
-                self.server.application._heard_from(far.name)  # type: ignore[arg-type]
+                self.server.application.heard_from(far.name)  # type: ignore[arg-type]
         elif deed == "restart":
             await self.server.restart()
             self.network.plug_in()

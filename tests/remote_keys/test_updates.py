@@ -235,7 +235,7 @@ async def test_while_their_server_is_away_what_is_known_is_given_beside_the_fail
         assert answer["device_keys"][zoe].keys() == before.keys()
     assert watch.asked() == 1
     far.is_away = False
-    network.server.application._heard_from(ServerName("far.example"))
+    network.server.application.heard_from(ServerName("far.example"))
     # Alice was answered otherwise, and is told.
     assert await watch.is_true()
     assert await watch.told()
@@ -252,7 +252,7 @@ async def test_who_was_answered_with_a_failure_is_told_when_there_is_an_answer(
     far.is_away = True
     assert zoe not in (await query(alice, zoe))["device_keys"]
     far.is_away = False
-    network.server.application._heard_from(ServerName("far.example"))
+    network.server.application.heard_from(ServerName("far.example"))
     assert (await query(bob, zoe))["device_keys"][zoe].keys() == {"PHONE"}
     assert (await alice.sync(since=since))["device_lists"]["changed"] == [zoe]
 
@@ -291,7 +291,7 @@ async def test_a_list_does_not_outlive_the_last_room_in_common(watch: Watch, who
 
     await leave(watch.room_id)
     assert await watch.is_true()
-    await watch.server.application._upkeep.look_after()
+    await watch.server.application.upkeep.look_after()
     assert await watch.is_true()
     assert watch.asked() == 1
     await leave(other_room)
@@ -302,7 +302,7 @@ async def test_a_list_does_not_outlive_the_last_room_in_common(watch: Watch, who
     assert watch.asked() == 2
     far.is_away = True
     assert zoe not in (await query(alice, zoe))["device_keys"]
-    await watch.server.application._upkeep.look_after()
+    await watch.server.application.upkeep.look_after()
     rows = await watch.server.application.database.fetch_all("SELECT user_id FROM remote_device_lists")
     assert (
         rows == await watch.server.application.database.fetch_all("SELECT user_id FROM remote_devices") == []
@@ -315,7 +315,7 @@ async def test_who_went_and_came_back_is_asked_for_anew(watch: Watch) -> None:
     far.device(zoe, "DESK")
     far.update(zoe, "DESK")
     await set_membership(watch.server, watch.room_id, zoe)
-    await watch.server.application._upkeep.look_after()
+    await watch.server.application.upkeep.look_after()
     assert await watch.is_true()
     assert watch.asked() == 1
 

@@ -83,18 +83,18 @@ async def timeline(client: Client, room_id: str) -> list[dict[str, Any]]:
 async def check_whole(server: Server, room_id: str) -> None:
     """Each event follows the one before it, and what is held in memory is what is stored."""
     database = server.application.database
-    room = await server.application._live_rooms.get(room_id)
+    room = await server.application.rooms.live.get(room_id)
     rows = await database.fetch_all(
         "SELECT e.event_id FROM events e JOIN rooms r ON r.room_nid = e.room_nid WHERE r.room_id = $1"
         " ORDER BY e.stream_id",
         room_id,
     )
-    stored = [(await server.application._events.load([event_id]))[event_id] for (event_id,) in rows]
+    stored = [(await server.application.stores.events.load([event_id]))[event_id] for (event_id,) in rows]
     for previous, one in pairwise(stored):
         assert one.event.depth == previous.event.depth + 1
         assert one.event.pdu["prev_events"] == [previous.event.event_id]
     async with room.lock:
-        head = await server.application._live_rooms.load_head(room)
+        head = await server.application.rooms.live.load_head(room)
     assert [extremity.event_id for extremity in head.extremities] == [stored[-1].event.event_id]
     assert not room.pending
     for key, event in room.state.items():
@@ -213,7 +213,7 @@ async def test_state_that_was_prepared_and_then_refused_is_not_built_on(
     server: Server, alice: Client, bob: Client, room_id: str
 ) -> None:
     """Another process writes into the room while an event is prepared, and the second attempt is refused."""
-    live_rooms = server.application._live_rooms
+    live_rooms = server.application.rooms.live
     room = await live_rooms.get(room_id)
     load = live_rooms.state_to_build_on
     attempts = []
@@ -229,7 +229,7 @@ async def test_state_that_was_prepared_and_then_refused_is_not_built_on(
 
     kick = NewEvent("m.room.member", {"membership": "leave"}, alice.user_id, state_key=bob.user_id)
     with mock.patch.object(live_rooms, "state_to_build_on", interrupted), pytest.raises(Forbidden):
-        await server.application.writer.write(room_id, kick)
+        await server.application.writing.events.write(room_id, kick)
     assert len(attempts) == 3
     await bob.send(room_id, "I was never kicked")
     await check_whole(server, room_id)
@@ -238,7 +238,7 @@ async def test_state_that_was_prepared_and_then_refused_is_not_built_on(
 async def test_a_room_that_went_out_of_memory_meanwhile_is_not_remembered_as_it_was(
     server: Server, alice: Client, room_id: str
 ) -> None:
-    live_rooms = server.application._live_rooms
+    live_rooms = server.application.rooms.live
     await alice.set_state(room_id, "m.room.topic", {"topic": "old"})
     room = await live_rooms.get(room_id)
     async with room.lock:
@@ -246,9 +246,13 @@ async def test_a_room_that_went_out_of_memory_meanwhile_is_not_remembered_as_it_
         while not room.lock._waiters:
             await server.application.database.fetch_value("SELECT 1")
         del live_rooms._live[room_id]
-        assert (await server.application.rooms.state_event(room_id, "m.room.topic")).content["topic"] == "old"
+        assert (await server.application.rooms.reader.state_event(room_id, "m.room.topic")).content[
+            "topic"
+        ] == "old"
     await setting
-    assert (await server.application.rooms.state_event(room_id, "m.room.topic")).content["topic"] == "new"
+    assert (await server.application.rooms.reader.state_event(room_id, "m.room.topic")).content[
+        "topic"
+    ] == "new"
 
 
 async def test_of_two_rooms_that_want_one_alias_one_is_made_and_no_error_is_logged(

@@ -16,8 +16,8 @@ LAST = 2**60
 
 
 async def stored_events(server: Server, room_id: str) -> list[StoredEvent]:
-    room_nid = await server.application.rooms.room_nid(RoomId(room_id))
-    return await server.application._events.load_arrivals(room_nid, after=-1, upto=LAST, limit=1_000)
+    room_nid = await server.application.rooms.reader.room_nid(RoomId(room_id))
+    return await server.application.stores.events.load_arrivals(room_nid, after=-1, upto=LAST, limit=1_000)
 
 
 async def test_an_event_that_was_read_before_its_commit_was_heard_of_is_there_once(
@@ -27,7 +27,7 @@ async def test_an_event_that_was_read_before_its_commit_was_heard_of_is_there_on
     room_id = await alice.create_room()
     await alice.send(room_id, "last")
     events = await stored_events(server, room_id)
-    recent = RecentEvents(server.application._events, 2**30)
+    recent = RecentEvents(server.application.stores.events, 2**30)
     wanted = {"after": 0, "upto": LAST, "limit": 100}
     assert await recent.load(events[0].room_nid, **wanted) == events
     recent.add(events[-2])
@@ -42,7 +42,7 @@ async def test_what_is_held_stays_within_the_budget_and_what_is_not_held_is_read
     for room_id in rooms:
         for number in range(4):
             await alice.send(room_id, f"{number} " + "x" * 20_000)
-    recent = RecentEvents(server.application._events, 250_000)
+    recent = RecentEvents(server.application.stores.events, 250_000)
     for room_id in rooms:
         for stored in await stored_events(server, room_id):
             recent.add(stored)

@@ -41,14 +41,14 @@ async def test_a_user_who_syncs_in_one_process_is_online_in_both(servers: tuple[
             server.clock.offset_ms += OFFLINE_AFTER_MS // 3
         await bob_there.sync()
         for server in servers:
-            await server.application._upkeep.look_after()
+            await server.application.upkeep.look_after()
     await seen(alice_there, bob, "online", bob_there.sync)
     await seen(alice, bob, "online", bob_there.sync)
 
     async def nothing() -> None:
         for server in servers:
             server.clock.offset_ms += OFFLINE_AFTER_MS
-            await server.application._upkeep.look_after()
+            await server.application.upkeep.look_after()
 
     await nothing()
     await seen(alice, bob, "offline", nothing)

@@ -28,9 +28,9 @@ async def look_after_everything(server: Server) -> None:
 
     async def prune(transaction: Transaction) -> None:
         for _ in range(PARTS):
-            await server.application._upkeep._prune(transaction)
+            await server.application.upkeep._prune(transaction)
 
-    await server.application._upkeep.look_after()
+    await server.application.upkeep.look_after()
     await server.application.database.write(prune)
 
 

@@ -28,7 +28,7 @@ class Elsewhere:
     def __init__(self, server: Server) -> None:
         self.asked: list[str] = []
         self.documents: dict[str, Any] = {}
-        client = server.application.remote_servers.client
+        client = server.application.remote.servers.client
         client.server_keys = self.server_keys  # type: ignore[method-assign]
 
     async def server_keys(self, server_name: str) -> Any:
@@ -168,6 +168,6 @@ async def test_keys_that_nobody_fetched_for_a_year_are_dropped(server: Server, e
     database = server.application.database
     for days, rows in ((364, 1), (366, 0)):
         server.clock.offset_ms = days * DAY
-        await server.application._upkeep.look_after()
+        await server.application.upkeep.look_after()
         for table in ("server_keys", "server_key_documents"):
             assert await database.fetch_value(f"SELECT count(*) FROM {table}") == rows

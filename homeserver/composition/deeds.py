@@ -1,0 +1,147 @@
+"""What users do in rooms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from homeserver.ids import ServerName
+from homeserver.services.deactivation import Deactivation
+from homeserver.services.directory import Directory
+from homeserver.services.history import History
+from homeserver.services.membership import Membership
+from homeserver.services.messages import Messages
+from homeserver.services.published_rooms import PublishedRooms
+from homeserver.services.relation_rules import RelationRules
+from homeserver.services.relations import Relations
+from homeserver.services.remote_departures import RemoteDepartures
+from homeserver.services.remote_invites import RemoteInvites
+from homeserver.services.restricted_joins import RestrictedJoins
+from homeserver.services.room_access import RoomAccessRules
+from homeserver.services.room_creation import RoomCreation
+from homeserver.services.room_state import RoomState
+from homeserver.services.room_summaries import RoomSummaries
+from homeserver.services.room_upgrades import RoomUpgrades
+from homeserver.services.spaces import Spaces
+
+if TYPE_CHECKING:
+    from homeserver.clock import Clock
+    from homeserver.composition.inbound import InboundLayer
+    from homeserver.composition.keys import KeyLayer
+    from homeserver.composition.people import PeopleLayer
+    from homeserver.composition.remote import RemoteLayer
+    from homeserver.composition.rooms import RoomLayer
+    from homeserver.composition.stores import Stores
+    from homeserver.composition.views import ViewLayer
+    from homeserver.composition.writing import WritingLayer
+    from homeserver.config import Settings
+    from homeserver.storage.database import Database
+
+
+class DeedLayer:
+    """Rooms made, joined, left, read and written in; what ends an account stands here too, since it leaves rooms."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        stores: Stores,
+        remote: RemoteLayer,
+        rooms: RoomLayer,
+        views: ViewLayer,
+        writing: WritingLayer,
+        inbound: InboundLayer,
+        people: PeopleLayer,
+        keys: KeyLayer,
+        clock: Clock,
+    ) -> None:
+        server_name = ServerName(settings.server_name)
+        reader, writer = rooms.reader, writing.events
+        self.summaries = RoomSummaries(reader)
+        self.published_rooms = PublishedRooms(stores.directory, self.summaries, views.tokens)
+        self.directory = Directory(
+            server_name, settings.room_directory, database, clock, stores.directory, reader, remote.client
+        )
+        self.restricted_joins = RestrictedJoins(server_name, reader, stores.memberships)
+        self.membership = Membership(
+            server_name,
+            database,
+            reader,
+            rooms.memberships,
+            stores.memberships,
+            stores.accounts,
+            writer,
+            people.profiles,
+            self.directory,
+            people.account_data,
+            rooms.hosted,
+            inbound.joins,
+            RemoteInvites(remote.client, rooms.live, reader, writer, inbound.events),
+            RemoteDepartures(
+                server_name,
+                remote.client,
+                inbound.templates,
+                rooms.live,
+                stores.events,
+                stores.stripped_state,
+                inbound.elsewhere,
+            ),
+            self.restricted_joins,
+        )
+        self.creation = RoomCreation(
+            server_name, settings.rooms, writer, people.profiles, self.membership, self.directory
+        )
+        self.upgrades = RoomUpgrades(
+            reader, writer, self.creation, people.profiles, self.directory, self.membership
+        )
+        access = RoomAccessRules(reader, views.visibility)
+        self.history = History(
+            database,
+            reader,
+            access,
+            views.visibility,
+            views.client_events,
+            views.ignored,
+            views.tokens,
+            inbound.backfill,
+        )
+        self.relations = Relations(
+            database,
+            reader,
+            access,
+            self.history,
+            stores.relations,
+            stores.events,
+            stores.numbers,
+            views.visibility,
+            views.client_events,
+            views.ignored,
+            views.tokens,
+        )
+        self.state = RoomState(reader, access, self.history, views.client_events)
+        self.messages = Messages(
+            reader,
+            writer,
+            self.membership,
+            self.directory,
+            RelationRules(stores.events, stores.relations, stores.numbers),
+            stores.transaction_ids,
+        )
+        self.spaces = Spaces(reader, self.summaries, views.tokens)
+        self.deactivation = Deactivation(
+            database,
+            clock,
+            stores.accounts,
+            stores.access_tokens,
+            people.devices,
+            self.membership,
+            (
+                stores.profiles,
+                stores.account_data,
+                stores.filters,
+                people.presence,
+                stores.key_backups,
+                keys.cross_signing,
+                stores.openid_tokens,
+            ),
+            keys.backups,
+        )
