@@ -6,10 +6,12 @@ import os
 import random
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
 import urllib.error
 import urllib.request
+from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ class Process:
         raise NotImplementedError
 
     def databases(self) -> list[Path]:
-        """The files of the database."""
+        """The files of SQLite that hold all there is."""
         raise NotImplementedError
 
     def start(self) -> float:
@@ -93,8 +95,8 @@ class Process:
         return Memory(sizes["Rss"], sizes["Pss"])
 
     def database_bytes(self) -> int:
-        """How much the database takes on the disk, with what is not yet moved into its main file."""
-        return sum(file.stat().st_size for file in self.databases() if file.exists())
+        """How many bytes the pages of the database are that hold something, wherever they lie at the moment."""
+        return sum(_bytes_in_use(file) for file in self.databases() if file.exists())
 
     def _answers(self) -> bool:
         try:
@@ -104,9 +106,14 @@ class Process:
             return False
 
 
-def sqlite_files(database: Path) -> list[Path]:
-    """The files that SQLite keeps for a database."""
-    return [database, database.with_name(f"{database.name}-wal")]
+def _bytes_in_use(database: Path) -> int:
+    # The sizes of the files do not tell: pages go round in the write-ahead log before the main file grows.
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        pages, free, size = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+    return int((pages - free) * size)
 
 
 def _free_port() -> int:

@@ -8,7 +8,7 @@ import sqlite3
 import sys
 from typing import TYPE_CHECKING
 
-from benchmarks.servers.process import Process, sqlite_files
+from benchmarks.servers.process import Process
 from homeserver import __version__
 
 if TYPE_CHECKING:
@@ -36,4 +36,4 @@ class Restante(Process):
         return [sys.executable, "-m", "homeserver", "run", "--config", self.directory / "config.yaml"]
 
     def databases(self) -> list[Path]:
-        return [file for path in self.directory.glob("data/*.db") for file in sqlite_files(path)]
+        return list(self.directory.glob("data/*.db"))

@@ -6,7 +6,7 @@ import json
 import subprocess
 from typing import TYPE_CHECKING
 
-from benchmarks.servers.process import Process, sqlite_files
+from benchmarks.servers.process import Process
 from tests.clients.environment import synapse_python
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Synapse(Process):
         return [self._python, "-m", "synapse.app.homeserver", "--config-path", self._config]
 
     def databases(self) -> list[Path]:
-        return sqlite_files(self._database)
+        return [self._database]
 
     def _run(self, *arguments: str | Path) -> str:
         return subprocess.run(
