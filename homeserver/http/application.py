@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from homeserver import logs
 from homeserver.errors import MatrixError, MethodNotAllowed, Unrecognized
+from homeserver.http.compression import compress
 from homeserver.http.errors import error_response
 from homeserver.http.request import Request
 from homeserver.http.response import CORS, StreamedJson
@@ -68,6 +69,7 @@ class HttpApplication:
             response = await route.handler(
                 Request(scope, receive, route, match.parameters, address, request_id)
             )
+            response = await compress(response, scope)
         except ClientDisconnect:
             return None
         except asyncio.CancelledError:

@@ -13,6 +13,7 @@ import pydantic
 from starlette.requests import ClientDisconnect
 
 from homeserver.errors import BadJson, InvalidParam, MissingParam, NotJson, TooLarge
+from homeserver.http.compression import decompress
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope
@@ -189,12 +190,9 @@ class Request:
 
     async def _read_body(self) -> bytes:
         most = self.route.max_body_bytes
-        length, encoding = self.header(b"content-length"), self.header(b"content-encoding")
+        length = self.header(b"content-length")
         if length is not None and length.isdigit() and int(length[:20]) > most:
             raise _too_large(most)
-        if encoding is not None and encoding.lower() != "identity":
-            message = "The body is compressed, which this server does not take"
-            raise NotJson(message, status=415)
         part = await self._receive()
         body: bytes = part.get("body", b"")
         if part.get("more_body"):
@@ -208,7 +206,8 @@ class Request:
             raise ClientDisconnect
         if len(body) > most:
             raise _too_large(most)
-        return body
+        coding = (self.header(b"content-encoding") or "identity").strip().lower()
+        return body if coding == "identity" else await decompress(body, coding, most)
 
     async def json(self, *, allow_empty: bool = False) -> dict[str, Any]:
         """The body as a JSON object; `NotJson` or `BadJson` for anything else."""
