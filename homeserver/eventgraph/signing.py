@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crypto.signatures import signature_of
 from homeserver.eventgraph.event import Event
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from crypto.keys import SigningKey
     from homeserver.eventgraph.room_versions import RoomVersion
 
+_MAX_SIGNATURES = 10
+_MAX_SIGNATURE_BYTES = 512
 _LONGEST_VALIDITY_MS = 7 * 24 * 60 * 60 * 1000
 
 
@@ -55,3 +57,19 @@ def countersigned(event: Event, server_name: ServerName, key: SigningKey) -> Eve
     signatures.setdefault(server_name, {})[key.key_id] = signature
     pdu = {**event.pdu, "signatures": signatures}
     return Event(event.version, pdu, event.event_id, encode(pdu), rejected=event.rejected)
+
+
+def with_signatures_of(server_name: ServerName, event: Event, pdu: dict[str, Any]) -> Event:
+    """An event of ours with the signatures that a server added to its copy; nothing else of that is taken over.
+
+    They are not checked here.
+    """
+    signatures = pdu.get("signatures")
+    by_key = signatures.get(server_name) if isinstance(signatures, dict) else None
+    added = {
+        key_id: signature
+        for key_id, signature in list(by_key.items() if isinstance(by_key, dict) else ())[:_MAX_SIGNATURES]
+        if isinstance(signature, str) and len(key_id) + len(signature) <= _MAX_SIGNATURE_BYTES
+    }
+    changed = {**event.pdu, "signatures": {**event.pdu["signatures"], server_name: added}}
+    return Event(event.version, changed, event.event_id, encoder_of(event.version)(changed))

@@ -104,7 +104,7 @@ def _references(version: RoomVersion, references: Any) -> list[EventReference]:
             if not isinstance(reference, list) or len(reference) != 2 or not isinstance(reference[1], dict):
                 raise EventRefused("the template holds something that is not a reference")
             event_id, sha256 = reference[0], reference[1].get("sha256")
-        if not isinstance(event_id, str):
+        if not isinstance(event_id, str) or not isinstance(sha256, str | None):
             raise EventRefused("the template holds something that is not a reference")
         found.append(EventReference(EventId(event_id), sha256))
     return found

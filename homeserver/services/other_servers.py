@@ -13,6 +13,23 @@ if TYPE_CHECKING:
     from homeserver.ids import ServerName
 
 
+# What else they may say would be about our own users' sessions and accounts: a client that reads `M_UNKNOWN_TOKEN`
+# logs out.
+_PASSED_ON = frozenset(
+    {
+        "M_FORBIDDEN",
+        "M_NOT_FOUND",
+        "M_LIMIT_EXCEEDED",
+        "M_BAD_STATE",
+        "M_INCOMPATIBLE_ROOM_VERSION",
+        "M_UNSUPPORTED_ROOM_VERSION",
+        "M_UNABLE_TO_AUTHORISE_JOIN",
+        "M_UNABLE_TO_GRANT_JOIN",
+    }
+)
+_BY_STATUS = {403: "M_FORBIDDEN", 404: "M_NOT_FOUND", 429: "M_LIMIT_EXCEEDED"}
+
+
 def unreachable(server_names: Iterable[ServerName]) -> dict[ServerName, dict[str, str]]:
     """The `failures` of an answer: none of these servers could be asked."""
     return {name: {"errcode": "M_UNKNOWN", "error": "This server cannot be reached"} for name in server_names}
@@ -22,4 +39,5 @@ def as_matrix_error(error: Refused) -> MatrixError:
     """What another server said, for the client; its own faults are not the client's."""
     status = error.status if 400 <= error.status < 500 and error.status != 401 else 502
     message = f"The other server says: {error.error}"
-    return MatrixError(message, status=status, errcode=error.errcode or "M_UNKNOWN")
+    errcode = error.errcode if error.errcode in _PASSED_ON else _BY_STATUS.get(status, "M_UNKNOWN")
+    return MatrixError(message, status=status, errcode=errcode)

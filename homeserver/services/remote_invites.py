@@ -8,6 +8,7 @@ from federation.errors import FederationError, Refused
 from homeserver.errors import Forbidden, MatrixError
 from homeserver.eventgraph.errors import EventRefused
 from homeserver.eventgraph.receiving import read_pdu
+from homeserver.eventgraph.signing import with_signatures_of
 from homeserver.ids import server_name_of
 from homeserver.services.inbound.events import Unplaceable
 from homeserver.services.other_servers import as_matrix_error
@@ -79,9 +80,7 @@ class RemoteInvites:
         if signed.event_id != event.event_id:
             message = f"The server {destination} answered with another event"
             raise MatrixError(message, status=502)
-        # Nothing but signatures is taken over.
-        signatures = {**event.pdu["signatures"], destination: signed.pdu["signatures"].get(destination, {})}
-        return read_pdu(event.version, {**event.pdu, "signatures": signatures})
+        return with_signatures_of(destination, event, signed.pdu)
 
     async def _ask(self, destination: str, event: Event) -> dict[str, Any]:
         # "MUST contain the m.room.create event", and all "formatted according to the room version specification".

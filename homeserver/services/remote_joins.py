@@ -13,8 +13,9 @@ import structlog
 from federation.errors import FederationError, Refused
 from homeserver.errors import MatrixError, NotFound
 from homeserver.eventgraph.errors import EventRefused
-from homeserver.eventgraph.receiving import read_pdu
 from homeserver.eventgraph.room_versions import ROOM_VERSIONS
+from homeserver.eventgraph.signing import with_signatures_of
+from homeserver.ids import server_name_of
 from homeserver.services.other_servers import as_matrix_error
 from homeserver.storage.errors import DatabaseClosed, DatabaseUnavailable
 from homeserver.storage.join_jobs import JoinJob
@@ -22,8 +23,10 @@ from homeserver.storage.join_jobs import JoinJob
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from federation.answers import Template
     from federation.client import FederationClient
     from homeserver.clock import Clock
+    from homeserver.eventgraph.room_versions import RoomVersion
     from homeserver.ids import RoomId, ServerName, UserId
     from homeserver.services.inbound.arrivals import RoomArrivals
     from homeserver.services.inbound.outliers import Outliers
@@ -153,8 +156,8 @@ class RemoteJoins:
         version = ROOM_VERSIONS.get(template.room_version)
         if version is None:
             raise EventRefused(f"the room is of the unknown version {template.room_version!r}")
-        authoriser = template.event.get("content", {}).get(_AUTHORISER)
-        content = {**job.content, **({_AUTHORISER: authoriser} if isinstance(authoriser, str) else {})}
+        authoriser = _authoriser(version, template)
+        content = {**job.content, **({_AUTHORISER: authoriser} if authoriser is not None else {})}
         event = self._templates.complete(
             version, template, job.room_id, job.user_id, content, membership="join"
         )
@@ -162,15 +165,25 @@ class RemoteJoins:
         signed: Any = None
         async with self._client.send_join(server, job.room_id, event.event_id, event.pdu) as members:
             async for name, value in members:
-                if name in told and len(told[name]) < _MAX_STATE:
+                if name in told:
                     told[name].append(value)
+                    if len(told[name]) > _MAX_STATE:
+                        raise EventRefused(f"the room has more than {_MAX_STATE} events as its state")
                 elif name == "event":
                     signed = value
-        if isinstance(authoriser, str) and signed is not None:
+                elif name == "members_omitted" and value is True:
+                    # We did not ask for half a state.
+                    raise EventRefused("the state of the room is not whole")
+        if authoriser is not None and isinstance(signed, dict):
             # Signed by the server of whoever lets us in, too.
-            countersigned = read_pdu(version, signed)
-            if countersigned.event_id == event.event_id:
-                event = countersigned
+            event = with_signatures_of(server_name_of(authoriser), event, signed)
         state = await self._outliers.read_many(version, job.room_id, told["state"])
         auth_chain = await self._outliers.read_many(version, job.room_id, told["auth_chain"])
         await self._arrivals.arrive(version, event, state, auth_chain)
+
+
+def _authoriser(version: RoomVersion, template: Template) -> str | None:
+    """The user that a template names as the one who lets us in."""
+    content = template.event.get("content")
+    authoriser = content.get(_AUTHORISER) if isinstance(content, dict) else None
+    return authoriser if isinstance(authoriser, str) and version.has_restricted_join else None

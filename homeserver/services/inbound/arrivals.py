@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from homeserver.eventgraph.errors import EventRefused
+from homeserver.rooms.live_rooms import CREATE
 from homeserver.services.inbound.events import Unplaceable
+from homeserver.services.inbound.outliers import cited_by, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from homeserver.eventgraph.event import Event
+    from homeserver.eventgraph.event import Event, StateKey
     from homeserver.eventgraph.room_versions import RoomVersion
     from homeserver.ids import EventId, RoomId
     from homeserver.rooms.live_rooms import LiveRoom, LiveRooms
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from homeserver.services.inbound.outliers import Outliers
     from homeserver.services.memberships_elsewhere import MembershipsElsewhere
     from homeserver.storage.database import Database
-    from homeserver.storage.events import EventStore
+    from homeserver.storage.events import EventStore, StoredEvent
     from homeserver.storage.rooms import RoomStore
 
 
@@ -57,24 +59,45 @@ class RoomArrivals:
         """
         room = await self._known(event.room_id, version)
         await self._outliers.take(room, {**auth_chain, **state})
-        stored = await self._events.load(state)
-        entries = {
-            one.event.key: one.event_nid
-            for one in stored.values()
-            if one.event.state_key is not None and not one.event.rejected and one.room_nid == room.room_nid
-        }
-        create = entries.get(("m.room.create", ""))
-        if create is None:
-            raise EventRefused("the state of the room has no create event")
-        (created,) = (await self._events.load_numbered([create])).values()
-        if created.event.content.get("room_version", "1") != version.identifier:
-            raise EventRefused("the room is of another version")
+        entries: dict[StateKey, StoredEvent] = {}
+        for one in (await self._events.load(state)).values():
+            if one.event.state_key is None or one.event.rejected or one.room_nid != room.room_nid:
+                continue
+            if one.event.key in entries:
+                raise EventRefused(f"the state of the room has two events for {one.event.key}")
+            entries[one.event.key] = one
+        await self._check_create(room, entries.get(CREATE))
+        await self._check_event(room, event)
         try:
-            await self._inbound.arrive(room, event, entries)
+            await self._inbound.arrive(room, event, {key: one.event_nid for key, one in entries.items()})
         except Unplaceable as error:
             raise EventRefused(str(error)) from error
         await self._elsewhere.arrived(room)
         return room
+
+    async def _check_create(self, room: LiveRoom, create: StoredEvent | None) -> None:
+        """Refuse a state of another room, whatever it calls itself."""
+        if create is None:
+            raise EventRefused("the state of the room has no create event")
+        if create.event.content.get("room_version", "1") != room.version.identifier:
+            raise EventRefused("the room is of another version")
+        before = (await self._live_rooms.state_entries(room, [CREATE])).get(CREATE)
+        if before is not None and before.event_id != create.event.event_id:
+            raise EventRefused("the room has another create event than it had")
+
+    async def _check_event(self, room: LiveRoom, event: Event) -> None:
+        """Refuse to come in with an event that no other server would take: its template was another server's."""
+        cited = cited_by([event])
+        found = await self._events.load([*cited, *event.prev_event_ids])
+        if cited - found.keys():
+            raise EventRefused(f"the event cites {min(cited - found.keys())}, which is not known")
+        if any(one.room_nid != room.room_nid for one in found.values()):
+            raise EventRefused("the event follows or cites one of another room")
+        reason = refusal(event, {event_id: one.event for event_id, one in found.items()})
+        if reason is not None:
+            raise EventRefused(reason)
+        if not await self._outliers.rightly_signed([event]):
+            raise EventRefused("the event is not signed by all who must")
 
     async def _known(self, room_id: RoomId, version: RoomVersion) -> LiveRoom:
         """The room, without anything in it where it is new here."""

@@ -125,6 +125,9 @@ class InboundEvents:
         it follows or cites what is not known.
         """
         stored = await self._events.get(event.event_id)
+        if stored is not None and stored.room_nid != room.room_nid:
+            # In versions 1 and 2 servers make ids up: this one is taken.
+            return Status.REJECTED
         if stored is not None and stored.has_state:
             return stored.status
         if stored is None:
@@ -134,7 +137,11 @@ class InboundEvents:
                 return Status.TIMELINE
         else:
             event = stored.event
-        point = await self._state_before(room, event, given or {})
+        try:
+            point = await self._state_before(room, event, given or {})
+        except EventRefused as error:
+            _log.info("event_rejected", event_id=event.event_id, reason=str(error))
+            return Status.REJECTED
         numbers = await self._database.write(lambda t: self._outliers.insert(t, room.room_nid, [event]))
         placing = _Placing(room, event, numbers[event.event_id], point, goes_out=goes_out, is_older=older)
         if event.rejected or not await self.is_allowed(event, point):
@@ -246,8 +253,14 @@ class InboundEvents:
     async def _state_before(
         self, room: LiveRoom, event: Event, given: Mapping[EventId, StatePoint]
     ) -> StatePoint:
-        """The state before an event: that after those it follows, resolved where they differ."""
+        """The state before an event: that after those it follows, resolved where they differ.
+
+        Raises `Unplaceable`, and `EventRefused` where it follows an event of another room: the state there is none of
+        this room's.
+        """
         followed = await self._events.load(event.prev_event_ids)
+        if any(one.room_nid != room.room_nid for one in followed.values()):
+            raise EventRefused("follows an event of another room")
         points: list[StatePoint] = []
         for event_id in event.prev_event_ids:
             stored = followed.get(event_id)

@@ -1,0 +1,58 @@
+"""A server, one that is hostile, and one that is honest; and the room core, which judges what came of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.federation_api.remote import Network
+from tests.hostile.mallory import Mallory
+from tests.hostile.oracle import check_database
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import nacl.signing
+
+    from tests.federation_api.remote import Remote
+    from tests.server import Server
+
+    Judge = Callable[[], Awaitable[None]]
+
+
+@pytest.fixture
+def network(server: Server) -> Network:
+    return Network(server)
+
+
+@pytest.fixture
+def mallory(network: Network) -> Mallory:
+    """The server `evil.example`, with the user Mallory."""
+    evil = network.remote("evil.example")
+    return Mallory(evil.server, evil.name, evil.key)
+
+
+@pytest.fixture
+def honest(network: Network) -> Mallory:
+    """The server `honest.example`, which does nothing wrong."""
+    one = network.remote("honest.example")
+    return Mallory(one.server, one.name, one.key)
+
+
+@pytest.fixture
+def judge(server: Server, mallory: Mallory, honest: Mallory) -> Judge:
+    """Judges all that the server holds by the room core."""
+
+    async def check() -> None:
+        await check_database(server, keys_of(server, mallory, honest))
+
+    return check
+
+
+def keys_of(server: Server, *others: Remote) -> dict[tuple[str, str], nacl.signing.VerifyKey]:
+    """The keys that right signatures are made with."""
+    keys = {(one.name, one.key.key_id): one.key.private.verify_key for one in others}
+    for own in server.application.remote.servers.keyring._own_keys:
+        keys[server.settings.server_name, own.key_id] = own.private.verify_key
+    return keys
