@@ -169,6 +169,7 @@ class Application:
             room_summaries=deeds.summaries,
             room_upgrades=deeds.upgrades,
             spaces=deeds.spaces,
+            third_party_invites=deeds.third_party_invites,
             # Other servers.
             handshakes=resident.handshakes,
             inbound_transactions=resident.transactions,

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from homeserver.services.room_summaries import RoomSummaries
     from homeserver.services.room_upgrades import RoomUpgrades
     from homeserver.services.spaces import Spaces
+    from homeserver.services.third_party_invites import ThirdPartyInvites
     from homeserver.services.to_device import ToDevice
     from homeserver.services.typing import Typing
     from homeserver.services.user_interactive import UserInteractive
@@ -111,6 +112,7 @@ class ApiContext:
     space_answers: SpaceAnswers
     spaces: Spaces
     sync: ClassicSync
+    third_party_invites: ThirdPartyInvites
     to_device: ToDevice
     typing: Typing
     user_interactive: UserInteractive

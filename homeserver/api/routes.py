@@ -32,6 +32,7 @@ from homeserver.api.federation.invites import InviteEndpoints
 from homeserver.api.federation.openid import OpenIdInfoEndpoints
 from homeserver.api.federation.queries import QueryEndpoints
 from homeserver.api.federation.server_keys import ServerKeyEndpoints
+from homeserver.api.federation.third_party_invites import ThirdPartyInviteEndpoints
 from homeserver.api.federation.transactions import TransactionEndpoints
 from homeserver.api.federation.user_keys import UserKeyEndpoints
 from homeserver.api.federation.version import FederationVersionEndpoints
@@ -74,6 +75,7 @@ _FEDERATION = (
     GraphEndpoints,
     HandshakeEndpoints,
     InviteEndpoints,
+    ThirdPartyInviteEndpoints,
     QueryEndpoints,
     UserKeyEndpoints,
     OpenIdInfoEndpoints,

@@ -15,6 +15,7 @@ from homeserver.services.relation_rules import RelationRules
 from homeserver.services.relations import Relations
 from homeserver.services.remote_departures import RemoteDepartures
 from homeserver.services.remote_invites import RemoteInvites
+from homeserver.services.resident.access import ResidentAccess
 from homeserver.services.restricted_joins import RestrictedJoins
 from homeserver.services.room_access import RoomAccessRules
 from homeserver.services.room_creation import RoomCreation
@@ -22,6 +23,7 @@ from homeserver.services.room_state import RoomState
 from homeserver.services.room_summaries import RoomSummaries
 from homeserver.services.room_upgrades import RoomUpgrades
 from homeserver.services.spaces import Spaces
+from homeserver.services.third_party_invites import ThirdPartyInvites
 
 if TYPE_CHECKING:
     from homeserver.clock import Clock
@@ -87,8 +89,27 @@ class DeedLayer:
             ),
             self.restricted_joins,
         )
+        self.resident_access = ResidentAccess(rooms.live, rooms.servers)
+        self.third_party_invites = ThirdPartyInvites(
+            server_name,
+            reader,
+            rooms.hosted,
+            self.resident_access,
+            stores.accounts,
+            writer,
+            self.membership,
+            people.profiles,
+            remote.client,
+            remote.identity_servers,
+        )
         self.creation = RoomCreation(
-            server_name, settings.rooms, writer, people.profiles, self.membership, self.directory
+            server_name,
+            settings.rooms,
+            writer,
+            people.profiles,
+            self.membership,
+            self.third_party_invites,
+            self.directory,
         )
         self.upgrades = RoomUpgrades(
             reader, writer, self.creation, people.profiles, self.directory, self.membership

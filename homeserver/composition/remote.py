@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from federation.remote_servers import RemoteServers
+from federation.transport import Transport
+from homeserver.http.trust import http_client_tls
 from homeserver.ids import ServerName
+from homeserver.services.identity_servers import IdentityServers
 from homeserver.services.remote_keys.calls import ServerCalls
 from homeserver.services.remote_keys.queries import RemoteKeys
 from homeserver.services.remote_lookups import RemoteLookups
@@ -53,8 +56,16 @@ class RemoteLayer:
             database, stores.remote_device_lists, stores.device_lists, self.client, self.calls
         )
         self.lookups = RemoteLookups(server_name, self.client)
+        self.identity_servers = IdentityServers(
+            Transport(
+                resolver,
+                http_client_tls(settings.http_client),
+                allow_private_addresses=settings.http_client.allow_private_addresses,
+            )
+        )
 
     async def close(self) -> None:
         """End what is under way."""
         await self.keys.close()
+        await self.identity_servers.close()
         await self.servers.close()

@@ -9,7 +9,6 @@ from homeserver.services.inbound.edus import InboundEdus
 from homeserver.services.inbound.invitations import Invitations
 from homeserver.services.inbound.transactions import InboundTransactions
 from homeserver.services.remote_keys.updates import RemoteDevices
-from homeserver.services.resident.access import ResidentAccess
 from homeserver.services.resident.graph import RoomGraph
 from homeserver.services.resident.handshakes import Handshakes
 from homeserver.services.resident.join_conditions import JoinConditions
@@ -49,7 +48,7 @@ class ResidentLayer:
         key: SigningKey,
         clock: Clock,
     ) -> None:
-        access = ResidentAccess(rooms.live, rooms.servers)
+        access = deeds.resident_access
         self.graph = RoomGraph(
             access,
             stores.events,

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from crypto import keys, signatures
-from crypto.errors import CryptoError
 from homeserver.eventgraph.errors import AuthRuleViolated
-from homeserver.eventgraph.hashing import encoder_of
 from homeserver.eventgraph.power_levels import creator_of
+from homeserver.eventgraph.third_party_invites import keys_that_signed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from homeserver.eventgraph.event import Event, StateKey
     from homeserver.eventgraph.power_levels import PowerLevels
-    from homeserver.eventgraph.room_versions import RoomVersion
-
-# Keys times signatures: an invite has one or two of each, and an event of 64 KiB could ask for a million.
-_MAX_VERIFICATIONS = 500
 
 
 def check_member(event: Event, create: Event, state: Mapping[StateKey, Event], levels: PowerLevels) -> None:
@@ -122,33 +115,9 @@ def _check_third_party_invite(event: Event, state: Mapping[StateKey, Event], tar
         raise AuthRuleViolated("5.4.1.5", "there is no such third-party invite in the room")
     if source.sender != event.sender:
         raise AuthRuleViolated("5.4.1.6", "the third-party invite was made by somebody else")
-    if not _is_signed_by_any(event.version, signed, source.content):
+    # "If any signature in `signed` matches any public key in the `m.room.third_party_invite` event, allow."
+    if next(keys_that_signed(event.version, signed, source.content), None) is None:
         raise AuthRuleViolated("5.4.1.8", "the third-party invite carries no signature that matches")
-
-
-def _is_signed_by_any(version: RoomVersion, signed: dict[str, Any], content: Mapping[str, Any]) -> bool:
-    """Whether "any signature in `signed` matches any public key in the `m.room.third_party_invite` event"."""
-    public_keys = [content.get("public_key")]
-    listed = content.get("public_keys")
-    if isinstance(listed, list):
-        public_keys += [entry.get("public_key") for entry in listed if isinstance(entry, dict)]
-    by_entity = signed.get("signatures")
-    made = [
-        (entity, key_id)
-        for entity, by_key in (by_entity.items() if isinstance(by_entity, dict) else ())
-        if isinstance(by_key, dict)
-        for key_id in by_key
-        if key_id.startswith("ed25519:")
-    ]
-    pairs = ((text, *signature) for text in public_keys if isinstance(text, str) for signature in made)
-    for text, entity, key_id in islice(pairs, _MAX_VERIFICATIONS):
-        try:
-            key = keys.parse_verify_key(text)
-            signatures.verify_json(signed, entity, key_id, key, encode=encoder_of(version))
-        except CryptoError:
-            continue
-        return True
-    return False
 
 
 def _check_leave(event: Event, state: Mapping[StateKey, Event], levels: PowerLevels) -> None:

@@ -39,6 +39,7 @@ RATE_LIMITS: dict[str, RateLimit] = {
     "registration": RateLimit(0.2, 20),
     "unknown_server": RateLimit(1, 500),
     "notary": RateLimit(5, 500),
+    "bound_addresses": RateLimit(0.5, 30),
     # Per account: wrong passwords, from wherever.
     "login_account": RateLimit(0.1, 10),
     # Per device: everything.

@@ -10,7 +10,7 @@ from federation.transport import client_tls
 from homeserver.errors import StartupError
 
 if TYPE_CHECKING:
-    from homeserver.config import FederationSettings
+    from homeserver.config import FederationSettings, HttpClientSettings
 
 
 def federation_tls(settings: FederationSettings) -> ssl.SSLContext:
@@ -26,6 +26,11 @@ def federation_tls(settings: FederationSettings) -> ssl.SSLContext:
     if settings.verify_tls and not settings.trusted_ca:
         return _system_tls()
     return client_tls(verify=settings.verify_tls, trusted_ca=settings.trusted_ca)
+
+
+def http_client_tls(settings: HttpClientSettings) -> ssl.SSLContext:
+    """How everybody else proves who they are."""
+    return _system_tls() if settings.verify_tls else client_tls(verify=False)
 
 
 @functools.cache

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from homeserver.ids import RoomAlias, RoomId, ServerName, UserId
     from homeserver.services.directory import Directory
     from homeserver.services.event_writer import EventWriter
+    from homeserver.services.identity_servers import ThirdPartyAddress
     from homeserver.services.membership import Membership
     from homeserver.services.profiles import Profiles
     from homeserver.services.requester import Requester
+    from homeserver.services.third_party_invites import ThirdPartyInvites
     from homeserver.storage.database import Transaction
 
 MAX_INITIAL_STATE = 500
@@ -73,6 +75,7 @@ class RoomOptions:
     name: str | None = None
     topic: str | None = None
     invite: Sequence[str] = ()
+    invite_3pid: Sequence[ThirdPartyAddress] = ()
     is_direct: bool = False
     creation_content: dict[str, Any] = field(default_factory=dict)
     initial_state: Sequence[InitialState] = ()
@@ -97,6 +100,7 @@ class RoomCreation:
         writer: EventWriter,
         profiles: Profiles,
         membership: Membership,
+        third_party_invites: ThirdPartyInvites,
         directory: Directory,
     ) -> None:
         self._server_name = server_name
@@ -104,6 +108,7 @@ class RoomCreation:
         self._writer = writer
         self._profiles = profiles
         self._membership = membership
+        self._third_party_invites = third_party_invites
         self._directory = directory
 
     async def create(self, requester: Requester, options: RoomOptions) -> RoomId:
@@ -112,7 +117,8 @@ class RoomCreation:
         if options.preset is not None and options.preset not in PRESETS:
             raise BadJson(f"`preset` is none of {', '.join(PRESETS)}")
         preset = PRESETS[options.preset or ("public_chat" if options.public else "private_chat")]
-        if len(options.initial_state) > MAX_INITIAL_STATE or len(options.invite) > MAX_INVITES:
+        invites = len(options.invite) + len(options.invite_3pid)
+        if len(options.initial_state) > MAX_INITIAL_STATE or invites > MAX_INVITES:
             raise InvalidParam(
                 f"At most {MAX_INITIAL_STATE} events and {MAX_INVITES} invites come with a new room"
             )
@@ -129,6 +135,12 @@ class RoomCreation:
         for user_id in invitees:
             if not self._is_ours(user_id):
                 await self._invite_elsewhere(creator, room_id, user_id, is_direct=options.is_direct)
+        content = {"is_direct": True} if options.is_direct else {}
+        for who in options.invite_3pid:
+            try:
+                await self._third_party_invites.invite(requester, room_id, who, content)
+            except MatrixError as error:
+                _log.info("third_party_invite_failed", room_id=room_id, why=error.message)
         return room_id
 
     async def _invite_elsewhere(

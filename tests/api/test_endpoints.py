@@ -24,7 +24,6 @@ NEWER = ("/_matrix/client/v1/mutual_rooms", "/_matrix/client/v1/auth_metadata", 
 pytestmark = pytest.mark.skipif(not LIST.exists(), reason="the list of endpoints is not at hand")
 
 MISSING = {
-    "between servers": r"/exchange_third_party_invite/|/3pid/onbind$",
     "media": r"/media/",
     "push": r"/(notifications|pushers|pushrules)\b",
     "email addresses and telephone numbers": r"/3pid\b|/requestToken$",

@@ -313,8 +313,8 @@ async def test_who_may_not_be_invited(server: Server, alice: Client, bob: Client
         ({"user_id": "@bob:example.com"}, 502, "M_UNKNOWN"),
         (
             {"id_server": "example.com", "medium": "email", "address": "bob@example.com"},
-            403,
-            "M_THREEPID_DENIED",
+            400,
+            "M_MISSING_PARAM",
         ),
     ],
 )

@@ -271,7 +271,7 @@ async def test_one_of_several_rooms_made_at_once_gets_the_alias(alice: Client, b
         ({"invite": "@bob:example.org"}, 400, "M_BAD_JSON"),
         ({"invite": ["bob"]}, 400, "M_INVALID_PARAM"),
         ({"invite": ["@nobody:example.org"]}, 404, "M_NOT_FOUND"),
-        ({"invite_3pid": [{"medium": "email", "address": "b@example.org"}]}, 403, "M_THREEPID_DENIED"),
+        ({"invite_3pid": [{"medium": "email", "address": "b@example.org"}]}, 400, "M_MISSING_PARAM"),
         ({"initial_state": [{"type": "m.room.name"}]}, 400, "M_MISSING_PARAM"),
         ({"initial_state": [{"content": {}}]}, 400, "M_MISSING_PARAM"),
         ({"initial_state": [{"type": "m.room.create", "content": {}}]}, 400, "M_INVALID_PARAM"),

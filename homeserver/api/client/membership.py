@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from federation.server_names import is_server_name
-from homeserver.errors import Forbidden
+from homeserver.api.client.third_party_addresses import ThirdPartyAddressBody
 from homeserver.http.request import Body, parse
 from homeserver.http.response import json_response
 from homeserver.http.routing import Route, client
 from homeserver.ids import RoomId, ServerName
+from homeserver.services.third_party_invites import read_claim
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -70,6 +71,10 @@ class MembershipEndpoints:
         room = await self._context.membership.resolve(request.path_parameters["roomIdOrAlias"])
         content = {"reason": body.reason} if body.reason is not None else {}
         via = [*_via(request), *room.servers]
+        if body.third_party_signed is not None:
+            signed = body.third_party_signed
+            claim = read_claim(room.room_id, signed.get("sender"), requester.user_id, signed)
+            await self._context.third_party_invites.claim(claim)
         await self._context.membership.join(requester, room.room_id, content, via)
         return json_response({"room_id": room.room_id})
 
@@ -87,10 +92,12 @@ class MembershipEndpoints:
         """`POST /rooms/{roomId}/invite`."""
         requester = await self._context.authenticator.requester(request)
         content = await request.json()
-        if "user_id" not in content and "address" in content:
-            raise Forbidden("This server invites by user id only", errcode="M_THREEPID_DENIED")
-        body = parse(UserBody, content)
         self._context.rate_limits.check("invites", requester.user_id)
+        if "user_id" not in content and "address" in content:
+            who = parse(ThirdPartyAddressBody, content).read()
+            await self._context.third_party_invites.invite(requester, _room(request), who, {})
+            return json_response({})
+        body = parse(UserBody, content)
         await self._context.membership.invite(requester, _room(request), body.user_id, body.reason)
         return json_response({})
 
