@@ -83,9 +83,15 @@ class Device:
         answer = await self.call("POST", f"{V3}/createRoom", {"preset": "public_chat", **options})
         return str(answer["room_id"])
 
-    async def join(self, room_id: str) -> None:
-        """Join a room."""
-        await self.call("POST", f"{V3}/rooms/{quote(room_id, safe='')}/join", {})
+    @property
+    def server_name(self) -> str:
+        """The name of the user's server."""
+        return self.user_id.partition(":")[2]
+
+    async def join(self, room_id: str, via: str | None = None) -> None:
+        """Join a room, by way of a server that is in it."""
+        query = "" if via is None else "?" + urlencode({"via": via, "server_name": via})
+        await self.call("POST", f"{V3}/join/{quote(room_id, safe='')}{query}", {})
 
     def encode_message(self, room_id: str, text: str) -> bytes:
         """The request that sends a message."""
@@ -146,6 +152,7 @@ class Accounts:
     shared_secret: str | None
     prefix: str
     """So that a server can be measured again."""
+    _devices: list[Device] = field(default_factory=list)
 
     async def register(self, name: str) -> Device:
         """A new user with a device."""
@@ -168,7 +175,14 @@ class Accounts:
             }
             answer = await nobody.call("POST", path, body)
         nobody.close()
-        return Device(self.address, answer["user_id"], answer["access_token"])
+        device = Device(self.address, answer["user_id"], answer["access_token"])
+        self._devices.append(device)
+        return device
+
+    def close(self) -> None:
+        """Let the connections of all of them go."""
+        for device in self._devices:
+            device.close()
 
 
 def checked(answer: Answer) -> Any:

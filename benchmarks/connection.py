@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
@@ -22,14 +23,15 @@ class Address(NamedTuple):
 
     host: str
     port: int
-    tls: bool
+    tls: ssl.SSLContext | None = None
+    """How the server proves who it is; None for plain HTTP."""
 
     @classmethod
-    def of(cls, url: str) -> Address:
-        """That of a base URL."""
+    def of(cls, url: str, trust: ssl.SSLContext | None = None) -> Address:
+        """That of a base URL; `trust` in place of the system's authorities."""
         parts = urlsplit(url)
-        tls = parts.scheme == "https"
-        return cls(parts.hostname or "localhost", parts.port or (443 if tls else 80), tls)
+        tls = (trust or ssl.create_default_context()) if parts.scheme == "https" else None
+        return cls(parts.hostname or "localhost", parts.port or (80 if tls is None else 443), tls)
 
 
 def encode_request(
@@ -60,7 +62,7 @@ class Connection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         if self._transport is None or self._transport.is_closing():
             await loop.create_connection(
-                lambda: self, self._address.host, self._address.port, ssl=self._address.tls or None
+                lambda: self, self._address.host, self._address.port, ssl=self._address.tls
             )
         assert self._transport is not None
         self._answer = loop.create_future()
@@ -68,9 +70,9 @@ class Connection(asyncio.Protocol):
         return await self._answer
 
     def close(self) -> None:
-        """Let the connection go."""
+        """Let the connection go, at once: nobody waits for the end of TLS."""
         if self._transport is not None:
-            self._transport.close()
+            self._transport.abort()
 
     # -- called by the transport and the parser --------------------------------------------------------------
 

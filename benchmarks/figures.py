@@ -37,9 +37,10 @@ class Load:
     rooms: int = 200
     missed: int = 5_000
     missed_rooms: int = 20
+    far_receivers: int = 20
 
 
-SMALL = Load(seconds=0.2, receivers=5, rooms=4, missed=250, missed_rooms=2)
+SMALL = Load(seconds=0.2, receivers=5, rooms=4, missed=250, missed_rooms=2, far_receivers=3)
 """Enough to see that everything works, too little to measure anything."""
 
 

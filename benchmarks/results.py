@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from benchmarks.figures import Figure
 
-    from benchmarks.figures import Figure
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _PATH = Path(__file__).resolve().parent / "RESULTS.md"
 
@@ -22,8 +24,31 @@ from another core, by the client-server API. Every answer was checked: a message
 the run. A ratio says how many times better this server does.
 """
 
+CLIENTS = ("One server and its clients", "")
+FEDERATION = (
+    "Two servers",
+    """\
+Two servers of a kind on the same core, which call each other by HTTPS and check certificates and signatures. Who sends
+is on one of them; who listens is on the other, in a sync that waits.""",
+)
 
-def table(columns: Sequence[tuple[str, Sequence[Figure]]]) -> str:
+Columns = Sequence[tuple[str, Sequence[Figure]]]
+"""The name of a server, and what was measured of it."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page."""
+
+    title: str
+    text: str
+    columns: Columns
+
+    def __str__(self) -> str:
+        return "\n\n".join(part for part in (f"## {self.title}", self.text, table(self.columns)) if part)
+
+
+def table(columns: Columns) -> str:
     """A table with a column for each server, and the ratio of the first to the second."""
     names = [name for name, _ in columns]
     lines = [[""] + names + (["Ratio"] if len(columns) == 2 else [])]
@@ -36,14 +61,14 @@ def table(columns: Sequence[tuple[str, Sequence[Figure]]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def write(columns: Sequence[tuple[str, Sequence[Figure]]], versions: Sequence[str], limit: float) -> None:
+def write(sections: Sequence[Section], versions: Mapping[str, str], limit: float) -> None:
     """Write the page."""
     facts = [
         f"- Machine: {os.cpu_count()} cores, {_processor()}, {platform.system()} {platform.release()}",
-        *(f"- {name}: {version}" for (name, _), version in zip(columns, versions, strict=True)),
+        *(f"- {name}: {version}" for name, version in versions.items()),
         f"- The generator got {limit:,.0f} answers per second, 16 at a time, from a bare Starlette route",
     ]
-    _PATH.write_text("\n".join([_HEAD, *facts, "", table(columns), ""]))
+    _PATH.write_text("\n".join([_HEAD, *facts, "", "\n\n".join(map(str, sections)), ""]))
 
 
 def _processor() -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.__main__ import measure
 from benchmarks.client import Device, Refused
 from benchmarks.connection import Address
 from benchmarks.figures import SMALL, Figure
+from benchmarks.parts import measure, measure_pair
 from benchmarks.results import table
+from benchmarks.servers.authority import Authority
+from benchmarks.servers.restante import Restante
 from tests.server_process import ServerProcess
 
 if TYPE_CHECKING:
@@ -24,6 +27,18 @@ async def test_every_scenario_runs(shared_secret: str | None, tmp_path: Path) ->
         figures = await measure(server.url, shared_secret, SMALL)
     assert all(figure.value > 0 for figure in figures)
     assert len({figure.name for figure in figures}) == len(figures) == 11
+
+
+def test_every_scenario_of_two_servers_runs(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    core = min(os.sched_getaffinity(0))
+    pair = []
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        pair.append(Restante(tmp_path / name, core, authority))
+    figures = measure_pair(*pair, SMALL)
+    assert all(figure.value > 0 for figure in figures)
+    assert len({figure.name for figure in figures}) == len(figures) == 5
 
 
 async def test_a_refusal_is_not_counted(tmp_path: Path) -> None:

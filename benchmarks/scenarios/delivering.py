@@ -11,11 +11,14 @@ from benchmarks.client import Refused, in_parallel
 from benchmarks.figures import Figure
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from benchmarks.client import Device
     from benchmarks.figures import Setting
 
 _LONG_POLL_MS = 30_000
-_FILTER = {"room": {"timeline": {"limit": 10}}}
+_PATIENCE_SECONDS = 60.0
+FILTER = {"room": {"timeline": {"limit": 10}}}
 
 
 async def measure(setting: Setting) -> list[Figure]:
@@ -26,17 +29,31 @@ async def measure(setting: Setting) -> list[Figure]:
     async def receiver(number: int) -> tuple[Device, str]:
         device = await setting.accounts.register(f"receiver-{number}")
         await device.join(room_id)
-        return device, (await device.sync(filter=_FILTER))["next_batch"]
+        return device, (await device.sync(filter=FILTER))["next_batch"]
 
     works = [lambda number=number: receiver(number) for number in range(load.receivers)]
-    receivers = await in_parallel(4, works)
+    times, passed = await deliver(load.seconds, speaker, room_id, await in_parallel(4, works))
+    who = f"{load.receivers} long-polling receivers"
+    return [
+        Figure(f"From a send to the last of {who}", 1000 * statistics.median(times), "ms"),
+        Figure(f"Deliveries to {who}", len(times) * load.receivers / passed, "/s", more_is_better=True),
+    ]
+
+
+async def deliver(
+    seconds: float, speaker: Device, room_id: str, receivers: Sequence[tuple[Device, str]]
+) -> tuple[list[float], float]:
+    """Send messages one after the other to devices that sync from a token on.
+
+    The answer is the seconds from each send to the last of the receivers, and how long all took.
+    """
     arrivals = _Arrivals(room_id, len(receivers))
     receiving = [asyncio.create_task(arrivals.receive(device, since)) for device, since in receivers]
     # Everybody has been told of everybody's joining.
     await arrivals.of(speaker, "first")
     started = time.perf_counter()
     times = []
-    while time.perf_counter() < started + load.seconds:
+    while time.perf_counter() < started + seconds:
         sent = time.perf_counter()
         await arrivals.of(speaker, f"message {len(times)}")
         times.append(time.perf_counter() - sent)
@@ -46,11 +63,7 @@ async def measure(setting: Setting) -> list[Figure]:
     for outcome in await asyncio.gather(*receiving, return_exceptions=True):
         if not isinstance(outcome, asyncio.CancelledError):
             raise Refused(f"a receiver stopped: {outcome!r}")
-    who = f"{load.receivers} long-polling receivers"
-    return [
-        Figure(f"From a send to the last of {who}", 1000 * statistics.median(times), "ms"),
-        Figure(f"Deliveries to {who}", len(times) * load.receivers / passed, "/s", more_is_better=True),
-    ]
+    return times, passed
 
 
 class _Arrivals:
@@ -68,13 +81,14 @@ class _Arrivals:
         self._text, self._missing = text, self._receivers
         self._all.clear()
         await speaker.send(speaker.encode_message(self._room_id, text))
-        await self._all.wait()
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            await self._all.wait()
 
     async def receive(self, device: Device, since: str) -> None:
         """Sync for ever; every message must come once."""
         held = set()
         while True:
-            answer = await device.sync(since, timeout_ms=_LONG_POLL_MS, filter=_FILTER)
+            answer = await device.sync(since, timeout_ms=_LONG_POLL_MS, filter=FILTER)
             since = answer["next_batch"]
             for event in _timeline(answer, self._room_id):
                 if event["event_id"] in held:

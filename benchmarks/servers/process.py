@@ -15,7 +15,10 @@ from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    import ssl
     from pathlib import Path
+
+    from benchmarks.servers.authority import Authority
 
 _START_SECONDS = 120
 _STOP_SECONDS = 60
@@ -30,16 +33,23 @@ class Memory(NamedTuple):
 
 
 class Process:
-    """A program that serves on `url` once it was started; its data are in a directory that is empty at first."""
+    """A program that serves on `url` once it was started; its data are in a directory that is empty at first.
+
+    With an authority it serves by HTTPS, under a name by which other servers find it.
+    """
 
     name: str
     versions: str
 
-    def __init__(self, directory: Path, core: int) -> None:
+    def __init__(self, directory: Path, core: int, authority: Authority | None = None) -> None:
         self.directory = directory
         self.shared_secret: str | None = "a secret of the benchmark"
         self.port = _free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.authority = authority
+        self.url = f"{'https' if authority else 'http'}://127.0.0.1:{self.port}"
+        self.server_name = f"127.0.0.1:{self.port}" if authority else "localhost"
+        if authority is not None:
+            authority.issue(directory, "127.0.0.1")
         self._core = core
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -83,6 +93,11 @@ class Process:
             self._process.wait()
         self._process = None
 
+    @property
+    def trust(self) -> ssl.SSLContext | None:
+        """Whose certificates to believe; None for plain HTTP."""
+        return None if self.authority is None else self.authority.trust
+
     def memory(self) -> Memory:
         """How much memory the process holds."""
         assert self._process is not None
@@ -100,7 +115,9 @@ class Process:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/_matrix/client/versions", timeout=10) as answer:
+            with urllib.request.urlopen(
+                f"{self.url}/_matrix/client/versions", timeout=10, context=self.trust
+            ) as answer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             return False

@@ -6,13 +6,15 @@ import json
 import platform
 import sqlite3
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.servers.process import Process
 from homeserver import __version__
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from benchmarks.servers.authority import Authority
 
 
 class Restante(Process):
@@ -21,15 +23,22 @@ class Restante(Process):
     name = "Restante"
     versions = f"{__version__}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
 
-    def __init__(self, directory: Path, core: int) -> None:
-        super().__init__(directory, core)
+    def __init__(self, directory: Path, core: int, authority: Authority | None = None) -> None:
+        super().__init__(directory, core, authority)
+        listener: dict[str, Any] = {"host": "127.0.0.1", "port": self.port}
         settings = {
-            "server_name": "localhost",
-            "listeners": [{"host": "127.0.0.1", "port": self.port}],
+            "server_name": self.server_name,
+            "listeners": [listener],
             "registration": {"shared_secret": self.shared_secret},
             "rate_limits": {"enabled": False},
             "logging": {"level": "warning"},
         }
+        if authority is not None:
+            listener["tls"] = {"certificate": "cert.pem", "private_key": "key.pem"}
+            settings["federation"] = {
+                "trusted_ca": [str(authority.path)],
+                "allow_private_addresses": True,
+            }
         (directory / "config.yaml").write_text(json.dumps(settings))
 
     def command(self) -> list[str | Path]:

@@ -12,6 +12,8 @@ from tests.clients.environment import synapse_python
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from benchmarks.servers.authority import Authority
+
 _UNLIMITED = {"per_second": 1_000_000, "burst_count": 1_000_000}
 _VERSIONS = (
     "import importlib.metadata, platform, sqlite3;"
@@ -21,12 +23,12 @@ _VERSIONS = (
 
 
 class Synapse(Process):
-    """With SQLite, without rate limits, federation and workers; all else as it is by default."""
+    """With SQLite, without rate limits and workers; all else as it is by default."""
 
     name = "Synapse"
 
-    def __init__(self, directory: Path, core: int) -> None:
-        super().__init__(directory, core)
+    def __init__(self, directory: Path, core: int, authority: Authority | None = None) -> None:
+        super().__init__(directory, core, authority)
         self._python = synapse_python()
         self.versions = self._run("-c", _VERSIONS).strip()
         self._config = directory / "homeserver.yaml"
@@ -41,15 +43,15 @@ class Synapse(Process):
                 }
             )
         )
-        resource = {"names": ["client"], "compress": False}
+        resource = {"names": ["client", "federation"] if authority else ["client"], "compress": False}
         settings = {
-            "server_name": "localhost",
+            "server_name": self.server_name,
             "listeners": [
                 {
                     "port": self.port,
                     "bind_addresses": ["127.0.0.1"],
                     "type": "http",
-                    "tls": False,
+                    "tls": authority is not None,
                     "resources": [resource],
                 }
             ],
@@ -69,7 +71,16 @@ class Synapse(Process):
             "rc_invites": dict.fromkeys(("per_room", "per_user", "per_issuer"), _UNLIMITED),
             "rc_room_creation": _UNLIMITED,
             "rc_presence": {"per_user": _UNLIMITED},
+            "rc_federation": {"sleep_limit": 1_000_000, "reject_limit": 1_000_000, "concurrent": 1_000_000},
         }
+        if authority is not None:
+            settings |= {
+                "tls_certificate_path": str(directory / "cert.pem"),
+                "tls_private_key_path": str(directory / "key.pem"),
+                "federation_custom_ca_list": [str(authority.path)],
+                "ip_range_blacklist": [],
+                "federation_ip_range_blacklist": [],
+            }
         self._config.write_text(json.dumps(settings))
         self._run("-m", "synapse.app.homeserver", "--config-path", self._config, "--generate-keys")
 
