@@ -9,6 +9,8 @@
    then takes an empty transaction, and still not this item, the item is set aside; if it takes neither, it is the server.
 5. So many servers are called at a time. Those that fail, take long or were never heard of share few places among
    them: they slow nobody else.
+6. A server that is to be greeted gets what waits for it, or an empty transaction: after a time in which it may have
+   tried in vain, it hears that we are there again.
 """
 
 from __future__ import annotations
@@ -129,6 +131,7 @@ class _Line:
     heard: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
     is_slow: bool = False
+    is_to_be_greeted: bool = False
     at_most: int = _MAX_ITEMS
     refusals: int = 0
     tried_at: float = float("-inf")
@@ -174,6 +177,13 @@ class Sender:
             line = self._lines[destination] = _Line(destination)
             line.task = asyncio.create_task(self._serve(line))
         line.news.set()
+
+    def greet(self, destination: str) -> None:
+        """Call a destination, also if nothing waits for it: once it has answered well it knows that we are there."""
+        self.wake(destination)
+        line = self._lines.get(destination)
+        if line is not None:
+            line.is_to_be_greeted = True
 
     def heard_from(self, destination: str) -> None:
         """A server has made a valid request: it is there again."""
@@ -239,7 +249,7 @@ class Sender:
         items = waiting.items[: how_many_fit(waiting.items, line.at_most)]
         # What is being searched for what is wrong with it goes alone.
         passing = () if line.refusals else passing_that_fit(waiting.passing, items)
-        if not items and not passing:
+        if not items and not passing and not line.is_to_be_greeted:
             line.at_most, line.refusals = _MAX_ITEMS, 0
             return False
         line.heard.clear()
@@ -248,7 +258,7 @@ class Sender:
         except (FederationError, CanonicalJsonError) as error:
             if not await self._failed(line, standing, items, error):
                 return True
-        line.refusals, line.at_most = 0, min(_MAX_ITEMS, 2 * line.at_most)
+        line.refusals, line.at_most, line.is_to_be_greeted = 0, min(_MAX_ITEMS, 2 * line.at_most), False
         complete = len(items) == len(waiting.items)
         await self._outbox.delivered(line.destination, waiting.upto if complete else items[-1].position)
         return True

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from federation.sender import Sender
 from homeserver.delivery.device_updates import DeviceUpdates
+from homeserver.delivery.greetings import Greetings
 from homeserver.delivery.passing import PassingNotices
 from homeserver.delivery.server_delivery import ServerDelivery
 from homeserver.delivery.servers import OutboxStores, ServerOutbox
@@ -59,13 +60,15 @@ def build_delivery(
         process_id,
     )
     passing.is_away = outbox.is_away
+    sender = Sender(server_name, courier, outbox, metrics, clock.now_ms)
     return ServerDelivery(
         server_name,
         database,
         clock,
-        Sender(server_name, courier, outbox, metrics, clock.now_ms),
+        sender,
         outbox,
         passing,
+        Greetings(clock, sender, stores.destinations),
         rooms.memberships,
         stores.room_servers,
         stores.destinations,

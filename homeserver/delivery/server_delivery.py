@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from federation.sender import Sender
     from homeserver.clock import Clock
+    from homeserver.delivery.greetings import Greetings
     from homeserver.delivery.passing import PassingNotices
     from homeserver.delivery.servers import ServerOutbox
     from homeserver.rooms.memberships import Memberships
@@ -63,6 +64,7 @@ class ServerDelivery:
         sender: Sender,
         outbox: ServerOutbox,
         passing: PassingNotices,
+        greetings: Greetings,
         memberships: Memberships,
         room_servers: RoomServerStore,
         destinations: DestinationStore,
@@ -76,6 +78,7 @@ class ServerDelivery:
         self._sender = sender
         self._outbox = outbox
         self._passing = passing
+        self._greetings = greetings
         self._memberships = memberships
         self._room_servers = room_servers
         self._destinations = destinations
@@ -90,7 +93,7 @@ class ServerDelivery:
         self._runs = False
 
     async def start(self) -> None:
-        """Go on with every destination that something waits for."""
+        """Go on with every destination that something waits for, and let the others know that this server is there."""
         self._runs = True
         self._outbox.heard_upto = self._database.position
         if self._database.is_shared:
@@ -98,7 +101,7 @@ class ServerDelivery:
         else:
             # A process that ended without a word held the only database there is.
             await self._database.write(self._destinations.forget_processes)
-        await self._sender.resume()
+            await self._take_on()
         self._spawn(self._distribute_for_ever())
         self._spawn(self._look_after_for_ever())
 
@@ -129,7 +132,7 @@ class ServerDelivery:
         """A server has made a valid request: it is there, and may be tried at once."""
         if not self._runs:
             return
-        self._sender.heard_from(server_name)
+        self._call_back(server_name)
         now = self._clock.now_ms()
         if now - self._heard.get(server_name, -_HEARD_AGAIN_MS) < _HEARD_AGAIN_MS:
             return
@@ -139,15 +142,22 @@ class ServerDelivery:
             self._heard.popitem(last=False)
         self._spawn(self._note_alive(server_name))
 
+    def _call_back(self, server_name: ServerName) -> None:
+        """End the back-off of a server that is there again."""
+        if self._outbox.is_away(server_name):
+            # Also if nothing waits for it: what passes is told only to those that answered well.
+            self._sender.greet(server_name)
+        self._sender.heard_from(server_name)
+
     async def _note_alive(self, server_name: ServerName) -> None:
-        """Note that a server is alive, where that is news: once a day, or where another process waits to try it."""
+        """Note that a server is alive, where that is news: once a day, or where another process takes it for away."""
         try:
             known = await self._destinations.get(server_name)
             now = self._clock.now_ms()
             if known is None:
                 return
-            waits_elsewhere = (known.retry_ts or 0) > now and known.process_id not in (None, self._process_id)
-            if waits_elsewhere or now - (known.alive_ts or 0) > _DAY_MS:
+            is_away_elsewhere = known.failures > 0 and known.process_id not in (None, self._process_id)
+            if is_away_elsewhere or now - (known.alive_ts or 0) > _DAY_MS:
                 await self._database.write(lambda t: self._destinations.end_back_off(t, server_name, now))
         except DatabaseClosed:
             return
@@ -192,7 +202,7 @@ class ServerDelivery:
                 concerned |= self._mark([ServerName(key)], Kind.EVENTS, Kind.MESSAGES)
             elif topic is Topic.DESTINATION_ALIVE:
                 self._outbox.is_alive(ServerName(key))
-                self._sender.heard_from(key)
+                self._call_back(ServerName(key))
                 concerned.add(ServerName(key))
             elif topic is Topic.DEVICE_LISTS:
                 concerned |= await self._devices_changed(UserId(key))
@@ -258,7 +268,20 @@ class ServerDelivery:
         )
         if others_gone or not was_known:
             self._outbox.forget_all()
-            await self._sender.resume()
+            await self._take_on()
+
+    async def _take_on(self) -> None:
+        """Go on with what others do not send, and greet those to whom they do not."""
+        await self._sender.resume()
+        self._spawn(self._greet())
+
+    async def _greet(self) -> None:
+        try:
+            await self._greetings.greet_all()
+        except DatabaseClosed:
+            return
+        except Exception:  # noqa: BLE001 - it is logged; they call again in the end
+            _log.exception("not_greeted")
 
     async def prune(self) -> None:
         """Drop what everybody has, and forget servers that nobody has heard of for long."""

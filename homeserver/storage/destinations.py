@@ -79,6 +79,25 @@ class DestinationStore:
         )
         return [ServerName(server_name) for (server_name,) in rows]
 
+    async def load_acquainted(self, now_ms: int, *, alive_for_ms: int, limit: int) -> list[ServerName]:
+        """The destinations in our rooms that were alive lately, for so long before any last was; the latest first.
+
+        Those of another process that is there are left out.
+        """
+        rows = await self._database.fetch_all(
+            "SELECT d.server_name FROM destinations d"
+            " WHERE d.alive_ts > (SELECT max(alive_ts) FROM destinations) - $1"
+            " AND EXISTS (SELECT 1 FROM room_servers s WHERE s.server_name = d.server_name"
+            f" AND s.left_position = {STILL_THERE})"
+            " AND NOT EXISTS (SELECT 1 FROM processes p"
+            " WHERE p.process_id = d.process_id AND p.alive_until_ts > $2)"
+            " ORDER BY d.alive_ts DESC LIMIT $3",
+            alive_for_ms,
+            now_ms,
+            limit,
+        )
+        return [ServerName(server_name) for (server_name,) in rows]
+
     # -- how things stand ------------------------------------------------------------------------------
 
     async def set_delivered(

@@ -29,7 +29,9 @@ class FarServers:
 
     def __init__(self) -> None:
         self.taken: list[tuple[str, str, list[Any], list[Any]]] = []
-        """(destination, transaction id, PDUs, EDUs)"""
+        """(destination, transaction id, PDUs, EDUs), but for empty ones"""
+        self.greeted: list[str] = []
+        """Who took an empty transaction."""
         self.tried = 0
         self.away: set[str] = set()
         self.refuses: Callable[[Sequence[Any], Sequence[Any]], bool] = lambda pdus, edus: False
@@ -44,6 +46,8 @@ class FarServers:
         pdus: Sequence[Any],
         edus: Sequence[Any],
     ) -> TransactionAnswer:
+        if not pdus and not edus:
+            return self._greet(destination)
         self.tried += 1
         assert origin == "example.org"
         assert len(pdus) <= 50
@@ -53,6 +57,12 @@ class FarServers:
         if self.refuses(pdus, edus):
             raise Refused(destination, 400, "M_BAD_JSON", "no")
         self.taken.append((destination, transaction_id, list(pdus), list(edus)))
+        return TransactionAnswer(pdus={})
+
+    def _greet(self, destination: str) -> TransactionAnswer:
+        if destination in self.away:
+            raise Unreachable(destination, "it is away")
+        self.greeted.append(destination)
         return TransactionAnswer(pdus={})
 
     def events(self, destination: str = FAR) -> list[Any]:

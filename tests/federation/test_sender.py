@@ -514,3 +514,38 @@ def test_a_passing_edu_alone_is_sent_too() -> None:
         await world.sender.stop()
 
     run(scene())
+
+
+# -- greetings -------------------------------------------------------------------------------------------
+
+
+def test_who_is_greeted_is_called_once_with_what_waits_or_with_nothing() -> None:
+    async def scene() -> None:
+        world = World()
+        world.outbox.of(FAR).items.append(event(1))
+        for name in (FAR, "idle.example", "here.example"):
+            world.sender.greet(name)
+        await asyncio.sleep(HOUR)
+        taken = sorted((sent.destination, sent.pdus) for sent in world.internet.taken)
+        assert taken == [(FAR, ["$1"]), ("idle.example", [])]
+        await world.sender.stop()
+
+    run(scene())
+
+
+def test_a_greeting_that_fails_is_repeated_as_anything_else_is() -> None:
+    async def scene() -> None:
+        world = World()
+        world.internet.behaviours[FAR] = away
+        world.sender.greet(FAR)
+        await asyncio.sleep(HOUR)
+        assert 5 < len(world.internet.tried) < 9
+        world.internet.behaviours.clear()
+        await asyncio.sleep(HOUR)
+        assert len(world.internet.taken) == 1
+        assert world.outbox.of(FAR).failures == 0
+        await asyncio.sleep(HOUR)
+        assert len(world.internet.taken) == 1
+        await world.sender.stop()
+
+    run(scene())
