@@ -21,7 +21,7 @@ from homeserver.storage.events import EventRow, RoomPoint, with_redaction
 from homeserver.storage.memberships import MembershipRow
 from homeserver.storage.outgoing_events import OutgoingEvent
 from homeserver.storage.relations import RelationRow
-from homeserver.storage.rooms import RoomRow, dump_extremities
+from homeserver.storage.rooms import Head, RoomRow, dump_extremities
 from homeserver.storage.state import GONE
 from homeserver.views.push_rules import EVERYBODY, mentioned_users
 
@@ -73,6 +73,7 @@ class _Commit:
     """Rooms that somebody came into or went out of."""
     server_moves: Moves = field(default_factory=dict)
     written: list[RoomWrite] = field(default_factory=list)
+    heads: dict[int, Head] = field(default_factory=dict)
 
 
 class EventPersistence:
@@ -113,7 +114,7 @@ class EventPersistence:
     async def _decide(self, transaction: Transaction, writes: Sequence[RoomWrite], run: _Commit) -> None:
         """Steps 1 and 2: which writes go in, and the places of their events."""
         known = list({write.room.room_nid for write in writes if write.built_on is not None})
-        heads = await self._stores.rooms.head_versions(transaction, known) if known else {}
+        run.heads = heads = await self._stores.rooms.load_heads(transaction, known) if known else {}
         keys = [write.transaction_key for write in writes if write.transaction_key is not None]
         repeated = await self._stores.transaction_ids.find(transaction, keys) if keys else {}
         users = {prepared.event.sender for write in writes for prepared in write.events}
@@ -124,10 +125,12 @@ class EventPersistence:
                 continue
             if write.built_on is None:
                 write.room.room_nid = await transaction.next_position()
-            elif heads.get(write.room.room_nid) != write.built_on:
+                heads[write.room.room_nid] = Head(write.head.head_version)
+            head = heads.get(write.room.room_nid)
+            if head is None or (write.built_on is not None and head.version != write.built_on):
                 run.outcomes.append(Outcome(Verdict.CONFLICT))
                 continue
-            heads[write.room.room_nid] = write.head.head_version
+            head.version = write.head.head_version
             for prepared in write.events:
                 await self._place(transaction, write, prepared, numbers[prepared.event.sender], run)
             if write.transaction_key is not None:
@@ -164,6 +167,10 @@ class EventPersistence:
             elif event.key == ENCRYPTION:
                 run.encrypted.setdefault(room_nid, position)
         after, before = prepared.state_after.snapshot_nid, prepared.state_before.snapshot_nid
+        head, is_older = run.heads[write.room.room_nid], fork is not None and fork.is_older
+        if not is_older:
+            head.messages += prepared.notifies
+            head.bytes += len(event.json)
         run.rows.append(
             (
                 write,
@@ -172,7 +179,7 @@ class EventPersistence:
                     event=event,
                     event_nid=position if fork is None else fork.event_nid,
                     # What is older than the log lies before its beginning, the last that came first.
-                    stream_id=-position if fork is not None and fork.is_older else position,
+                    stream_id=-position if is_older else position,
                     room_nid=write.room.room_nid,
                     sender_nid=sender_nid,
                     notifies=prepared.notifies,
@@ -185,6 +192,8 @@ class EventPersistence:
                     replaces_state=prepared.replaces.event_id if prepared.replaces else None,
                     device_id=write.device_id,
                     transaction_id=write.transaction_id,
+                    messages_so_far=None if is_older else head.messages,
+                    bytes_so_far=None if is_older else head.bytes,
                 ),
             )
         )
@@ -317,6 +326,8 @@ class EventPersistence:
                     abs(row.stream_id),
                     joined,
                     invited,
+                    run.heads[room_nid].messages,
+                    run.heads[room_nid].bytes,
                 )
             )
         await self._stores.rooms.update_heads(transaction, heads)

@@ -134,6 +134,9 @@ class EventRow:
     stream_id: int
     room_state: int | None = None
     redacted_by: EventId | None = None
+    messages_so_far: int | None = None
+    bytes_so_far: int | None = None
+    """How much arrived in the room up to this event; None for what is older than the log."""
 
     def stored(self, room_id: RoomId, highlights: frozenset[str]) -> StoredEvent:
         """The event as it is kept in memory from its commit on."""
@@ -169,8 +172,9 @@ _FROM = "FROM events e JOIN rooms r ON r.room_nid = e.room_nid"
 
 INSERT_EVENT = (
     "INSERT INTO events (event_nid, stream_id, room_nid, event_id, depth, sender_nid, origin_server_ts, status,"
-    " notifies, thread_root, state_after, state_before, replaces_state, device_id, transaction_id, json)"
-    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"
+    " notifies, thread_root, state_after, state_before, replaces_state, device_id, transaction_id, json,"
+    " messages_so_far, bytes_so_far)"
+    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)"
 )
 
 
@@ -272,6 +276,8 @@ class EventStore:
                     row.device_id,
                     row.transaction_id,
                     row.event.json,
+                    row.messages_so_far,
+                    row.bytes_so_far,
                 )
                 for row in rows
             ],

@@ -62,6 +62,8 @@ class OutlierStore:
                     None,
                     None,
                     event.json,
+                    None,
+                    None,
                 )
             )
         await transaction.execute_many(INSERT_EVENT, inserted)
@@ -71,8 +73,8 @@ class OutlierStore:
         """Give outliers their place in the timeline."""
         await transaction.execute_many(
             "UPDATE events SET stream_id = $2, status = $3, notifies = $4, thread_root = $5, state_after = $6,"
-            " state_before = $7, replaces_state = $8, room_state = $9, redacted_by = $10, json = $11"
-            " WHERE event_nid = $1",
+            " state_before = $7, replaces_state = $8, room_state = $9, redacted_by = $10, json = $11,"
+            " messages_so_far = $12, bytes_so_far = $13 WHERE event_nid = $1",
             [
                 (
                     row.event_nid,
@@ -86,6 +88,8 @@ class OutlierStore:
                     row.room_state,
                     row.redacted_by,
                     row.event.json,
+                    row.messages_so_far,
+                    row.bytes_so_far,
                 )
                 for row in rows
             ],

@@ -43,6 +43,16 @@ class RoomRow:
     """The depth at which this server came into the room; 0 where it was there from the start."""
 
 
+@dataclass(slots=True)
+class Head:
+    """What a write into a room goes on from."""
+
+    version: int
+    messages: int = 0
+    bytes: int = 0
+    """How much arrived in the room so far."""
+
+
 def _read(row: tuple) -> RoomRow:  # type: ignore[type-arg]
     *columns, arrival_depth = row
     room_nid, room_id, version, head_version, extremities, depth, snapshot, position, joined, invited = (
@@ -110,12 +120,13 @@ class RoomStore:
         )
         return [RoomId(row[0]) for row in rows]
 
-    async def head_versions(self, transaction: Transaction, room_nids: Sequence[int]) -> dict[int, int]:
-        """The versions of the heads that a write compares."""
+    async def load_heads(self, transaction: Transaction, room_nids: Sequence[int]) -> dict[int, Head]:
+        """The heads that a write compares, and counts on from."""
         rows = await transaction.fetch_all(
-            "SELECT room_nid, head_version FROM rooms WHERE room_nid = ANY($1::bigint[])", list(room_nids)
+            "SELECT room_nid, head_version, messages, bytes FROM rooms WHERE room_nid = ANY($1::bigint[])",
+            list(room_nids),
         )
-        return dict(rows)
+        return {room_nid: Head(*columns) for room_nid, *columns in rows}
 
     async def is_known(self, transaction: Transaction, room_id: RoomId) -> bool:
         """Whether a room is stored."""
@@ -175,17 +186,19 @@ class RoomStore:
         return [UserId(row[0]) for row in users], [EventId(row[0]) for row in events]
 
     async def update_heads(
-        self, transaction: Transaction, heads: Sequence[tuple[int, int, str, int, int, int, int, int]]
+        self,
+        transaction: Transaction,
+        heads: Sequence[tuple[int, int, str, int, int, int, int, int, int, int]],
     ) -> None:
         """Set the heads of rooms.
 
         Rows of (room number, head version, extremities as JSON, depth, snapshot, position, change of the number
-        of joined members, of invited members).
+        of joined members, of invited members, how many messages and bytes arrived so far).
         """
         await transaction.execute_many(
             "UPDATE rooms SET head_version = $2, forward_extremities = $3, depth = $4, state_snapshot = $5,"
-            " last_position = $6, joined_members = joined_members + $7, invited_members = invited_members + $8"
-            " WHERE room_nid = $1",
+            " last_position = $6, joined_members = joined_members + $7, invited_members = invited_members + $8,"
+            " messages = $9, bytes = $10 WHERE room_nid = $1",
             heads,
         )
 

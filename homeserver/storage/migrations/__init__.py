@@ -24,6 +24,7 @@ from homeserver.storage.migrations import (
     m0017_openid_tokens,
     m0018_memberships_elsewhere,
     m0019_remote_device_lists,
+    m0020_missed,
 )
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ _MODULES = (
     m0017_openid_tokens,
     m0018_memberships_elsewhere,
     m0019_remote_device_lists,
+    m0020_missed,
 )
 
 MIGRATIONS: tuple[Migration, ...] = tuple(module.MIGRATION for module in _MODULES)
