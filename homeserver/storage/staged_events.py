@@ -61,10 +61,12 @@ class StagedEventStore:
         return [RoomId(row[0]) for row in rows]
 
     async def load(self, room_id: RoomId, limit: int) -> list[StagedEvent]:
-        """The first events that wait for a room."""
+        """The next events that wait for a room: the first of each server before the second of any."""
         rows = await self._database.fetch_all(
-            "SELECT event_id, origin, json, attempts FROM staged_events WHERE room_id = $1"
-            " ORDER BY staged_nid LIMIT $2",
+            "SELECT s.event_id, s.origin, s.json, s.attempts FROM"
+            " (SELECT staged_nid, row_number() OVER (PARTITION BY origin ORDER BY staged_nid) AS turn"
+            " FROM staged_events WHERE room_id = $1) t"
+            " JOIN staged_events s ON s.staged_nid = t.staged_nid ORDER BY t.turn, t.staged_nid LIMIT $2",
             room_id,
             limit,
         )
@@ -73,9 +75,12 @@ class StagedEventStore:
             for event_id, origin, json, attempts in rows
         ]
 
-    async def count(self, room_id: RoomId) -> int:
-        """How many events wait for a room."""
-        return int(
-            await self._database.fetch_value("SELECT count(*) FROM staged_events WHERE room_id = $1", room_id)
-            or 0
+    async def count(self, room_id: RoomId, origin: ServerName) -> tuple[int, int]:
+        """How many events wait for a room, and how many of them are of one server."""
+        row = await self._database.fetch_one(
+            "SELECT count(*), sum(CASE WHEN origin = $2 THEN 1 ELSE 0 END) FROM staged_events WHERE room_id = $1",
+            room_id,
+            origin,
         )
+        assert row is not None
+        return int(row[0]), int(row[1] or 0)

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
+def engine() -> str:
+    """What attackers send is judged before it meets the database: `test_on_postgresql.py` has a few on the other one."""
+    return "sqlite"
+
+
+@pytest.fixture
 def network(server: Server) -> Network:
     return Network(server)
 

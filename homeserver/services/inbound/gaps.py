@@ -18,10 +18,10 @@ from homeserver.rooms.live_rooms import CREATE
 from homeserver.rooms.state_resolver import StatePoint
 from homeserver.services.inbound.events import Unplaceable
 from homeserver.services.inbound.outliers import cited_by
-from homeserver.services.inbound.sources import SourceFailed
+from homeserver.services.inbound.sources import BoundedSource, SourceFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     from homeserver.clock import Clock
     from homeserver.eventgraph.event import Event
@@ -41,6 +41,10 @@ _MAX_NAMED = 20
 _MAX_STATES = 20
 _ONE_BY_ONE = 50
 _AT_ONCE = 10
+MAX_QUESTIONS = 300
+"""So many questions are asked for the sake of one event that came,"""
+MAX_SECONDS_IN_ALL = 600.0
+"""and so long is waited for the answers: a whole state may take its time."""
 
 _log = structlog.get_logger(__name__)
 
@@ -49,7 +53,7 @@ _log = structlog.get_logger(__name__)
 class _Effort:
     """What has been spent on one event that came."""
 
-    source: EventSource
+    source: BoundedSource
     deadline: float
     states: dict[EventId, StatePoint] = field(default_factory=dict)
 
@@ -78,7 +82,7 @@ class GapFiller:
 
         Raises `Unplaceable` or `SourceFailed` where that cannot be had.
         """
-        effort = _Effort(source, self._clock.monotonic() + _MAX_SECONDS)
+        effort = self._effort(source)
         missing = await self._without_state(event.prev_event_ids)
         if missing:
             between = await self._collect(room, event, missing, effort)
@@ -100,9 +104,11 @@ class GapFiller:
 
         The state before the oldest of them comes from the source as well. Raises as `place` does.
         """
-        effort = _Effort(source, self._clock.monotonic() + _MAX_SECONDS)
+        effort = self._effort(source)
         found: dict[EventId, Event] = {}
-        await self._add(room, await source.backfill(room.room_id, event_ids, limit), 0, found)
+        await self._add(
+            room, await effort.source.backfill(room.room_id, event_ids, limit), event_ids, 0, found
+        )
         came = 0
         for event in in_order(found):
             try:
@@ -112,6 +118,10 @@ class GapFiller:
             else:
                 came += 1
         return came
+
+    def _effort(self, source: EventSource) -> _Effort:
+        bounded = BoundedSource(source, questions=MAX_QUESTIONS, seconds=MAX_SECONDS_IN_ALL)
+        return _Effort(bounded, self._clock.monotonic() + _MAX_SECONDS)
 
     async def _place(self, room: LiveRoom, event: Event, effort: _Effort, *, older: bool = False) -> Status:
         await self._fetch_cited(room, event, effort)
@@ -141,12 +151,12 @@ class GapFiller:
             pdus = await effort.source.missing_events(
                 room.room_id, earliest=known, latest=[event.event_id], min_depth=row.arrival_depth
             )
-            await self._add(room, pdus, row.arrival_depth, found)
+            await self._add(room, pdus, missing, row.arrival_depth, found)
             while ahead := await self._ahead(missing, found):
                 if len(found) >= _MAX_EVENTS or self._clock.monotonic() >= effort.deadline:
                     break
                 pdus = await effort.source.backfill(room.room_id, ahead[:_MAX_NAMED], _PAGE)
-                if not await self._add(room, pdus, row.arrival_depth, found):
+                if not await self._add(room, pdus, missing, row.arrival_depth, found):
                     break
         except SourceFailed as error:
             _log.info("missing_events_not_fetched", room_id=room.room_id, why=str(error))
@@ -160,16 +170,30 @@ class GapFiller:
         return await self._without_state(one for one in followed if one not in found)
 
     async def _add(
-        self, room: LiveRoom, pdus: Iterable[Any], least_depth: int, found: dict[EventId, Event]
+        self,
+        room: LiveRoom,
+        pdus: Sequence[Any],
+        wanted: Iterable[EventId],
+        least_depth: int,
+        found: dict[EventId, Event],
     ) -> bool:
-        """Add the events that are new, rightly signed and not from before we came; whether there were any."""
-        events = self._outliers.read(room.version, room.room_id, pdus)
-        fresh = await self._without_state(events)
-        new = [events[one] for one in fresh if one not in found and events[one].depth >= least_depth][
-            : _MAX_EVENTS - len(found)
-        ]
-        signed = await self._outliers.rightly_signed(new)
-        found.update({one.event_id: one for one in new if one.event_id in signed})
+        """Add the events that are new, rightly signed and not from before we came; whether there were any.
+
+        Only those that are `wanted`, or followed by one that is: nobody else's place in the room is for a source to say.
+        """
+        events = await self._outliers.read_many(room.version, room.room_id, pdus)
+        new: dict[EventId, Event] = {}
+        ahead = [*wanted, *(one for event in found.values() for one in event.prev_event_ids)]
+        while ahead and len(found) + len(new) < _MAX_EVENTS:
+            event = events.get(ahead.pop())
+            if event is None or event.event_id in found or event.event_id in new:
+                continue
+            if event.depth >= least_depth:
+                new[event.event_id] = event
+                ahead += event.prev_event_ids
+        fresh = [new[one] for one in await self._without_state(new)]
+        signed = await self._outliers.rightly_signed(fresh)
+        found.update({one.event_id: one for one in fresh if one.event_id in signed})
         return bool(signed)
 
     # -- what is cited ---------------------------------------------------------------------------------
@@ -179,7 +203,15 @@ class GapFiller:
         if not cited - (await self._events.load_event_numbers(cited)).keys():
             return
         pdus = await effort.source.event_auth(room.room_id, event.event_id)
-        await self._outliers.take(room, self._outliers.read(room.version, room.room_id, pdus))
+        chain: dict[EventId, Event] = {}
+        told = await self._outliers.read_many(room.version, room.room_id, pdus)
+        ahead = list(cited)
+        while ahead:
+            one = told.get(ahead.pop())
+            if one is not None and one.event_id not in chain:
+                chain[one.event_id] = one
+                ahead += one.auth_event_ids
+        await self._outliers.take(room, chain)
 
     # -- states ----------------------------------------------------------------------------------------
 
@@ -234,4 +266,5 @@ class GapFiller:
         for failure in failures:
             if isinstance(failure, BaseException) and not isinstance(failure, SourceFailed):
                 raise failure
-        await self._outliers.take(room, self._outliers.read(room.version, room.room_id, pdus))
+        told = await self._outliers.read_many(room.version, room.room_id, pdus)
+        await self._outliers.take(room, {one: told[one] for one in told if one in wanted})

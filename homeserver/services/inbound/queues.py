@@ -1,16 +1,17 @@
 """Events that could not be placed at once wait in a queue of their room: one slow room stops no other.
 
-They are durable from the moment in which their sender was told that they are taken in.
+They are durable from the moment in which their sender was told that they are taken in. A server that makes us wait for
+what is missing before its events holds up these alone: other servers' events of the same room go by.
 """
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Protocol
+from weakref import WeakValueDictionary
 
 import structlog
 
-from homeserver.errors import MatrixError
 from homeserver.eventgraph.event import Event
 from homeserver.services.inbound.events import Unplaceable
 from homeserver.services.inbound.sources import SourceFailed
@@ -27,10 +28,18 @@ if TYPE_CHECKING:
     from homeserver.storage.database import Database
     from homeserver.storage.staged_events import StagedEventStore
 
-_MAX_WAITING = 5_000
+MAX_WAITING = 5_000
+"""So many events wait for a room."""
+MAX_WAITING_OF_SERVER = 1_000
+"""So many of them are of one server."""
 _READ_AT_ONCE = 100
-_ROOMS_AT_ONCE = 20
-_ATTEMPTS = 6
+AT_ONCE = 100
+"""So many events are placed at the same time, in all rooms."""
+AT_ONCE_OF_SERVER = 4
+"""So many of them are of one server."""
+ATTEMPTS = 6
+"""After so many an event is given up."""
+_PATIENCE_SECONDS = 5.0
 _FIRST_WAIT_SECONDS = 2.0
 
 _log = structlog.get_logger(__name__)
@@ -64,8 +73,9 @@ class RoomQueues:
         self._live_rooms = live_rooms
         self._filler = filler
         self._sources = sources
-        self._workers: dict[RoomId, asyncio.Task[None]] = {}
-        self._slots = asyncio.Semaphore(_ROOMS_AT_ONCE)
+        self._queues: dict[RoomId, _Queue] = {}
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._slots_of: WeakValueDictionary[ServerName, asyncio.Semaphore] = WeakValueDictionary()
         self._stopping = False
 
     async def start(self) -> None:
@@ -76,59 +86,140 @@ class RoomQueues:
     async def stop(self) -> None:
         """Stop; what waits, waits for the next start."""
         self._stopping = True
-        workers = list(self._workers.values())
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+        await asyncio.gather(*(queue.stop() for queue in list(self._queues.values())))
 
-    async def add(self, room: LiveRoom, origin: ServerName, events: Sequence[Event]) -> None:
-        """Take in events of a room; they are durable when this returns. Raises `MatrixError` where too many wait."""
-        if await self._store.count(room.room_id) + len(events) > _MAX_WAITING:
-            message = "Too many events wait for this room"
-            raise MatrixError(message, status=503, errcode="M_UNKNOWN")
-        staged = [StagedEvent(event.event_id, room.room_id, origin, event.json) for event in events]
-        await self._database.write(lambda t: self._store.insert(t, staged))
-        self._wake(room.room_id)
+    async def add(self, room: LiveRoom, origin: ServerName, events: Sequence[Event]) -> list[EventId]:
+        """Take in events of a room; they are durable when this returns. The answer is those that there is no room for."""
+        waiting, of_origin = await self._store.count(room.room_id, origin)
+        free = max(0, min(MAX_WAITING - waiting, MAX_WAITING_OF_SERVER - of_origin))
+        staged = [StagedEvent(one.event_id, room.room_id, origin, one.json) for one in events[:free]]
+        if staged:
+            await self._database.write(lambda t: self._store.insert(t, staged))
+            self._wake(room.room_id)
+        return [one.event_id for one in events[free:]]
 
     def _wake(self, room_id: RoomId) -> None:
-        if room_id in self._workers or self._stopping:
+        if self._stopping:
             return
-        worker = self._workers[room_id] = asyncio.create_task(self._work_off(room_id))
-        worker.add_done_callback(lambda _: self._workers.pop(room_id, None))
+        queue = self._queues.get(room_id)
+        if queue is None:
+            queue = self._queues[room_id] = _Queue(self, room_id)
+        queue.news.set()
 
-    async def _work_off(self, room_id: RoomId) -> None:
+    def ended(self, room_id: RoomId) -> None:
+        """Nothing waits for a room any more."""
+        self._queues.pop(room_id, None)
+
+    async def place(self, room: LiveRoom, staged: StagedEvent) -> bool:
+        """Try to place an event; whether that is the end of it."""
+        event = Event.from_json(room.version, staged.json, event_id=staged.event_id)
         try:
-            room = await self._live_rooms.get(room_id)
-            while waiting := await self._store.load(room_id, _READ_AT_ONCE):
-                # Not counted while it waits for its next attempt.
-                async with self._slots:
-                    postponed = await self._place_all(room, waiting)
-                if postponed is not None:
-                    await asyncio.sleep(_FIRST_WAIT_SECONDS * 2**postponed)
+            async with (
+                self._slots_of.setdefault(staged.origin, asyncio.Semaphore(AT_ONCE_OF_SERVER)),
+                self._slots,
+            ):
+                await self._filler.place(room, event, self._sources.of(room.room_id, staged.origin))
+        except (DatabaseClosed, DatabaseUnavailable):
+            raise
+        except (Unplaceable, SourceFailed) as error:
+            _log.info("event_not_placed", event_id=staged.event_id, attempts=staged.attempts, why=str(error))
+        except Exception:  # noqa: BLE001 - the fault is ours, and the events behind it have none
+            _log.exception("event_not_placed", event_id=staged.event_id, attempts=staged.attempts)
+        else:
+            await self._database.write(lambda t: self._store.delete(t, [staged.event_id]))
+            return True
+        if staged.attempts + 1 >= ATTEMPTS:
+            await self._database.write(lambda t: self._store.delete(t, [staged.event_id]))
+            return True
+        await self._database.write(lambda t: self._store.count_attempt(t, staged.event_id))
+        return False
+
+    async def waiting(self, room_id: RoomId) -> list[StagedEvent]:
+        """The next events of a room, of each server alike."""
+        return await self._store.load(room_id, _READ_AT_ONCE)
+
+    async def room(self, room_id: RoomId) -> LiveRoom:
+        """A room."""
+        return await self._live_rooms.get(room_id)
+
+
+class _Queue:
+    """The queue of one room, while something is in it."""
+
+    def __init__(self, queues: RoomQueues, room_id: RoomId) -> None:
+        self._queues = queues
+        self._room_id = room_id
+        self._slow: dict[ServerName, asyncio.Task[None]] = {}
+        """What is being placed and takes its time, by whose it is."""
+        self._retry_at: dict[EventId, float] = {}
+        self.news = asyncio.Event()
+        self.worker = asyncio.create_task(self._work_off())
+
+    async def stop(self) -> None:
+        """Put everything down."""
+        tasks = [self.worker, *self._slow.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _work_off(self) -> None:
+        try:
+            room = await self._queues.room(self._room_id)
+            while self.news.is_set() or self._slow or self._retry_at:
+                self.news.clear()
+                waiting = await self._queues.waiting(self._room_id)
+                for staged in waiting:
+                    if staged.origin not in self._slow and self._seconds_left(staged) <= 0:
+                        await self._try(room, staged)
+                await self._pause(waiting)
         except (DatabaseClosed, DatabaseUnavailable):
             return
         except Exception:  # noqa: BLE001 - it is logged, and tried again with the next event or start
-            _log.exception("queue_stopped", room_id=room_id)
+            _log.exception("queue_stopped", room_id=self._room_id)
+        finally:
+            # With nothing in between: whoever brings more from here on begins a new one.
+            self._queues.ended(self._room_id)
 
-    async def _place_all(self, room: LiveRoom, waiting: Sequence[StagedEvent]) -> int | None:
-        """Place what can be placed; the answer is how often the first that could not has been tried, if one could not."""
-        done: list[EventId] = []
-        postponed: int | None = None
-        for staged in waiting:
-            event = Event.from_json(room.version, staged.json, event_id=staged.event_id)
-            try:
-                await self._filler.place(room, event, self._sources.of(room.room_id, staged.origin))
-            except (Unplaceable, SourceFailed) as error:
-                _log.info(
-                    "event_not_placed", event_id=staged.event_id, attempts=staged.attempts, why=str(error)
-                )
-                if staged.attempts + 1 < _ATTEMPTS:
-                    postponed = staged.attempts if postponed is None else postponed
-                    await self._database.write(
-                        lambda t, event_id=staged.event_id: self._store.count_attempt(t, event_id)  # type: ignore[misc]
-                    )
-                    continue
-            done.append(staged.event_id)
-        if done:
-            await self._database.write(lambda t: self._store.delete(t, done))
-        return postponed
+    def _seconds_left(self, staged: StagedEvent) -> float:
+        """How long an event is not to be tried again."""
+        return self._retry_at.get(staged.event_id, 0.0) - asyncio.get_running_loop().time()
+
+    async def _try(self, room: LiveRoom, staged: StagedEvent) -> None:
+        """Try to place an event, and go on without it where that takes long."""
+        task = asyncio.create_task(self._place(room, staged))
+        self._slow[staged.origin] = task
+        task.add_done_callback(lambda _: self._done(staged.origin, task))
+        await asyncio.wait([task], timeout=_PATIENCE_SECONDS)
+
+    def _done(self, origin: ServerName, task: asyncio.Task[None]) -> None:
+        del self._slow[origin]
+        if not task.cancelled() and task.exception() is not None:
+            # Of the database: the worker will hear of it, too.
+            self.news.set()
+
+    async def _place(self, room: LiveRoom, staged: StagedEvent) -> None:
+        if await self._queues.place(room, staged):
+            self._retry_at.pop(staged.event_id, None)
+        else:
+            wait = _FIRST_WAIT_SECONDS * 2**staged.attempts
+            self._retry_at[staged.event_id] = asyncio.get_running_loop().time() + wait
+
+    async def _pause(self, waiting: Sequence[StagedEvent]) -> None:
+        """Wait for what is slow, for what is to be tried again, or for more to come."""
+        left = [self._seconds_left(staged) for staged in waiting if staged.event_id in self._retry_at]
+        if not left:
+            self._retry_at.clear()
+        if not left and not self._slow:
+            # There may be more than was read.
+            if waiting:
+                self.news.set()
+            return
+        news = asyncio.create_task(self.news.wait())
+        try:
+            await asyncio.wait(
+                [news, *self._slow.values()],
+                timeout=max(0.0, min(left)) if left else None,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            news.cancel()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from homeserver.eventgraph.event import Event
     from homeserver.ids import EventId, RoomId
+
+T = TypeVar("T")
 
 
 class SourceFailed(Exception):
@@ -55,6 +58,60 @@ class EventSource(Protocol):
     async def event_auth(self, room_id: RoomId, event_id: EventId) -> list[Any]:
         """The auth chain of an event."""
         ...
+
+
+class BoundedSource:
+    """A source that is asked so many questions, and waited for so long in all: then every question fails.
+
+    Without it one event could keep a server busy for as long as whoever sent it likes.
+    """
+
+    def __init__(self, source: EventSource, *, questions: int, seconds: float) -> None:
+        self._source = source
+        self._left = questions
+        self._until = asyncio.get_running_loop().time() + seconds
+
+    async def missing_events(
+        self, room_id: RoomId, *, earliest: Sequence[EventId], latest: Sequence[EventId], min_depth: int
+    ) -> list[Any]:
+        """As `EventSource`."""
+        return await self._ask(
+            lambda: self._source.missing_events(
+                room_id, earliest=earliest, latest=latest, min_depth=min_depth
+            )
+        )
+
+    async def backfill(self, room_id: RoomId, event_ids: Sequence[EventId], limit: int) -> list[Any]:
+        """As `EventSource`."""
+        return await self._ask(lambda: self._source.backfill(room_id, event_ids, limit))
+
+    async def event(self, room_id: RoomId, event_id: EventId) -> Any:
+        """As `EventSource`."""
+        return await self._ask(lambda: self._source.event(room_id, event_id))
+
+    async def state_ids(self, room_id: RoomId, event_id: EventId) -> StateIds:
+        """As `EventSource`."""
+        return await self._ask(lambda: self._source.state_ids(room_id, event_id))
+
+    async def state(self, room_id: RoomId, event_id: EventId) -> tuple[list[Any], list[Any]]:
+        """As `EventSource`."""
+        return await self._ask(lambda: self._source.state(room_id, event_id))
+
+    async def event_auth(self, room_id: RoomId, event_id: EventId) -> list[Any]:
+        """As `EventSource`."""
+        return await self._ask(lambda: self._source.event_auth(room_id, event_id))
+
+    async def _ask(self, question: Callable[[], Awaitable[T]]) -> T:
+        if self._left == 0:
+            message = "so many questions were asked for this event already"
+            raise SourceFailed(message)
+        self._left -= 1
+        try:
+            async with asyncio.timeout_at(self._until):
+                return await question()
+        except TimeoutError:
+            message = "the answers took too long"
+            raise SourceFailed(message) from None
 
 
 class SignatureCheck(Protocol):

@@ -122,7 +122,9 @@ class InboundTransactions:
             except Unplaceable:
                 late.append(event)
         if late:
-            await self._queues.add(room, origin, late)
+            for event_id in await self._queues.add(room, origin, late):
+                # It comes again with the next event that follows it.
+                results[event_id] = "too many events wait for this room"
         return results
 
     async def _receive_elsewhere(self, room: LiveRoom, events: Sequence[Event]) -> dict[EventId, str | None]:
