@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from benchmarks import parts, results
+from benchmarks import large_room, parts, results
 from benchmarks.figures import SMALL, Load
 from benchmarks.results import Section
 from benchmarks.servers.authority import Authority
 from benchmarks.servers.bare_route import BareRoute
+from benchmarks.servers.resident import Resident
 from benchmarks.servers.restante import Restante
 from benchmarks.servers.synapse import Synapse
 
@@ -30,13 +31,15 @@ _PLACE = Path(__file__).resolve().parent.parent / ".interop"
 class Bench:
     """Puts servers into a directory, measures them and gathers what comes out."""
 
-    def __init__(self, directory: Path, load: Load, kinds: Sequence[type[Process]], core: int) -> None:
+    def __init__(
+        self, directory: Path, load: Load, kinds: Sequence[type[Process]], cores: tuple[int, int]
+    ) -> None:
         self.versions = {kind.name: "" for kind in kinds}
         self.limit = 0.0
         self._directory = directory
         self._load = load
         self._kinds = kinds
-        self._core = core
+        self._own_core, self._core = cores
 
     def clients(self) -> Section:
         """One server and its clients."""
@@ -54,6 +57,19 @@ class Bench:
             columns.append((kind.name, parts.measure_pair(here, there, self._load)))
         return Section(*results.FEDERATION, columns)
 
+    def joining(self) -> Section:
+        """A server that joins a large room."""
+        authority = Authority(self._directory)
+        room = large_room.make(self._directory, self._load.room)
+        print(f"A room with {room.joined_members:,} members and {room.events:,} events", flush=True)
+        figures = []
+        for partial, what in ((False, "Join"), (True, "Join without members")):
+            resident = Resident(
+                self._place(), self._own_core, authority, room, self._directory, partial=partial
+            )
+            figures += parts.measure_join(self._server(Restante, authority), resident, room, what)
+        return Section(*results.JOINING, [(Restante.name, figures)])
+
     def _server(self, kind: type[Process], authority: Authority | None = None) -> Process:
         server = kind(self._place(), self._core, authority)
         self.versions[server.name] = server.versions
@@ -65,7 +81,11 @@ class Bench:
         return place
 
 
-PARTS: dict[str, Callable[[Bench], Section]] = {"clients": Bench.clients, "federation": Bench.federation}
+PARTS: dict[str, Callable[[Bench], Section]] = {
+    "clients": Bench.clients,
+    "federation": Bench.federation,
+    "joining": Bench.joining,
+}
 
 
 def main() -> None:
@@ -91,7 +111,7 @@ def main() -> None:
     # Beside the programs: what the system has for temporary files may be no disk.
     _PLACE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=_PLACE) as directory:
-        bench = Bench(Path(directory), load, kinds, theirs)
+        bench = Bench(Path(directory), load, kinds, (mine, theirs))
         sections = [PARTS[part](bench) for part in ([arguments.part] if arguments.part else PARTS)]
     for section in sections:
         print(f"\n{section}")

@@ -28,6 +28,15 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class RoomSize:
+    """How large a room of other servers is."""
+
+    members: int = 20_000
+    state_events: int = 30_000
+    servers: int = 500
+
+
+@dataclass(frozen=True)
 class Load:
     """How much is done."""
 
@@ -38,9 +47,18 @@ class Load:
     missed: int = 5_000
     missed_rooms: int = 20
     far_receivers: int = 20
+    room: RoomSize = RoomSize()
 
 
-SMALL = Load(seconds=0.2, receivers=5, rooms=4, missed=250, missed_rooms=2, far_receivers=3)
+SMALL = Load(
+    seconds=0.2,
+    receivers=5,
+    rooms=4,
+    missed=250,
+    missed_rooms=2,
+    far_receivers=3,
+    room=RoomSize(members=40, state_events=60, servers=4),
+)
 """Enough to see that everything works, too little to measure anything."""
 
 

@@ -10,15 +10,27 @@ import uvloop
 from benchmarks.client import Accounts, Device, in_parallel
 from benchmarks.connection import Address
 from benchmarks.figures import Figure, Setting
-from benchmarks.scenarios import catching_up, delivering, federating, logging_in, sending, syncing, to_device
+from benchmarks.scenarios import (
+    catching_up,
+    delivering,
+    federating,
+    joining,
+    logging_in,
+    sending,
+    syncing,
+    to_device,
+)
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
     from benchmarks.figures import Load
+    from benchmarks.large_room import LargeRoom
+    from benchmarks.scenarios.joining import Joined
     from benchmarks.servers.bare_route import BareRoute
-    from benchmarks.servers.process import Process
+    from benchmarks.servers.process import Process, Spent
+    from benchmarks.servers.resident import Resident
 
 _SPEAKERS = 16
 _MEBIBYTE = 1 << 20
@@ -81,6 +93,40 @@ def measure_pair(here: Process, there: Process, load: Load) -> list[Figure]:
     finally:
         here.stop()
         there.stop()
+
+
+def measure_join(server: Process, resident: Resident, room: LargeRoom, what: str) -> list[Figure]:
+    """Start a server and those that are in a large room, and let a user join that; `what` the figures are of."""
+
+    async def measure() -> tuple[Joined, Spent, Spent]:
+        accounts = _accounts(server.url, server.shared_secret, server.trust)
+        try:
+            # That takes more memory than all else so far.
+            device = await accounts.register("newcomer")
+            server.forget_peak()
+            before = server.spent()
+            joined = await joining.measure(device, room)
+            spent = server.spent()
+            await joining.check(device, room, partial=resident.partial)
+        finally:
+            accounts.close()
+        return joined, before, spent
+
+    try:
+        resident.start()
+        server.start()
+        joined, before, spent = uvloop.run(measure())
+    finally:
+        server.stop()
+        resident.stop()
+    return told(
+        [
+            Figure(f"{what}, until the answer", joined.answered, "s"),
+            Figure(f"{what}, until a sync has the room", joined.synced, "s"),
+            Figure(f"{what}, computing", spent.seconds - before.seconds, "s"),
+            Figure(f"{what}, most memory", spent.most_memory / _MEBIBYTE, "MiB"),
+        ]
+    )
 
 
 def measure_generator(server: BareRoute, load: Load) -> float:

@@ -31,6 +31,11 @@ FEDERATION = (
 Two servers of a kind on the same core, which call each other by HTTPS and check certificates and signatures. Who sends
 is on one of them; who listens is on the other, in a sync that waits.""",
 )
+JOINING = (
+    "Joining a large room",
+    """\
+A user here joins a room of other servers, which a program plays by HTTPS.""",
+)
 
 Columns = Sequence[tuple[str, Sequence[Figure]]]
 """The name of a server, and what was measured of it."""

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks import large_room
 from benchmarks.client import Device, Refused
 from benchmarks.connection import Address
 from benchmarks.figures import SMALL, Figure
-from benchmarks.parts import measure, measure_pair
+from benchmarks.parts import measure, measure_join, measure_pair
 from benchmarks.results import table
 from benchmarks.servers.authority import Authority
+from benchmarks.servers.resident import Resident
 from benchmarks.servers.restante import Restante
 from tests.server_process import ServerProcess
 
@@ -39,6 +41,20 @@ def test_every_scenario_of_two_servers_runs(tmp_path: Path) -> None:
     figures = measure_pair(*pair, SMALL)
     assert all(figure.value > 0 for figure in figures)
     assert len({figure.name for figure in figures}) == len(figures) == 5
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_a_large_room_is_made_and_joined(tmp_path: Path, *, partial: bool) -> None:
+    authority = Authority(tmp_path)
+    core = min(os.sched_getaffinity(0))
+    room = large_room.make(tmp_path, SMALL.room)
+    places = [tmp_path / name for name in ("resident", "server")]
+    for place in places:
+        place.mkdir()
+    resident = Resident(places[0], core, authority, room, tmp_path, partial=partial)
+    figures = measure_join(Restante(places[1], core, authority), resident, room, "Join")
+    assert all(figure.value > 0 for figure in figures)
+    assert len(figures) == 4
 
 
 async def test_a_refusal_is_not_counted(tmp_path: Path) -> None:

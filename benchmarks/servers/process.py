@@ -12,11 +12,11 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import ssl
-    from pathlib import Path
 
     from benchmarks.servers.authority import Authority
 
@@ -32,6 +32,13 @@ class Memory(NamedTuple):
     proportional: int
 
 
+class Spent(NamedTuple):
+    """The most memory that a process held, in bytes, and the seconds of computing that it took."""
+
+    most_memory: int
+    seconds: float
+
+
 class Process:
     """A program that serves on `url` once it was started; its data are in a directory that is empty at first.
 
@@ -44,7 +51,7 @@ class Process:
     def __init__(self, directory: Path, core: int, authority: Authority | None = None) -> None:
         self.directory = directory
         self.shared_secret: str | None = "a secret of the benchmark"
-        self.port = _free_port()
+        self.port = free_port()
         self.authority = authority
         self.url = f"{'https' if authority else 'http'}://127.0.0.1:{self.port}"
         self.server_name = f"127.0.0.1:{self.port}" if authority else "localhost"
@@ -109,6 +116,21 @@ class Process:
                     sizes[name] = 1024 * int(value.split()[0])
         return Memory(sizes["Rss"], sizes["Pss"])
 
+    def forget_peak(self) -> None:
+        """Count the most memory from now on."""
+        assert self._process is not None
+        Path(f"/proc/{self._process.pid}/clear_refs").write_text("5")
+
+    def spent(self) -> Spent:
+        """What the process has used: memory since `forget_peak`, computing since it was started."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        peak = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+        # The name of the program, in brackets, may hold anything.
+        numbers = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        ticks = int(numbers[11]) + int(numbers[12])
+        return Spent(1024 * int(peak.split()[1]), ticks / os.sysconf("SC_CLK_TCK"))
+
     def database_bytes(self) -> int:
         """How many bytes the pages of the database are that hold something, wherever they lie at the moment."""
         return sum(_bytes_in_use(file) for file in self.databases() if file.exists())
@@ -133,7 +155,7 @@ def _bytes_in_use(database: Path) -> int:
     return int((pages - free) * size)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     while True:
         # Below those that the system gives to outgoing connections.
         port = random.SystemRandom().randrange(15_000, 30_000)
