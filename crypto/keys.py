@@ -12,6 +12,7 @@ from crypto import base64
 from crypto.errors import CryptoError, KeyFormatError
 
 _ALGORITHM = "ed25519"
+_TO_STANDARD = str.maketrans("-_", "+/")
 _VERSION = re.compile(r"[a-zA-Z0-9_]+")
 _SEED_BYTES = 32
 
@@ -84,9 +85,9 @@ def format_key_file(keys: list[SigningKey]) -> str:
 
 
 def parse_verify_key(text: str) -> nacl.signing.VerifyKey:
-    """A public key from its Base64; raises `KeyFormatError`."""
+    """A public key from its Base64, in either alphabet; raises `KeyFormatError`."""
     try:
-        return nacl.signing.VerifyKey(base64.decode(text))
+        return nacl.signing.VerifyKey(base64.decode(text.translate(_TO_STANDARD)))
     except (CryptoError, ValueError, nacl.exceptions.CryptoError) as error:
         message = "not an Ed25519 public key"
         raise KeyFormatError(message) from error

@@ -77,7 +77,7 @@ class DeedLayer:
             people.account_data,
             rooms.hosted,
             inbound.joins,
-            RemoteInvites(remote.client, rooms.live, reader, writer, inbound.events),
+            RemoteInvites(remote.client, rooms.live, reader, writer, inbound.events, inbound.policy),
             RemoteDepartures(
                 server_name,
                 remote.client,

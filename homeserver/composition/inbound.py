@@ -16,6 +16,8 @@ from homeserver.services.inbound.remote import RemoteSources
 from homeserver.services.inbound.signatures import EventSignatures
 from homeserver.services.member_templates import MemberTemplates
 from homeserver.services.memberships_elsewhere import MembershipsElsewhere
+from homeserver.services.policed_writes import PolicedWrites
+from homeserver.services.policy_servers import PolicyServers
 from homeserver.services.remote_joins import RemoteJoins
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class InboundLayer:
         clock: Clock,
     ) -> None:
         resolver = StateResolver(stores.events, stores.state, stores.numbers)
+        self.policy = PolicyServers(rooms.live, rooms.servers, remote.client, clock)
         self.events = InboundEvents(
             database,
             clock,
@@ -55,6 +58,10 @@ class InboundLayer:
             writing.snapshots,
             writing.preparation,
             writing.room_writes,
+            self.policy,
+        )
+        writing.events.policed = PolicedWrites(
+            clock, self.policy, writing.events, self.events, stores.transaction_ids
         )
         self.signatures = EventSignatures(remote.servers.keyring)
         self.elsewhere = MembershipsElsewhere(

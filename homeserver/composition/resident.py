@@ -95,6 +95,7 @@ class ResidentLayer:
             inbound.signatures,
             inbound.events,
             inbound.queues,
+            inbound.policy,
             InboundEdus(
                 server_name,
                 clock,

@@ -60,7 +60,7 @@ def countersigned(event: Event, server_name: ServerName, key: SigningKey) -> Eve
 
 
 def with_signatures_of(server_name: ServerName, event: Event, pdu: dict[str, Any]) -> Event:
-    """An event of ours with the signatures that a server added to its copy; nothing else of that is taken over.
+    """An event with the signatures that a server added to its copy; nothing else of that is taken over.
 
     They are not checked here.
     """
@@ -71,5 +71,11 @@ def with_signatures_of(server_name: ServerName, event: Event, pdu: dict[str, Any
         for key_id, signature in list(by_key.items() if isinstance(by_key, dict) else ())[:_MAX_SIGNATURES]
         if isinstance(signature, str) and len(key_id) + len(signature) <= _MAX_SIGNATURE_BYTES
     }
-    changed = {**event.pdu, "signatures": {**event.pdu["signatures"], server_name: added}}
-    return Event(event.version, changed, event.event_id, encoder_of(event.version)(changed))
+    known = event.pdu["signatures"].get(server_name)
+    by_server = {
+        **event.pdu["signatures"],
+        server_name: {**(known if isinstance(known, dict) else {}), **added},
+    }
+    changed = {**event.pdu, "signatures": by_server}
+    encode = encoder_of(event.version)
+    return Event(event.version, changed, event.event_id, encode(changed), rejected=event.rejected)

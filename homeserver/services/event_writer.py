@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from crypto import base64
 from homeserver.errors import BadJson, Forbidden, MatrixError, NotFound, TooLarge
@@ -39,6 +39,24 @@ if TYPE_CHECKING:
     from homeserver.storage.events import EventStore, StoredEvent
 
 _ATTEMPTS = 20
+
+
+class PolicedRooms(Protocol):
+    """Sends events into rooms that have a policy server."""
+
+    async def covers(self, room: LiveRoom) -> bool:
+        """Whether a room has one."""
+        ...
+
+    async def write_all(
+        self,
+        room: LiveRoom,
+        events: Sequence[NewEvent],
+        transaction: TransactionReference | None,
+        extra: Callable[[Transaction, RoomId], Awaitable[None]] | None,
+    ) -> list[EventId]:
+        """Send events; raises as `EventWriter.write_all` does."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +101,8 @@ class EventWriter:
         self._preparation = preparation
         self._writes = writes
         self._created_ts = 0
+        self.policed: PolicedRooms | None = None
+        """Sends what is sent into rooms that have a policy server."""
 
     async def write(
         self, room_id: RoomId, new: NewEvent, *, transaction: TransactionReference | None = None
@@ -106,9 +126,14 @@ class EventWriter:
         transaction: TransactionReference | None = None,
         extra: Callable[[Transaction, RoomId], Awaitable[None]] | None = None,
     ) -> list[EventId]:
-        """Send several events of one room in one transaction: all of them, or none."""
+        """Send several events of one room in one transaction: all of them, or none.
+
+        Only where a policy server must sign each they are sent one by one.
+        """
         for _ in range(_ATTEMPTS):
             room = await self._live_rooms.get(room_id)
+            if self.policed is not None and await self.policed.covers(room):
+                return await self.policed.write_all(room, events, transaction, extra)
             async with room.lock:
                 head = await self._live_rooms.load_head(room)
                 generation = room.generation
@@ -118,7 +143,7 @@ class EventWriter:
                 try:
                     for new in events:
                         # What comes with them is to be written even where the state is so already.
-                        current = await self._current_equal(room, new) if extra is None else None
+                        current = await self.current_equal(room, new) if extra is None else None
                         if current is not None:
                             event_ids.append(current)
                             continue
@@ -167,6 +192,8 @@ class EventWriter:
             head = await self._live_rooms.load_head(room)
             auth_keys = _auth_keys(room.version, new)
             state = await self._live_rooms.state_to_build_on(room, {*auth_keys, CREATE, POWER_LEVELS})
+            if new.redacts is not None:
+                await self._redacted(room, state, new)
             event = self._build(room, head, new, auth_keys, state)
         try:
             check_auth_rules(event, state)
@@ -216,7 +243,8 @@ class EventWriter:
 
     # -- building --------------------------------------------------------------------------------------
 
-    async def _current_equal(self, room: LiveRoom, new: NewEvent) -> EventId | None:
+    async def current_equal(self, room: LiveRoom, new: NewEvent) -> EventId | None:
+        """The event that has set an entry of the state already as this one would."""
         if new.state_key is None:
             return None
         key = (new.type, new.state_key)

@@ -35,9 +35,15 @@ def unreachable(server_names: Iterable[ServerName]) -> dict[ServerName, dict[str
     return {name: {"errcode": "M_UNKNOWN", "error": "This server cannot be reached"} for name in server_names}
 
 
-def as_matrix_error(error: Refused) -> MatrixError:
-    """What another server said, for the client; its own faults are not the client's."""
+def as_matrix_error(error: Refused, *, verbatim: bool = False) -> MatrixError:
+    """What another server said, for the client; its own faults are not the client's.
+
+    `verbatim`: the client is told no more than that.
+    """
     status = error.status if 400 <= error.status < 500 and error.status != 401 else 502
-    message = f"The other server says: {error.error}"
+    message = error.error if verbatim and error.error else f"The other server says: {error.error}"
     errcode = error.errcode if error.errcode in _PASSED_ON else _BY_STATUS.get(status, "M_UNKNOWN")
-    return MatrixError(message, status=status, errcode=errcode)
+    fields = {}
+    if status == 429 and error.retry_after_ms is not None:
+        fields["retry_after_ms"] = error.retry_after_ms
+    return MatrixError(message, status=status, errcode=errcode, **fields)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from homeserver.rooms.reader import RoomReader
     from homeserver.services.event_writer import EventWriter, NewEvent
     from homeserver.services.inbound.events import InboundEvents
+    from homeserver.services.policy_servers import PolicyServers
 
 _SEEN_BY_V1 = ("1", "2")
 _ATTEMPTS = 3
@@ -40,12 +41,14 @@ class RemoteInvites:
         rooms: RoomReader,
         writer: EventWriter,
         inbound: InboundEvents,
+        policy: PolicyServers,
     ) -> None:
         self._client = client
         self._live_rooms = live_rooms
         self._rooms = rooms
         self._writer = writer
         self._inbound = inbound
+        self._policy = policy
 
     async def invite(self, room_id: RoomId, new: NewEvent) -> EventId:
         """Invite a user of another server with this member event; the answer is its id.
@@ -55,7 +58,7 @@ class RemoteInvites:
         """
         room = await self._live_rooms.get(room_id)
         for _ in range(_ATTEMPTS):
-            event = await self._writer.draft(room_id, new)
+            event = await self._policy.signed(room, await self._writer.draft(room_id, new))
             signed = await self._signed(event)
             try:
                 if await self._inbound.place(room, signed, goes_out=True) is Status.TIMELINE:

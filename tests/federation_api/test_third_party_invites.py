@@ -30,6 +30,12 @@ _INVITE = "m.room.third_party_invite"
 
 
 @pytest.fixture
+def engine() -> str:
+    """No SQL of its own: one engine says it all."""
+    return "sqlite"
+
+
+@pytest.fixture
 async def identity() -> AsyncIterator[IdentityServer]:
     server = IdentityServer()
     await server.start()

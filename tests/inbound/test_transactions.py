@@ -73,6 +73,7 @@ class Told:
             self.signatures,
             application.inbound.events,
             self.queues,
+            application.inbound.policy,
             InboundEdus(
                 ServerName("example.org"),
                 application.clock,

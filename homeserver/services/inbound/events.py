@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from homeserver.rooms.snapshots import SnapshotWriter
     from homeserver.rooms.state_resolver import StateResolver
     from homeserver.services.event_preparation import EventPreparation
+    from homeserver.services.policy_servers import PolicyServers
     from homeserver.services.prepared_events import PreparedEvent
     from homeserver.services.room_writes import RoomWrites
     from homeserver.storage.database import Database, Transaction
@@ -68,6 +69,9 @@ class _Placing:
     goes_out: bool = False
     is_older: bool = False
     """It stands behind the timeline."""
+    is_recommended: bool = True
+    """The room's policy server, if it has one, has signed it."""
+    furnish: Callable[[RoomWrite], None] | None = None
     snapshots: list[DerivedSnapshot] = field(default_factory=list)
 
     def reference(self, point: StatePoint) -> SnapshotReference:
@@ -94,6 +98,7 @@ class InboundEvents:
         snapshots: SnapshotWriter,
         preparation: EventPreparation,
         writes: RoomWrites,
+        policy: PolicyServers,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -105,6 +110,7 @@ class InboundEvents:
         self._snapshots = snapshots
         self._preparation = preparation
         self._writes = writes
+        self._policy = policy
         self.on_forked: Callable[[LiveRoom, int], None] = _nobody_listens
         """Hears how many forward extremities a room has once an event came beside others."""
 
@@ -116,13 +122,14 @@ class InboundEvents:
         *,
         goes_out: bool = False,
         older: bool = False,
+        furnish: Callable[[RoomWrite], None] | None = None,
     ) -> Status:
         """Give an event its place in a room, or say why it has none; when this returns, that is durable.
 
         `given` has the states after events that it follows and that have no place here; `goes_out` says that it is for
         this server to send the event to the others, as its sender's server leaves it to us. An `older` event stands
-        behind the timeline: it is nobody's news, and changes nothing in the room. Raises `Unplaceable` where
-        it follows or cites what is not known.
+        behind the timeline: it is nobody's news, and changes nothing in the room. `furnish` adds to the write what is
+        to be written with the event. Raises `Unplaceable` where it follows or cites what is not known.
         """
         stored = await self._events.get(event.event_id)
         if stored is not None and stored.room_nid != room.room_nid:
@@ -130,20 +137,33 @@ class InboundEvents:
             return Status.REJECTED
         if stored is not None and stored.has_state:
             return stored.status
-        if stored is None:
-            event.rejected = refusal(event, await self._cited(event)) is not None
-            short = not (event.rejected or given or older)
-            if short and await self._place_at_head(room, event, goes_out):
-                return Status.TIMELINE
-        else:
+        if stored is not None:
             event = stored.event
+        else:
+            event.rejected = refusal(event, await self._cited(event)) is not None
+        recommended = True
+        if not (event.rejected or older):
+            signed = await self._policy.recommended(room, event)
+            event, recommended = signed or event, signed is not None
+        short = stored is None and recommended and not (event.rejected or given or older)
+        if short and await self._place_at_head(room, event, goes_out, furnish):
+            return Status.TIMELINE
         try:
             point = await self._state_before(room, event, given or {})
         except EventRefused as error:
             _log.info("event_rejected", event_id=event.event_id, reason=str(error))
             return Status.REJECTED
         numbers = await self._database.write(lambda t: self._outliers.insert(t, room.room_nid, [event]))
-        placing = _Placing(room, event, numbers[event.event_id], point, goes_out=goes_out, is_older=older)
+        placing = _Placing(
+            room,
+            event,
+            numbers[event.event_id],
+            point,
+            goes_out=goes_out,
+            is_older=older,
+            is_recommended=recommended,
+            furnish=furnish,
+        )
         if event.rejected or not await self.is_allowed(event, point):
             return await self._settle(placing, Status.REJECTED)
         for _ in range(_ATTEMPTS):
@@ -191,7 +211,9 @@ class InboundEvents:
 
     # -- the short way ---------------------------------------------------------------------------------
 
-    async def _place_at_head(self, room: LiveRoom, event: Event, goes_out: bool) -> bool:
+    async def _place_at_head(
+        self, room: LiveRoom, event: Event, goes_out: bool, furnish: Callable[[RoomWrite], None] | None
+    ) -> bool:
         """Place an event that follows all that stands in the room; False where it does not, or is not allowed."""
         wanted = set(event.prev_event_ids)
         for _ in range(_ATTEMPTS):
@@ -226,6 +248,8 @@ class InboundEvents:
                 )
                 write = self._write(room, generation, head, room.head, prepared)
                 write.goes_out = goes_out
+                if furnish is not None:
+                    furnish(write)
                 self._writes.enqueue(write)
             outcome = await self._writes.finish(write)
             if outcome.verdict is Verdict.WRITTEN:
@@ -311,6 +335,9 @@ class InboundEvents:
             except AuthRuleViolated as error:
                 _log.info("event_soft_failed", event_id=event.event_id, reason=str(error))
                 return await self._settle(placing, Status.SOFT_FAILED)
+            if not placing.is_recommended:
+                # Its policy server would not have the room see it: "the homeserver SHOULD soft fail the event".
+                return await self._settle(placing, Status.SOFT_FAILED)
             placing.snapshots.clear()
             prepared = await self._prepare_beside(placing, current)
             after = await self._follow(placing, head, prepared)
@@ -318,6 +345,8 @@ class InboundEvents:
                 return None
             write = self._write(room, generation, head, after, prepared)
             write.extra, write.goes_out = await self._gap_writer(placing), placing.goes_out
+            if placing.furnish is not None:
+                placing.furnish(write)
             room.head = after
             self._writes.enqueue(write)
             outcome = await self._writes.finish(write)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from homeserver.services.inbound.queues import RoomQueues
     from homeserver.services.inbound.sources import SignatureCheck
     from homeserver.services.memberships_elsewhere import MembershipsElsewhere
+    from homeserver.services.policy_servers import PolicyServers
 
 MAX_PDUS = 50
 MAX_EDUS = 100
@@ -53,6 +54,7 @@ class InboundTransactions:
         signatures: SignatureCheck,
         inbound: InboundEvents,
         queues: RoomQueues,
+        policy: PolicyServers,
         edus: EduReceiver,
     ) -> None:
         self._live_rooms = live_rooms
@@ -61,6 +63,7 @@ class InboundTransactions:
         self._signatures = signatures
         self._inbound = inbound
         self._queues = queues
+        self._policy = policy
         self._edus = edus
 
     async def receive(
@@ -115,6 +118,10 @@ class InboundTransactions:
         for event in events:
             if event.event_id not in signed:
                 results[event.event_id] = "its signatures are not right"
+                continue
+            if await self._policy.lacking(room, event) is not None:
+                # Another server is to be asked first, which this one does not wait for.
+                late.append(event)
                 continue
             try:
                 if await self._inbound.place(room, event) is Status.REJECTED:
