@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from homeserver.services.resident.spaces import SpaceAnswers
     from homeserver.services.resident.templates import Templates
     from homeserver.services.room_creation import RoomCreation
+    from homeserver.services.room_previews import RoomPreviews
     from homeserver.services.room_state import RoomState
-    from homeserver.services.room_summaries import RoomSummaries
     from homeserver.services.room_upgrades import RoomUpgrades
     from homeserver.services.spaces import Spaces
     from homeserver.services.third_party_invites import ThirdPartyInvites
@@ -106,8 +106,8 @@ class ApiContext:
     relations: Relations
     room_creation: RoomCreation
     room_graph: RoomGraph
+    room_previews: RoomPreviews
     room_state: RoomState
-    room_summaries: RoomSummaries
     room_upgrades: RoomUpgrades
     space_answers: SpaceAnswers
     spaces: Spaces

@@ -19,6 +19,7 @@ from homeserver.services.resident.access import ResidentAccess
 from homeserver.services.restricted_joins import RestrictedJoins
 from homeserver.services.room_access import RoomAccessRules
 from homeserver.services.room_creation import RoomCreation
+from homeserver.services.room_previews import RoomPreviews
 from homeserver.services.room_state import RoomState
 from homeserver.services.room_summaries import RoomSummaries
 from homeserver.services.room_upgrades import RoomUpgrades
@@ -147,7 +148,8 @@ class DeedLayer:
             RelationRules(stores.events, stores.relations, stores.numbers),
             stores.transaction_ids,
         )
-        self.spaces = Spaces(reader, self.summaries, views.tokens)
+        self.previews = RoomPreviews(reader, rooms.hosted, self.summaries, remote.spaces)
+        self.spaces = Spaces(reader, rooms.hosted, self.summaries, remote.spaces, views.tokens, clock)
         self.deactivation = Deactivation(
             database,
             clock,

@@ -12,6 +12,7 @@ from homeserver.services.identity_servers import IdentityServers
 from homeserver.services.remote_keys.calls import ServerCalls
 from homeserver.services.remote_keys.queries import RemoteKeys
 from homeserver.services.remote_lookups import RemoteLookups
+from homeserver.services.remote_spaces import RemoteSpaces
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,6 +57,7 @@ class RemoteLayer:
             database, stores.remote_device_lists, stores.device_lists, self.client, self.calls
         )
         self.lookups = RemoteLookups(server_name, self.client)
+        self.spaces = RemoteSpaces(server_name, self.client, self.calls, clock)
         self.identity_servers = IdentityServers(
             Transport(
                 resolver,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from federation.errors import FederationError, Refused
 from homeserver.errors import InvalidParam, MatrixError, NotFound
 from homeserver.ids import server_name_of
+from homeserver.services.described_rooms import read_summary
 from homeserver.services.other_servers import as_matrix_error
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ class RemoteLookups:
             page: PublicRooms = await _ask(server, self._client.search_public_rooms(server, content))
         else:
             page = await _ask(server, self._client.public_rooms(server, limit=limit, since=since))
-        return page.model_dump(exclude_none=True)
+        answer = page.model_dump(exclude_none=True)
+        chunk = [read_summary(entry) for entry in answer["chunk"]]
+        return {**answer, "chunk": [entry for entry in chunk if entry is not None]}
 
 
 async def _ask(server: str, question: Awaitable[T]) -> T:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from homeserver.errors import NotFound
 from homeserver.eventgraph.auth_member import join_rule_of
 from homeserver.eventgraph.auth_rules import JOIN_RULES
+from homeserver.ids import RoomId
 from homeserver.services.restricted_joins import allowed_rooms, is_restricted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from homeserver.eventgraph.event import Event, StateKey
-    from homeserver.ids import EventId, RoomId, UserId
+    from homeserver.ids import EventId, UserId
     from homeserver.rooms.reader import RoomOutline, RoomReader
     from homeserver.storage.directory import PublishedRoom
 
 _NAMED = ("m.room.name", "m.room.topic", "m.room.avatar", "m.room.canonical_alias")
+_OPEN_RULES = ("public", "knock", "knock_restricted")
 _KEYS: list[StateKey] = [
     ("m.room.create", ""),
     *((event_type, "") for event_type in _NAMED),
@@ -47,17 +48,6 @@ class RoomSummaries:
             for room in rooms
         ]
 
-    async def summary(self, room_id: RoomId, user_id: UserId | None) -> dict[str, Any]:
-        """A room for somebody who may come in, or is there; `NotFound` for all others."""
-        room = (await self.outlines([room_id])).get(room_id)
-        if room is None or not await self.may_know(room, user_id):
-            raise NotFound("Unknown room")
-        summary = summary_of(room)
-        if user_id is not None:
-            row = await self._rooms.membership(room_id, user_id)
-            summary["membership"] = row.membership if row is not None else "leave"
-        return summary
-
     async def outlines(self, room_ids: Iterable[RoomId]) -> dict[RoomId, RoomOutline]:
         """What summaries are made of, for those of these rooms that this server knows."""
         return await self._rooms.outlines(room_ids, _KEYS)
@@ -67,20 +57,41 @@ class RoomSummaries:
 
         Nobody is told of a room that they are banned from, unless all the world may read it.
         """
-        if is_world_readable(room):
+        return await self._may_know(
+            room.room_id, user_id, is_world_readable(room), is_open(room), rooms_that_let_in(room)
+        )
+
+    async def may_know_described(self, summary: Mapping[str, Any], user_id: UserId | None) -> bool:
+        """The same of a room that nobody here is in, as another server describes it."""
+        rule = summary["join_rule"]
+        return await self._may_know(
+            RoomId(summary["room_id"]),
+            user_id,
+            summary["world_readable"],
+            rule in _OPEN_RULES,
+            summary.get("allowed_room_ids", ()) if rule == "restricted" else (),
+        )
+
+    async def _may_know(
+        self,
+        room_id: RoomId,
+        user_id: UserId | None,
+        world_readable: bool,
+        open_to_all: bool,
+        let_in: Sequence[RoomId],
+    ) -> bool:
+        if world_readable:
             return True
         if user_id is None:
-            return is_open(room)
+            return open_to_all
         rooms = await self._rooms.rooms_of(user_id)
-        row = rooms.get(room.room_id)
+        row = rooms.get(room_id)
         if row is not None and row.membership in ("join", "invite"):
             return True
         if row is not None and row.membership == "ban":
             return False
-        if is_open(room):
-            return True
-        return any(
-            allowed in rooms and rooms[allowed].membership == "join" for allowed in rooms_that_let_in(room)
+        return open_to_all or any(
+            allowed in rooms and rooms[allowed].membership == "join" for allowed in let_in
         )
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from homeserver.http.request import Request
 
 _DEFAULT_LIMIT = 100
+_ANONYMOUS_COST = 10
 
 
 class AliasBody(Body):
@@ -156,9 +157,13 @@ class DirectoryEndpoints:
     async def summary(self, request: Request) -> Response:
         """`GET /room_summary/{roomIdOrAlias}`."""
         requester = await self._context.authenticator.optional_requester(request)
+        if requester is None:
+            # Other servers may have to be asked.
+            self._context.rate_limits.check_address("anonymous", request.client_address, _ANONYMOUS_COST)
         room = await self._context.membership.resolve(request.path_parameters["roomIdOrAlias"])
         user_id = requester.user_id if requester is not None else None
-        return json_response(await self._context.room_summaries.summary(room.room_id, user_id))
+        via = [*request.query.get_all("via"), *room.servers]
+        return json_response(await self._context.room_previews.summary(room.room_id, user_id, via))
 
     async def hierarchy(self, request: Request) -> Response:
         """`GET /rooms/{roomId}/hierarchy`."""
