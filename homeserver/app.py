@@ -103,7 +103,7 @@ class Application:
             people.typing,
             self.keys.backups,
             stores.server_keys,
-            (stores.openid_tokens,),
+            (stores.openid_tokens, stores.catch_ups),
             remote.keys,
         )
         self.delivery = None
@@ -133,6 +133,8 @@ class Application:
             client_events=self.views.client_events,
             device_lists=self.reading.device_lists,
             sync=self.reading.sync,
+            missed_pages=self.reading.missed_pages,
+            missed_summary=self.reading.missed_summary,
             # People.
             access_tokens=people.access_tokens,
             account_data=people.account_data,

@@ -93,6 +93,12 @@ class UnknownToken(MatrixError):
     errcode = "M_UNKNOWN_TOKEN"
 
 
+class UnknownPosition(MatrixError):
+    """The place to go on from is no longer, or was never, one that this server keeps: begin anew (MSC4186)."""
+
+    errcode = "M_UNKNOWN_POS"
+
+
 class TooLarge(MatrixError):
     """A body or an event over its size limit."""
 

@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from homeserver.services.user_interactive import UserInteractive
     from homeserver.sync.classic import ClassicSync
     from homeserver.sync.device_lists import DeviceLists
+    from homeserver.sync.missed.pages import MissedPages
+    from homeserver.sync.missed.summary import MissedSummary
     from homeserver.views.client_events import ClientEvents
 
 
@@ -96,6 +98,8 @@ class ApiContext:
     member_templates: Templates
     membership: Membership
     messages: Messages
+    missed_pages: MissedPages
+    missed_summary: MissedSummary
     one_time_keys: OneTimeKeys
     openid: OpenId
     presence: Presence

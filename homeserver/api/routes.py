@@ -18,6 +18,7 @@ from homeserver.api.client.key_changes import KeyChangesEndpoints
 from homeserver.api.client.keys import KeyEndpoints
 from homeserver.api.client.login import LoginEndpoints
 from homeserver.api.client.membership import MembershipEndpoints
+from homeserver.api.client.missed import MissedEndpoints
 from homeserver.api.client.openid import OpenIdEndpoints
 from homeserver.api.client.profiles import ProfileEndpoints
 from homeserver.api.client.registration import RegistrationEndpoints
@@ -64,6 +65,7 @@ _CLIENT = (
     ToDeviceEndpoints,
     KeyChangesEndpoints,
     SyncEndpoints,
+    MissedEndpoints,
     KeyBackupEndpoints,
     OpenIdEndpoints,
 )

@@ -78,6 +78,7 @@ class PeopleLayer:
                 stores.device_keys,
                 stores.one_time_keys,
                 stores.key_signatures,
+                stores.catch_ups,
             ),
         )
         self.accounts = Accounts(

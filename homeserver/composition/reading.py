@@ -8,6 +8,10 @@ from homeserver.sync.classic import ClassicSync
 from homeserver.sync.device_lists import DeviceLists
 from homeserver.sync.extras import Extras
 from homeserver.sync.lazy_members import LazyMembers
+from homeserver.sync.missed.pages import MissedPages
+from homeserver.sync.missed.plan import PlanMaker
+from homeserver.sync.missed.rooms import MissedRoomReader
+from homeserver.sync.missed.summary import MissedSummary
 from homeserver.sync.moves import MoveReader
 from homeserver.sync.rooms import RoomSections
 from homeserver.sync.state import StateReader
@@ -39,12 +43,35 @@ class ReadingLayer:
             stores.device_lists,
             stores.key_signatures,
         )
+        moves = MoveReader(stores.memberships, stores.events)
+        missed_rooms = MissedRoomReader(rooms.memberships, moves, views.visibility)
+        plans = PlanMaker(
+            clock,
+            stores.catch_ups,
+            stores.missed,
+            stores.account_data,
+            views.ignored,
+            stores.numbers,
+        )
+        self.missed_summary = MissedSummary(rooms.notifier, missed_rooms, plans, stores.missed, views.tokens)
+        self.missed_pages = MissedPages(
+            rooms.notifier,
+            missed_rooms,
+            plans,
+            stores.missed,
+            stores.events,
+            rooms.reader,
+            views.visibility,
+            views.ignored,
+            views.client_events,
+            views.tokens,
+        )
         self.sync = ClassicSync(
             rooms.notifier,
             clock,
             views.tokens,
             rooms.memberships,
-            MoveReader(stores.memberships, stores.events),
+            moves,
             stores.rooms,
             RoomSections(
                 rooms.reader,

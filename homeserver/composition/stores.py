@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from homeserver.storage.access_tokens import AccessTokenStore
 from homeserver.storage.account_data import AccountDataStore
 from homeserver.storage.accounts import AccountStore
+from homeserver.storage.catch_ups import CatchUpStore
 from homeserver.storage.cross_signing import CrossSigningStore
 from homeserver.storage.dehydrated_devices import DehydratedDeviceStore
 from homeserver.storage.destinations import DestinationStore
@@ -22,6 +23,7 @@ from homeserver.storage.join_jobs import JoinJobStore
 from homeserver.storage.key_backups import KeyBackupStore
 from homeserver.storage.key_signatures import KeySignatureStore
 from homeserver.storage.memberships import MembershipStore
+from homeserver.storage.missed import MissedStore
 from homeserver.storage.notifications import HighlightStore
 from homeserver.storage.one_time_keys import OneTimeKeyStore
 from homeserver.storage.openid_tokens import OpenIdTokenStore
@@ -71,6 +73,8 @@ class Stores:
         self.highlights = HighlightStore(database)
         self.transaction_ids = TransactionIdStore(database)
         self.directory = DirectoryStore(database)
+        self.missed = MissedStore(database)
+        self.catch_ups = CatchUpStore(database)
 
         # People.
         self.accounts = AccountStore(database)

@@ -93,6 +93,16 @@ class AccountDataStore:
         )
         return [AccountDataRow(RoomId(room_id), type_, bytes(content)) for room_id, type_, content in rows]
 
+    async def load_of_type(self, user_id: UserId, type_: str) -> list[tuple[RoomId, bytes]]:
+        """What a user keeps under a type, in each room where they do."""
+        rows = await self._database.fetch_all(
+            "SELECT room_id, content FROM account_data WHERE user_id = $1 AND type = $2 AND room_id <> $3",
+            user_id,
+            type_,
+            GLOBAL,
+        )
+        return [(RoomId(room_id), bytes(content)) for room_id, content in rows]
+
     async def delete_of_user(self, transaction: Transaction, user_id: UserId) -> None:
         """Drop everything that a user kept."""
         await transaction.execute("DELETE FROM account_data WHERE user_id = $1", user_id)

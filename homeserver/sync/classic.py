@@ -119,7 +119,7 @@ class ClassicSync:
         token = None
         if request.since is not None:
             token = await self._tokens.read_sync_token(request.since, requester.user_id, requester.device_id)
-        since = None if token is None else token.position
+        since, told = (None, 0) if token is None else (token.position, token.told)
         acknowledged = await self._inboxes.acknowledge(requester, token)
         known_members = self._lazy_members.known(requester, request.filter, since)
         deadline = self._clock.monotonic() + min(request.timeout_ms, MAX_TIMEOUT_MS) / 1000
@@ -127,7 +127,7 @@ class ClassicSync:
             rooms = await self._memberships.of_user(requester.user_id)
             # Not awaited in between: whoever is in `rooms` at this position, or later, is there.
             upto = self._notifier.position
-            interval = Interval(since, upto, request.full_state, request.state_name)
+            interval = Interval(since, upto, request.full_state, request.state_name, told)
             sent_members: dict[int, set[int]] = {}
             answer = await self._build(
                 requester, rooms, interval, request.filter, known_members, sent_members

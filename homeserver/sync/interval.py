@@ -26,6 +26,8 @@ class Interval:
     upto: int
     full_state: bool
     state_name: str
+    told: int = 0
+    """Events up to here came by another way (`homeserver.sync.missed`); the rest of the interval did not."""
 
     @property
     def use_state_after(self) -> bool:

@@ -26,6 +26,13 @@ class Start:
     """The position up to which the client has had the timeline; 0 where it never had."""
     may_have_gap: bool
     """The user was banned, invited, ... in between: what the client was told of that stands apart from the rest."""
+    told: int = 0
+    """The position up to which events came by another way (`homeserver.sync.missed`)."""
+
+    @property
+    def timeline_after(self) -> int:
+        """The position after which there are events that the client has not had."""
+        return max(self.after, self.told)
 
 
 @dataclass(slots=True)
@@ -81,11 +88,13 @@ class MoveReader:
                 continue
             history = MembershipHistory(await self._memberships.load_log(user_id, row.room_nid))
             before = history.at(interval.since)
-            start = Start(interval.since, may_have_gap=False)
+            told = history.timeline_end(interval.told) if interval.told else 0
+            start = Start(interval.since, may_have_gap=False, told=told)
             if before != "join":
                 left = history.last_left(interval.since)
                 has_gap = left > 0 and history.changed_between(left, interval.since)
-                start = Start(left, may_have_gap=has_gap)
+                # Of a room with a gap nothing came by another way: a new timeline begins.
+                start = Start(left, may_have_gap=has_gap, told=0 if has_gap else told)
             if row.membership == "join":
                 if before != "join" or any(membership != "join" for membership in memberships):
                     moves.came_in[room_id] = start

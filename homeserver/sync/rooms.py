@@ -82,14 +82,18 @@ class RoomSections:
         """
         whole = interval.since is None or came_in is not None or interval.full_state
         after = came_in.after if came_in is not None else interval.since or 0
+        begin = came_in.timeline_after if came_in is not None else max(after, interval.told)
         timeline = await self._timelines.read(
             row.room_nid,
             requester.user_id,
-            after=after,
+            after=begin,
             upto=interval.upto,
             filter_=sync_filter.room.timeline,
             ignored=ignored,
         )
+        if begin > after:
+            # What is to be said of the events that came by another way is said here.
+            timeline = replace(timeline, may_change_summary=True, may_change_counts=True)
         if (came_in is not None and came_in.may_have_gap) or (
             whole and not timeline.limited and await self._begins_in_a_gap(timeline)
         ):
@@ -150,7 +154,7 @@ class RoomSections:
         timeline = await self._timelines.read(
             row.room_nid,
             requester.user_id,
-            after=after,
+            after=start.timeline_after if start is not None and shown else after,
             upto=ended.upto,
             filter_=sync_filter.room.timeline,
             ignored=ignored,

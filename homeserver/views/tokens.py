@@ -23,8 +23,10 @@ _MAC_BYTES = 8
 _OWNER_BYTES = 4
 _SYNC = struct.Struct(f">BHQQ{_OWNER_BYTES}s")
 _PAGE = struct.Struct(">BHQqq")
+_CAUGHT_UP = struct.Struct(f">BHQQQ{_OWNER_BYTES}s")
+_CATCH_UP = struct.Struct(f">BHBQQQQBqqQ{_OWNER_BYTES}s")
 _OFFSET = struct.Struct(">BQ8s")
-_SYNC_PREFIX, _PAGE_PREFIX, _OFFSET_PREFIX = "s", "p", "o"
+_SYNC_PREFIX, _CAUGHT_UP_PREFIX, _CATCH_UP_PREFIX, _PAGE_PREFIX, _OFFSET_PREFIX = "s", "t", "c", "p", "o"
 _CACHED_OWNERS = 10_000
 _MAX_LENGTH = 100
 
@@ -38,6 +40,24 @@ class SyncToken:
     own: bool
     """Whether the device that brings it is the one that it was given to."""
     epoch: int
+    told: int = 0
+    """Events up to here have come by another way than `/sync`, by catching up; all else counts from `position`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatchUpToken:
+    """A place in what a device missed; see `homeserver.sync.missed`."""
+
+    kind: int
+    since: int
+    """From where on `/sync` is to tell what is no event."""
+    after: int
+    upto: int
+    number: int
+    leg: int
+    key: int
+    tie: int
+    to_device_position: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +100,62 @@ class Tokens:
             _SYNC_PREFIX, _SYNC.pack(_VERSION, self._epoch, position, to_device_position, owner)
         )
 
+    def caught_up_token(
+        self, user_id: str, device_id: str | None, position: int, told: int, to_device_position: int
+    ) -> str:
+        """A `since` from `position` on for all but events, which the client has up to `told`."""
+        owner = _owner(user_id, device_id)
+        return self._seal(
+            _CAUGHT_UP_PREFIX,
+            _CAUGHT_UP.pack(_VERSION, self._epoch, position, to_device_position, told, owner),
+        )
+
     async def read_sync_token(self, token: str, user_id: str, device_id: str | None) -> SyncToken:
         """Read a `since`; `InvalidParam` for one that this server did not make, or that lies in the future."""
-        packed = self._open(token, _SYNC_PREFIX, _SYNC.size)
-        version, epoch, position, to_device_position, owner = _SYNC.unpack(packed)
-        if version != _VERSION or not await self._log.reach(position):
+        told = 0
+        if token[:1] == _CAUGHT_UP_PREFIX:
+            packed = self._open(token, _CAUGHT_UP_PREFIX, _CAUGHT_UP.size)
+            version, epoch, position, to_device_position, told, owner = _CAUGHT_UP.unpack(packed)
+        else:
+            packed = self._open(token, _SYNC_PREFIX, _SYNC.size)
+            version, epoch, position, to_device_position, owner = _SYNC.unpack(packed)
+        if version != _VERSION or not await self._log.reach(max(position, told)):
             raise _bad_token()
         own = hmac.compare_digest(owner, _owner(user_id, device_id)) and epoch == self._epoch
-        return SyncToken(position, to_device_position, own, epoch)
+        return SyncToken(position, to_device_position, own, epoch, told)
+
+    def catch_up_token(self, user_id: str, device_id: str | None, place: CatchUpToken) -> str:
+        """The `end` of a page of what a device missed."""
+        return self._seal(
+            _CATCH_UP_PREFIX,
+            _CATCH_UP.pack(
+                _VERSION,
+                self._epoch,
+                place.kind,
+                place.since,
+                place.after,
+                place.upto,
+                place.number,
+                place.leg,
+                place.key,
+                place.tie,
+                place.to_device_position,
+                _owner(user_id, device_id),
+            ),
+        )
+
+    async def read_catch_up_token(
+        self, token: str, user_id: str, device_id: str | None
+    ) -> CatchUpToken | None:
+        """Read such an `end`; None where the token is of another kind. It is good for its own device only."""
+        if token[:1] != _CATCH_UP_PREFIX:
+            return None
+        packed = self._open(token, _CATCH_UP_PREFIX, _CATCH_UP.size)
+        version, epoch, *place, owner = _CATCH_UP.unpack(packed)
+        is_own = hmac.compare_digest(owner, _owner(user_id, device_id))
+        if version != _VERSION or epoch != self._epoch or not is_own:
+            raise _bad_token()
+        return CatchUpToken(*place)
 
     def page_token(self, ceiling: int, point: RoomPoint | None) -> str:
         """A `prev_batch`, `start` or `end`."""
@@ -98,6 +166,10 @@ class Tokens:
         """Read a `from` or `to`: one of ours for pages, or any sync token, which is a position here."""
         if token[:1] == _SYNC_PREFIX:
             version, _, position, _, _ = _SYNC.unpack(self._open(token, _SYNC_PREFIX, _SYNC.size))
+            point = None
+        elif token[:1] == _CAUGHT_UP_PREFIX:
+            packed = self._open(token, _CAUGHT_UP_PREFIX, _CAUGHT_UP.size)
+            version, _, _, _, position, _ = _CAUGHT_UP.unpack(packed)
             point = None
         else:
             packed = self._open(token, _PAGE_PREFIX, _PAGE.size)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from homeserver.storage.state import StateStore
 
 _CACHED_HISTORIES = 5_000
+_OUT = ("leave", "ban")
 
 
 class MembershipHistory:
@@ -38,6 +39,18 @@ class MembershipHistory:
         index = bisect_right(self._positions, position) - 1
         return self._memberships[index] if index >= 0 else "leave"
 
+    def timeline_end(self, position: int) -> int:
+        """How far the timeline of the room goes for somebody who has heard all up to a position; 0 for nothing at all.
+
+        Where they are out of the room it ends with what they were told of that last.
+        """
+        index = bisect_right(self._positions, position) - 1
+        if index < 0:
+            return 0
+        if self._memberships[index] == "join":
+            return position
+        return self._positions[index] if self._memberships[index] in _OUT else self.last_left(position)
+
     def joined_after(self, position: int) -> bool:
         """Whether the user was in the room at some time after a position."""
         index = bisect_right(self._positions, position)
@@ -51,6 +64,11 @@ class MembershipHistory:
     def changed_between(self, after: int, upto: int) -> bool:
         """Whether the membership changed with `after < position <= upto`."""
         return bisect_right(self._positions, after) < bisect_right(self._positions, upto)
+
+    def changes_between(self, after: int, upto: int) -> list[tuple[int, str]]:
+        """Position and membership of each change with `after < position <= upto`."""
+        changes = slice(bisect_right(self._positions, after), bisect_right(self._positions, upto))
+        return list(zip(self._positions[changes], self._memberships[changes], strict=True))
 
     def last_left(self, upto: int | None = None) -> int:
         """The position, up to `upto`, at which the user last went out of the room; 0 where they never did."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tests.sync.truth import StateKey, TrueEvent, TrueRoom
 
 HEROES = 5
+MISSED = "/_matrix/client/unstable/dev.restante.missed"
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class ModelClient:
         self.invites: set[str] = set()
         self.knocks: set[str] = set()
         self.account_data: dict[str, Any] = {}
+        self._prev_batches: dict[str, str] = {}
         self._timeline_filter = parse_filter(wishes.filter).room.timeline
 
     # -- asking ----------------------------------------------------------------------------------------
@@ -89,6 +91,44 @@ class ModelClient:
             await self.apply(answer)
             if not answer.keys() & {"rooms", "account_data"}:
                 return
+
+    async def catch_up(self, order: str, limit: int) -> None:
+        """Fetch all that was missed, page by page; `/sync` then goes on from where that ended."""
+        if self.since is None:
+            return
+        query: dict[str, Any] = {"from": self.since, "order": order, "limit": limit}
+        early: dict[str, str] = {}
+        while True:
+            page = await self.client.call("GET", f"{MISSED}/messages", **query)
+            self._prev_batches.update(page.get("prev_batches", {}))
+            self._apply_missed(page, early)
+            if "next_batch" in page:
+                break
+            assert page["chunk"] or page["end"] != query["from"]
+            query = {"from": page["end"], "limit": limit}
+        assert not early, "events were told early and never placed"
+        self.since = page["next_batch"]
+
+    def _apply_missed(self, page: dict[str, Any], early: dict[str, str]) -> None:
+        types = {event["event_id"]: event["type"] for event in page["chunk"]}
+        assert len(types) == len(page["chunk"]), "an event twice in one page"
+        if page.get("part") == "mentions":
+            assert not types.keys() & early.keys(), "a mention came twice"
+            early.update(types)
+            return
+        in_order: dict[str, list[str]] = {}
+        for event in page["chunk"]:
+            in_order.setdefault(event["room_id"], []).append(event["event_id"])
+        in_order.update(page.get("placed", {}))
+        for room_id, ids in in_order.items():
+            held = self.rooms.setdefault(room_id, HeldRoom())
+            if not held.timeline and held.prev_batch is None:
+                held.prev_batch = self._prev_batches.get(room_id)
+            assert not set(ids) & set(held.timeline), f"{set(ids) & set(held.timeline)} were told already"
+            for event_id in ids:
+                kind = types[event_id] if event_id in types else early.pop(event_id)
+                if kind not in self.wishes.without:
+                    held.timeline.append(event_id)
 
     async def page_back(self, room_id: str, limit: int) -> None:
         """Read on into the past of a room."""

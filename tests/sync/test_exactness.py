@@ -35,6 +35,7 @@ SOAK_EXAMPLES = int(os.environ.get("RESTANTE_SOAK_EXAMPLES", "1500"))
 STEPS = 30
 MESSAGES = ("text", "text", "mention", "thread", "edit", "noise")
 MEMBERSHIP_DEEDS = ("join", "join", "join", "join", "leave", "leave", "invite", "kick", "ban", "unban", "knock", "forget")  # fmt: skip
+ORDERS = ("log", "important")
 RECEIPTS = ("m.read", "m.read.private", "m.fully_read")
 STATE_CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("m.room.topic", {"topic": "a"}),
@@ -284,6 +285,7 @@ class SyncMachine(RuleBasedStateMachine):
                 lambda: self.sync(c),
                 lambda: self.sync(c),
                 lambda: self.lose_an_answer(c),
+                lambda: self.catch_up(c, dice.choice(ORDERS), 1 + n % 9),
                 lambda: self.page_back(c, b, 1 + n % 7),
             ]
         )
@@ -306,6 +308,10 @@ class SyncMachine(RuleBasedStateMachine):
         device = self.devices[which % len(self.devices)]
         lost, repeated = self.world.run(device.ask()), self.world.run(device.ask())
         assert not list(_differences(_without_age(lost), _without_age(repeated)))
+
+    @rule(which=number, order=st.sampled_from(ORDERS), limit=st.integers(min_value=1, max_value=9))
+    def catch_up(self, which: int, order: str, limit: int) -> None:
+        self.world.run(self.devices[which % len(self.devices)].catch_up(order, limit))
 
     @rule(which=number, where=number, limit=st.integers(min_value=1, max_value=7))
     def page_back(self, which: int, where: int, limit: int) -> None:

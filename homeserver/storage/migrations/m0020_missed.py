@@ -31,7 +31,7 @@ MIGRATION = Migration(
         CREATE TABLE catch_ups (
             user_id TEXT NOT NULL,
             device_id TEXT NOT NULL,
-            -- the position at which it was begun
+            -- made up by chance
             number BIGINT NOT NULL,
             -- homeserver.sync.missed.plan
             plan BYTEA NOT NULL,
