@@ -32,7 +32,7 @@ from federation.answers import (
     parse_object,
 )
 from federation.errors import BadAnswer
-from federation.media import read_media
+from federation.media import plain_media, read_media
 from federation.server_keys import MAX_DOCUMENT_BYTES
 from federation.signed_requests import EVENTS, MEBIBYTE, path_of
 from federation.transport import Limits
@@ -52,6 +52,8 @@ _TRANSACTION = Limits(max_bytes=4 * MEBIBYTE, seconds=120, idle_seconds=90)
 _MAKE_OR_SEND = Limits(max_bytes=4 * MEBIBYTE, seconds=60, idle_seconds=50)
 _PUBLIC_ROOMS = Limits(max_bytes=16 * MEBIBYTE, seconds=60)
 _MEDIA_OVERHEAD_BYTES = MEBIBYTE
+_MEDIA_SECONDS = 600
+_MEDIA_IDLE_SECONDS = 30
 
 
 class FederationClient:
@@ -393,7 +395,8 @@ class FederationClient:
     ) -> AsyncIterator[RemoteMedia]:
         """`GET /media/download/{mediaId}`, to be read inside the `with`."""
         path = path_of(f"{_V1}/media/download", media_id)
-        async with self._media(destination, path, (("timeout_ms", timeout_ms),), max_bytes) as media:
+        query = (("timeout_ms", timeout_ms),)
+        async with self._media(destination, path, query, max_bytes, timeout_ms) as media:
             yield media
 
     @contextlib.asynccontextmanager
@@ -418,18 +421,41 @@ class FederationClient:
             ("animated", animated),
             ("timeout_ms", timeout_ms),
         )
-        async with self._media(destination, path, query, max_bytes) as media:
+        async with self._media(destination, path, query, max_bytes, timeout_ms) as media:
             yield media
 
     @contextlib.asynccontextmanager
     async def _media(
-        self, destination: str, path: str, query: Query, max_bytes: int
+        self, destination: str, path: str, query: Query, max_bytes: int, timeout_ms: int
     ) -> AsyncIterator[RemoteMedia]:
-        limits = Limits(max_bytes=max_bytes + _MEDIA_OVERHEAD_BYTES, seconds=600)
+        limits = _media_limits(max_bytes + _MEDIA_OVERHEAD_BYTES, timeout_ms)
         async with self._requests.stream(destination, "GET", path, query=query, limits=limits) as answer:
             yield await read_media(destination, answer, max_bytes)
+
+    @contextlib.asynccontextmanager
+    async def download_media_unsigned(
+        self, destination: str, media_id: str, *, max_bytes: int, timeout_ms: int = 20_000
+    ) -> AsyncIterator[RemoteMedia]:
+        """`GET /_matrix/media/v3/download/{serverName}/{mediaId}`, to be read inside the `with`.
+
+        For servers that do not know `download_media`. "When falling back, servers MUST be sure to set `allow_remote`
+        to `false`."
+        """
+        path = path_of("/_matrix/media/v3/download", destination, media_id)
+        query = (("allow_remote", False), ("timeout_ms", timeout_ms))
+        limits = _media_limits(max_bytes, timeout_ms)
+        async with self._requests.stream(
+            destination, "GET", path, query=query, limits=limits, signed=False
+        ) as answer:
+            yield plain_media(answer)
 
     async def ask_policy_server(self, destination: str, event: Pdu) -> Json:
         """`POST /_matrix/policy/v1/sign`: the policy server's signature of an event, by server and key id."""
         answer = await self._requests.json(destination, "POST", "/_matrix/policy/v1/sign", content=event)
         return parse_object(destination, answer)
+
+
+def _media_limits(max_bytes: int, timeout_ms: int) -> Limits:
+    """The other server may be silent until the content is uploaded."""
+    waiting = timeout_ms / 1000
+    return Limits(max_bytes, seconds=_MEDIA_SECONDS + waiting, idle_seconds=_MEDIA_IDLE_SECONDS + waiting)

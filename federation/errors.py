@@ -70,5 +70,12 @@ class BadAnswer(FederationError):
     """An answer that is too large, not JSON, or not of the form that the specification says."""
 
 
+class AnswerTooLarge(BadAnswer):
+    """An answer with more bytes than it may have."""
+
+    def __init__(self, destination: str, most: int) -> None:
+        super().__init__(destination, f"the answer has more than {most} bytes")
+
+
 def _plain(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text[:_MAX_TEXT]).split())

@@ -24,6 +24,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from federation.addresses import is_public, parse_address
 from federation.errors import (
     AddressForbidden,
+    AnswerTooLarge,
     BadAnswer,
     CertificateRefused,
     FederationError,
@@ -89,7 +90,7 @@ class StreamedAnswer:
         """The body; raises `BadAnswer` where it has more bytes than it may."""
         most = self._limits.max_bytes
         if (self._response.content_length or 0) > most:
-            raise BadAnswer(self._destination, f"the answer has more than {most} bytes")
+            raise AnswerTooLarge(self._destination, most)
         total = 0
         while True:
             try:
@@ -100,7 +101,7 @@ class StreamedAnswer:
                 return
             total += len(chunk)
             if total > most:
-                raise BadAnswer(self._destination, f"the answer has more than {most} bytes")
+                raise AnswerTooLarge(self._destination, most)
             yield chunk
 
     async def read(self) -> bytes:

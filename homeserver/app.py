@@ -15,6 +15,7 @@ from homeserver.composition.deeds import DeedLayer
 from homeserver.composition.delivery import build_delivery
 from homeserver.composition.inbound import InboundLayer
 from homeserver.composition.keys import KeyLayer
+from homeserver.composition.media import MediaLayer
 from homeserver.composition.people import PeopleLayer
 from homeserver.composition.reading import ReadingLayer
 from homeserver.composition.remote import RemoteLayer
@@ -37,6 +38,7 @@ from homeserver.storage import key_file
 from homeserver.storage.announcements import Announcement, Topic
 from homeserver.storage.engines import open_database
 from homeserver.storage.errors import DatabaseRefused
+from homeserver.storage.media_files import MediaDirectory
 
 if TYPE_CHECKING:
     import ssl
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from federation.sender import Courier
     from homeserver.config import Settings
     from homeserver.storage.database import Database
+    from homeserver.storage.media_files import MediaFiles
 
 
 class Application:
@@ -60,6 +63,7 @@ class Application:
         clock: Clock,
         tls: ssl.SSLContext,
         resolver: Resolver,
+        files: MediaFiles,
         courier: Courier | None = None,
     ) -> None:
         """`courier` takes the transactions for other servers, in the place of the client of federation."""
@@ -91,6 +95,7 @@ class Application:
         self.resident = ResidentLayer(
             server_name, database, stores, rooms, views, writing, inbound, people, deeds, key, clock
         )
+        self.media = MediaLayer(settings, database, stores, remote, files, clock)
         self.upkeep = Upkeep(
             database,
             clock,
@@ -103,8 +108,9 @@ class Application:
             people.typing,
             self.keys.backups,
             stores.server_keys,
-            (stores.openid_tokens, stores.catch_ups),
+            (stores.openid_tokens, stores.catch_ups, stores.media),
             remote.keys,
+            self.media.housekeeping,
         )
         self.delivery = None
         if settings.federation.enabled:
@@ -159,6 +165,10 @@ class Application:
             key_queries=keys.queries,
             key_signatures=keys.signatures,
             one_time_keys=keys.one_time_keys,
+            # Media.
+            media_contents=self.media.contents,
+            thumbnails=self.media.thumbnails,
+            uploads=self.media.uploads,
             # Rooms.
             directory=deeds.directory,
             history=deeds.history,
@@ -193,13 +203,14 @@ class Application:
         clock = clock or Clock()
         tls = federation_tls(settings.federation)
         keys = key_file.load_or_make(settings.signing_key_path)
+        files = MediaDirectory(settings.media_path)
         try:
             database = await open_database(
                 settings.database_url, settings.server_name, clock, directory=settings.data_dir
             )
         except DatabaseRefused as error:
             raise StartupError(f"database.url: {error}") from error
-        return cls(settings, database, keys, clock, tls, resolver or DnsResolver(), courier)
+        return cls(settings, database, keys, clock, tls, resolver or DnsResolver(), files, courier)
 
     async def start(self) -> None:
         """Take up what goes on in the background."""
@@ -208,6 +219,7 @@ class Application:
         await self.people.presence.start()
         await self.deeds.deactivation.resume()
         await self.inbound.start()
+        await self.media.housekeeping.start()
         if self.delivery is not None:
             await self.delivery.start()
         self.upkeep.start()
@@ -216,10 +228,12 @@ class Application:
         """Let those who wait go, finish what was begun, close the database."""
         self.rooms.notifier.stop()
         self.people.typing.stop()
+        self.media.arrivals.stop()
         if self.delivery is not None:
             await self.delivery.stop()
         await self.upkeep.stop()
         await self.inbound.stop()
+        await self.media.close()
         await self.remote.close()
         await self.writing.room_writes.close()
         await self.database.close()
@@ -233,6 +247,7 @@ class Application:
     def heard_from(self, server_name: ServerName) -> None:
         """Another server has called: it is there, and what waits for it may go."""
         self.remote.calls.heard_from(server_name)
+        self.media.calls.heard_from(server_name)
         if self.delivery is not None:
             self.delivery.heard_from(server_name)
 
@@ -264,6 +279,8 @@ class Application:
                     people.presence.written_elsewhere(UserId(key))
             elif topic is Topic.TO_DEVICE:
                 self.reading.inboxes.hear(announcement.position, key)
+            elif topic is Topic.MEDIA:
+                self.media.arrivals.hear(key)
             elif topic is Topic.ERASED:
                 views.erasure.add(UserId(key), announcement.position)
             elif announcement.local:

@@ -210,11 +210,20 @@ class UrlPreviewSettings(Section):
     enabled: bool = False
 
 
+class RemoteMediaSettings(Section):
+    """Files of other servers, kept until nobody wants them any more."""
+
+    days: WholeNumber = Field(default=30, ge=1)
+    max_bytes: WholeNumber = Field(default=10 * 1024 * MEBIBYTE, ge=0)
+
+
 class MediaSettings(Section):
     """Uploaded files."""
 
     path: FileName | None = None
     max_upload_bytes: WholeNumber = Field(default=50 * MEBIBYTE, ge=1)
+    max_bytes_per_user: WholeNumber | None = Field(default=None, ge=0)
+    remote: RemoteMediaSettings = RemoteMediaSettings()
     url_previews: UrlPreviewSettings = UrlPreviewSettings()
 
 

@@ -106,6 +106,13 @@ class TooLarge(MatrixError):
     errcode = "M_TOO_LARGE"
 
 
+class NotYetUploaded(MatrixError):
+    """The content of a media is not there yet."""
+
+    status = 504
+    errcode = "M_NOT_YET_UPLOADED"
+
+
 class LimitExceeded(MatrixError):
     """Too many requests; `retry_after_ms` is when to come back, `limit` is the name of the limit."""
 

@@ -26,6 +26,7 @@ MAX_ID_BYTES = 255
 
 _LOCALPART = re.compile(r"[a-z0-9._=/+-]+")
 _HISTORICAL_LOCALPART = re.compile(r"[^:\x00]*")
+_MEDIA_ID = re.compile(r"[A-Za-z0-9_-]+")
 _OPAQUE = re.compile(r"[A-Za-z0-9._~-]+")
 _ROOM_HASH = re.compile(r"![A-Za-z0-9_-]{43}")
 
@@ -72,6 +73,11 @@ def is_event_id(identifier: str) -> bool:
         and "\x00" not in identifier
         and len(identifier.encode("utf-8", "surrogatepass")) <= MAX_ID_BYTES
     )
+
+
+def is_media_id(text: str) -> bool:
+    """Whether this may stand in `mxc://server.name/{mediaId}` (CS "Matrix Content (mxc://) URIs")."""
+    return len(text) <= MAX_ID_BYTES and _MEDIA_ID.fullmatch(text) is not None
 
 
 def is_opaque_identifier(text: str, maximum: int = MAX_ID_BYTES) -> bool:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from homeserver.services.key_queries import KeyQueries
     from homeserver.services.key_signatures import KeySignatures
     from homeserver.services.logins import Logins
+    from homeserver.services.media.contents import Contents
+    from homeserver.services.media.thumbnails import Thumbnails
+    from homeserver.services.media.uploads import Uploads
     from homeserver.services.membership import Membership
     from homeserver.services.messages import Messages
     from homeserver.services.one_time_keys import OneTimeKeys
@@ -95,6 +98,7 @@ class ApiContext:
     key_queries: KeyQueries
     key_signatures: KeySignatures
     logins: Logins
+    media_contents: Contents
     member_templates: Templates
     membership: Membership
     messages: Messages
@@ -117,6 +121,8 @@ class ApiContext:
     spaces: Spaces
     sync: ClassicSync
     third_party_invites: ThirdPartyInvites
+    thumbnails: Thumbnails
     to_device: ToDevice
     typing: Typing
+    uploads: Uploads
     user_interactive: UserInteractive

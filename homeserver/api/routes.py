@@ -17,6 +17,7 @@ from homeserver.api.client.key_backup import KeyBackupEndpoints
 from homeserver.api.client.key_changes import KeyChangesEndpoints
 from homeserver.api.client.keys import KeyEndpoints
 from homeserver.api.client.login import LoginEndpoints
+from homeserver.api.client.media import MediaEndpoints
 from homeserver.api.client.membership import MembershipEndpoints
 from homeserver.api.client.missed import MissedEndpoints
 from homeserver.api.client.openid import OpenIdEndpoints
@@ -30,6 +31,7 @@ from homeserver.api.client.versions import VersionEndpoints
 from homeserver.api.federation.events import GraphEndpoints
 from homeserver.api.federation.handshakes import HandshakeEndpoints
 from homeserver.api.federation.invites import InviteEndpoints
+from homeserver.api.federation.media import MediaAnswerEndpoints
 from homeserver.api.federation.openid import OpenIdInfoEndpoints
 from homeserver.api.federation.queries import QueryEndpoints
 from homeserver.api.federation.server_keys import ServerKeyEndpoints
@@ -68,6 +70,7 @@ _CLIENT = (
     MissedEndpoints,
     KeyBackupEndpoints,
     OpenIdEndpoints,
+    MediaEndpoints,
 )
 
 _FEDERATION = (
@@ -81,6 +84,7 @@ _FEDERATION = (
     QueryEndpoints,
     UserKeyEndpoints,
     OpenIdInfoEndpoints,
+    MediaAnswerEndpoints,
 )
 
 

@@ -165,6 +165,7 @@ class DeedLayer:
                 stores.key_backups,
                 keys.cross_signing,
                 stores.openid_tokens,
+                stores.media,
             ),
             keys.backups,
         )

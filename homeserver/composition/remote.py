@@ -58,16 +58,15 @@ class RemoteLayer:
         )
         self.lookups = RemoteLookups(server_name, self.client)
         self.spaces = RemoteSpaces(server_name, self.client, self.calls, clock)
-        self.identity_servers = IdentityServers(
-            Transport(
-                resolver,
-                http_client_tls(settings.http_client),
-                allow_private_addresses=settings.http_client.allow_private_addresses,
-            )
+        self.outside = Transport(
+            resolver,
+            http_client_tls(settings.http_client),
+            allow_private_addresses=settings.http_client.allow_private_addresses,
         )
+        self.identity_servers = IdentityServers(self.outside)
 
     async def close(self) -> None:
         """End what is under way."""
         await self.keys.close()
-        await self.identity_servers.close()
+        await self.outside.close()
         await self.servers.close()

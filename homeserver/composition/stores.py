@@ -22,6 +22,9 @@ from homeserver.storage.interning import NumberStore
 from homeserver.storage.join_jobs import JoinJobStore
 from homeserver.storage.key_backups import KeyBackupStore
 from homeserver.storage.key_signatures import KeySignatureStore
+from homeserver.storage.media import MediaStore
+from homeserver.storage.media_strays import StrayFiles
+from homeserver.storage.media_thumbnails import ThumbnailStore
 from homeserver.storage.memberships import MembershipStore
 from homeserver.storage.missed import MissedStore
 from homeserver.storage.notifications import HighlightStore
@@ -99,6 +102,11 @@ class Stores:
         self.cross_signing = CrossSigningStore(database)
         self.key_signatures = KeySignatureStore(database)
         self.key_backups = KeyBackupStore(database)
+
+        # Media.
+        self.media_strays = StrayFiles(database)
+        self.media = MediaStore(database, self.media_strays)
+        self.thumbnails = ThumbnailStore(database)
 
         # Other servers.
         self.server_keys = ServerKeyStore(database)

@@ -18,7 +18,7 @@ from homeserver.errors import MatrixError, MethodNotAllowed, Unrecognized
 from homeserver.http.compression import compress
 from homeserver.http.errors import error_response
 from homeserver.http.request import Request
-from homeserver.http.response import CORS, StreamedJson
+from homeserver.http.response import CORS, Streamed
 from homeserver.http.routing import Match
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class HttpApplication:
             return
         headers = [*response.raw_headers, *CORS]
         await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-        if isinstance(response, StreamedJson) and scope["method"] != "HEAD":
+        if isinstance(response, Streamed) and scope["method"] != "HEAD":
             async for part in response.parts:
                 await send({"type": "http.response.body", "body": part, "more_body": True})
         body = b"" if scope["method"] == "HEAD" else bytes(response.body)

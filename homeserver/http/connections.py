@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from homeserver.http.response import CORS, StreamedJson, json_response
+from homeserver.http.response import CORS, Streamed, json_response
 
 if TYPE_CHECKING:
     import asyncio
@@ -155,7 +155,7 @@ class Connection(HttpToolsProtocol):
             return
         cycle.response_started = True
         cycle.waiting_for_100_continue = False
-        if isinstance(response, StreamedJson):
+        if isinstance(response, Streamed):
             await self._stream(cycle, response)
         else:
             head = _head(response, keep_alive=cycle.keep_alive)
@@ -166,12 +166,13 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
         cycle.on_response()
 
-    async def _stream(self, cycle: RequestResponseCycle, response: StreamedJson) -> None:
-        """Write an answer as fast as the client reads it, in chunks where it knows of chunks."""
-        chunked = cycle.scope["http_version"] != "1.0"
+    async def _stream(self, cycle: RequestResponseCycle, response: Streamed) -> None:
+        """Write an answer as fast as the client reads it; in chunks, if its length is not known, to who knows of chunks."""
+        has_length = any(name == b"content-length" for name, _ in response.raw_headers)
+        chunked = not has_length and cycle.scope["http_version"] != "1.0"
         if chunked:
             response.raw_headers.append(_CHUNKED)
-        else:
+        elif not has_length:
             cycle.keep_alive = False
         self.transport.write(_head(response, keep_alive=cycle.keep_alive))
         if cycle.scope["method"] == "HEAD":

@@ -61,6 +61,10 @@ RATE_LIMITS: dict[str, RateLimit] = {
     "aliases": RateLimit(0.5, 20),
     "profile": RateLimit(0.2, 20),
     "initial_syncs": RateLimit(0.2, 20),
+    # Counted in MiB, each file as one at least.
+    "uploads": RateLimit(5, 2_000),
+    "media_ids": RateLimit(1, 100),
+    "remote_media": RateLimit(10, 1_000),
 }
 """The limits by name, and what they are counted by."""
 

@@ -12,10 +12,12 @@ import orjson
 import pydantic
 from starlette.requests import ClientDisconnect
 
-from homeserver.errors import BadJson, InvalidParam, MissingParam, NotJson, TooLarge
+from homeserver.errors import BadJson, InvalidParam, MatrixError, MissingParam, NotJson, TooLarge
 from homeserver.http.compression import decompress
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from starlette.types import Receive, Scope
 
     from homeserver.http.routing import Route
@@ -190,9 +192,7 @@ class Request:
 
     async def _read_body(self) -> bytes:
         most = self.route.max_body_bytes
-        length = self.header(b"content-length")
-        if length is not None and length.isdigit() and int(length[:20]) > most:
-            raise _too_large(most)
+        self._check_length()
         part = await self._receive()
         body: bytes = part.get("body", b"")
         if part.get("more_body"):
@@ -206,8 +206,42 @@ class Request:
             raise ClientDisconnect
         if len(body) > most:
             raise _too_large(most)
-        coding = (self.header(b"content-encoding") or "identity").strip().lower()
+        coding = self._coding()
         return body if coding == "identity" else await decompress(body, coding, most)
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """The body as it comes, instead of `body`, and not kept; `TooLarge` past the route's bound."""
+        most = self.route.max_body_bytes
+        self._check_length()
+        if self._coding() != "identity":
+            message = "A file is taken as it is, without a `Content-Encoding`"
+            raise MatrixError(message, status=415)
+        total, more = 0, True
+        while more:
+            part = await self._receive()
+            if part["type"] == "http.disconnect":
+                raise ClientDisconnect
+            body: bytes = part.get("body", b"")
+            total += len(body)
+            if total > most:
+                raise _too_large(most)
+            if body:
+                yield body
+            more = part.get("more_body", False)
+
+    @property
+    def content_length(self) -> int | None:
+        """How many bytes the body is said to have."""
+        length = self.header(b"content-length")
+        return int(length[:20]) if length is not None and length.isdigit() else None
+
+    def _check_length(self) -> None:
+        length, most = self.content_length, self.route.max_body_bytes
+        if length is not None and length > most:
+            raise _too_large(most)
+
+    def _coding(self) -> str:
+        return (self.header(b"content-encoding") or "identity").strip().lower()
 
     async def json(self, *, allow_empty: bool = False) -> dict[str, Any]:
         """The body as a JSON object; `NotJson` or `BadJson` for anything else."""

@@ -36,20 +36,30 @@ class JsonResponse(Response):
             ]
 
 
-class StreamedJson(Response):
-    """A JSON answer that is too large to be held whole: it is written part by part, as the client reads it.
+class Streamed(Response):
+    """An answer that is too large to be held whole: it is written part by part, as the client reads it.
 
     What is raised while the parts are made ends the connection, so that the client does not take a part for the whole.
+    Where the headers say how long it is, the parts have just so many bytes.
     """
+
+    def __init__(
+        self, parts: AsyncIterator[bytes], headers: list[tuple[bytes, bytes]], status: int = 200
+    ) -> None:
+        self.status_code = status
+        self.background = None
+        self.body = b""
+        self.raw_headers = headers
+        self.parts = parts
+
+
+class StreamedJson(Streamed):
+    """A JSON answer that is too large to be held whole."""
 
     media_type = "application/json"
 
     def __init__(self, parts: AsyncIterator[bytes]) -> None:
-        self.status_code = 200
-        self.background = None
-        self.body = b""
-        self.raw_headers = [*JSON_HEADERS]
-        self.parts = parts
+        super().__init__(parts, [*JSON_HEADERS])
 
 
 def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -97,10 +97,6 @@ class IdentityServers:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    async def close(self) -> None:
-        """Let go of all connections."""
-        await self._transport.close()
-
     async def look_up(self, who: ThirdPartyAddress) -> UserId | None:
         """The user who has bound the address; None where nobody has."""
         answer = await self._call(who, "GET", "hash_details")

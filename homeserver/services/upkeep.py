@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from homeserver.clock import Clock
     from homeserver.services.access_tokens import AccessTokens
     from homeserver.services.key_backups import KeyBackups
+    from homeserver.services.media.housekeeping import MediaHousekeeping
     from homeserver.services.presence import Presence
     from homeserver.services.remote_keys.queries import RemoteKeys
     from homeserver.services.typing import Typing
@@ -64,6 +65,7 @@ class Upkeep:
         server_keys: ServerKeyStore,
         expiring: Sequence[Expiring],
         remote_keys: RemoteKeys,
+        media: MediaHousekeeping,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -78,6 +80,7 @@ class Upkeep:
         self._server_keys = server_keys
         self._expiring = expiring
         self._remote_keys = remote_keys
+        self._media = media
         self._part = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -101,6 +104,7 @@ class Upkeep:
         await self._database.write(self._prune)
         await self._key_backups.delete_dropped()
         await self._remote_keys.forget_unshared()
+        await self._media.look_after()
 
     async def _prune(self, transaction: Transaction) -> None:
         now = self._clock.now_ms()

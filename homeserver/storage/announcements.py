@@ -43,6 +43,8 @@ class Topic(StrEnum):
     """A user id: tokens, devices or the account itself."""
     ERASED = "erased"
     """The user id of one whose content is shown redacted from now on."""
+    MEDIA = "media"
+    """The id of a media of this server: its content has come."""
     PROFILE = "profile"
     """A user id."""
     ROOM_SERVERS = "room_servers"

@@ -22,6 +22,7 @@ UNSTABLE_FEATURES = {
     "org.matrix.msc3773": True,
     "org.matrix.msc3814": True,
     "org.matrix.msc3827.stable": True,
+    "org.matrix.msc3916.stable": True,
     "org.matrix.msc3981": True,
     "org.matrix.msc4115": True,
     "org.matrix.msc4222": True,

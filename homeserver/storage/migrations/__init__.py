@@ -25,6 +25,7 @@ from homeserver.storage.migrations import (
     m0018_memberships_elsewhere,
     m0019_remote_device_lists,
     m0020_missed,
+    m0021_media,
 )
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ _MODULES = (
     m0018_memberships_elsewhere,
     m0019_remote_device_lists,
     m0020_missed,
+    m0021_media,
 )
 
 MIGRATIONS: tuple[Migration, ...] = tuple(module.MIGRATION for module in _MODULES)

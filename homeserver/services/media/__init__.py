@@ -1,0 +1,1 @@
+"""The content repository (CS "Content repository")."""
