@@ -9,6 +9,7 @@ from homeserver.services.inbound.arrivals import RoomArrivals
 from homeserver.services.inbound.backfill import Backfill
 from homeserver.services.inbound.events import InboundEvents
 from homeserver.services.inbound.extremities import Extremities
+from homeserver.services.inbound.further_joins import FurtherJoins
 from homeserver.services.inbound.gaps import GapFiller
 from homeserver.services.inbound.outliers import Outliers
 from homeserver.services.inbound.queues import RoomQueues
@@ -101,6 +102,7 @@ class InboundLayer:
                 self.events,
                 self.elsewhere,
             ),
+            FurtherJoins(rooms.live, rooms.hosted, outliers, filler, sources),
         )
 
     async def start(self) -> None:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 _JOIN_RULES = ("m.room.join_rules", "")
 _GUEST_ACCESS = ("m.room.guest_access", "")
+_TOMBSTONE = ("m.room.tombstone", "")
+_MAX_SERVERS = 5
+_UNABLE_TO_GRANT = "M_UNABLE_TO_GRANT_JOIN"
 
 
 class Membership:
@@ -92,15 +95,39 @@ class Membership:
             if requester.is_guest:
                 raise Forbidden("Guests may not join this room", errcode="M_GUEST_ACCESS_FORBIDDEN")
             joined = {**content, **await self._profiles.member_content(user_id), "membership": "join"}
-            await self._remote.join(user_id, room_id, _candidates(row, room_id, via), joined)
+            servers = [*_candidates(row, room_id, via), *await self._servers_of_replaced(user_id, room_id)]
+            await self._remote.join(user_id, room_id, servers, joined)
             await self.carry_over(user_id, room_id)
             return
-        state = await self._joinable_state(requester, room_id)
         joined = {**content, **await self._profiles.member_content(user_id), "membership": "join"}
-        if row is None or row.membership != "invite":
-            joined |= await self._authorisation(requester, room_id, state)
-        await self._write(user_id, room_id, user_id, joined)
+        await self._join_here(requester, room_id, joined, row, via)
         await self.carry_over(user_id, room_id)
+
+    async def _join_here(
+        self,
+        requester: Requester,
+        room_id: RoomId,
+        content: dict[str, Any],
+        row: MembershipRow | None,
+        via: Sequence[ServerName] = (),
+    ) -> EventId:
+        """Come into a room that this server is in; by way of another one where only that may let the user in."""
+        user_id = requester.user_id
+        state = await self._joinable_state(requester, room_id)
+        if row is None or row.membership != "invite":
+            try:
+                content |= await self._authorisation(requester, room_id, state)
+            except MatrixError as error:
+                # "... the joining server should try a different server."
+                servers = await self._restricted.other_authorisers(room_id)
+                if error.errcode != _UNABLE_TO_GRANT or not servers:
+                    raise
+                await self._remote.join(user_id, room_id, [*servers, *via], content)
+                member = await self._rooms.state_event(room_id, "m.room.member", user_id)
+                if member is None:
+                    raise
+                return member.event_id
+        return await self._write(user_id, room_id, user_id, content)
 
     async def carry_over(self, user_id: UserId, room_id: RoomId) -> None:
         """Give a room that somebody came into their settings for the room that it replaces (CS "Room Upgrades").
@@ -115,6 +142,17 @@ class Membership:
         tombstone = await self._rooms.state_event(RoomId(old), "m.room.tombstone")
         if tombstone is not None and tombstone.content.get("replacement_room") == room_id:
             await self._account_data.carry_over(user_id, RoomId(old), room_id)
+
+    async def _servers_of_replaced(self, user_id: UserId, room_id: RoomId) -> list[ServerName]:
+        """Servers in the room of a user's that this one replaces: first that of whoever replaced it."""
+        joined = [row for row in (await self._rooms.rooms_of(user_id)).values() if row.membership == "join"]
+        states = await self._rooms.state_entries_of_rooms([row.room_nid for row in joined], [_TOMBSTONE])
+        for row in joined:
+            tombstone = states[row.room_nid].get(_TOMBSTONE)
+            if tombstone is not None and tombstone.content.get("replacement_room") == room_id:
+                others = sorted(await self._rooms.servers(row.room_id))
+                return [server_name_of(tombstone.sender), *others[:_MAX_SERVERS]]
+        return []
 
     async def set(
         self, requester: Requester, room_id: RoomId, state_key: str, content: dict[str, Any]
@@ -135,10 +173,7 @@ class Membership:
             row = await self._rooms.membership(room_id, user_id)
             before = row.membership if row is not None else "leave"
             if before != "join":
-                state = await self._joinable_state(requester, room_id)
-                if before != "invite":
-                    content |= await self._authorisation(requester, room_id, state)
-                event_id = await self._write(user_id, room_id, target, content)
+                event_id = await self._join_here(requester, room_id, content, row)
                 await self.carry_over(user_id, room_id)
                 return event_id
         return await self._write(user_id, room_id, target, content)
@@ -304,7 +339,7 @@ class Membership:
             raise Forbidden("You are in none of the rooms whose members may join this room")
         authoriser = await self._restricted.authoriser(room_id)
         if authoriser is None:
-            raise Forbidden("Nobody of this server may let you in", errcode="M_UNABLE_TO_GRANT_JOIN")
+            raise Forbidden("Nobody of this server may let you in", errcode=_UNABLE_TO_GRANT)
         return {"join_authorised_via_users_server": authoriser}
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from homeserver.eventgraph.room_versions import RoomVersion
     from homeserver.ids import RoomId, ServerName, UserId
     from homeserver.services.inbound.arrivals import RoomArrivals
+    from homeserver.services.inbound.further_joins import FurtherJoins
     from homeserver.services.inbound.outliers import Outliers
     from homeserver.services.member_templates import MemberTemplates
     from homeserver.storage.database import Database
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _MAX_SERVERS = 10
 _MAX_STATE = 500_000
+_FORBIDDEN = 403
 _AUTHORISER = "join_authorised_via_users_server"
 
 _log = structlog.get_logger(__name__)
@@ -54,6 +56,7 @@ class RemoteJoins:
         client: FederationClient,
         outliers: Outliers,
         arrivals: RoomArrivals,
+        further: FurtherJoins,
     ) -> None:
         self._server_name = server_name
         self._templates = templates
@@ -63,6 +66,7 @@ class RemoteJoins:
         self._client = client
         self._outliers = outliers
         self._arrivals = arrivals
+        self._further = further
         self._under_way: dict[tuple[UserId, RoomId], asyncio.Task[None]] = {}
 
     async def start(self) -> None:
@@ -82,7 +86,7 @@ class RemoteJoins:
     ) -> None:
         """Bring a user of ours into a room, by way of the first of these servers that lets them in.
 
-        When this returns they are in. Raises `MatrixError`: `NotFound` where no server is named, what the servers say
+        Others of ours may be in it, where none of them may let anybody in. When this returns they are in. Raises `MatrixError`: `NotFound` where no server is named, what the servers say
         where they refuse, 502 where none answers.
         """
         task = self._under_way.get((user_id, room_id))
@@ -142,7 +146,9 @@ class RemoteJoins:
             try:
                 await self._join_by(server, job)
             except Refused as error:
-                refusal = as_matrix_error(error)
+                if refusal is None or refusal.status != _FORBIDDEN:
+                    # That somebody may not come in says more than that a server cannot tell.
+                    refusal = as_matrix_error(error)
                 _log.info("join_refused", room_id=job.room_id, server=server, why=str(error))
             except (FederationError, EventRefused) as error:
                 _log.info("join_failed", room_id=job.room_id, server=server, why=str(error))
@@ -163,7 +169,10 @@ class RemoteJoins:
         )
         told: dict[str, list[Any]] = {"state": [], "auth_chain": []}
         signed: Any = None
-        async with self._client.send_join(server, job.room_id, event.event_id, event.pdu) as members:
+        is_here = await self._further.is_here(job.room_id)
+        async with self._client.send_join(
+            server, job.room_id, event.event_id, event.pdu, omit_members=is_here
+        ) as members:
             async for name, value in members:
                 if name in told:
                     told[name].append(value)
@@ -171,12 +180,15 @@ class RemoteJoins:
                         raise EventRefused(f"the room has more than {_MAX_STATE} events as its state")
                 elif name == "event":
                     signed = value
-                elif name == "members_omitted" and value is True:
+                elif name == "members_omitted" and value is True and not is_here:
                     # We did not ask for half a state.
                     raise EventRefused("the state of the room is not whole")
         if authoriser is not None and isinstance(signed, dict):
             # Signed by the server of whoever lets us in, too.
             event = with_signatures_of(server_name_of(authoriser), event, signed)
+        if is_here:
+            await self._further.take(version, event, server)
+            return
         state = await self._outliers.read_many(version, job.room_id, told["state"])
         auth_chain = await self._outliers.read_many(version, job.room_id, told["auth_chain"])
         await self._arrivals.arrive(version, event, state, auth_chain)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from homeserver.storage.memberships import MembershipStore
 
 
+_MAX_AUTHORISERS = 100
+
+
 def is_restricted(version: RoomVersion, state: Mapping[StateKey, Event]) -> bool:
     """Whether the join rules of a state let members of other rooms in."""
     rule = join_rule_of(state)
@@ -69,3 +72,17 @@ class RestrictedJoins:
                 if levels.user_level(user_id) >= required:
                     return user_id
         return None
+
+    async def other_authorisers(self, room_id: RoomId) -> list[ServerName]:
+        """Other servers that have somebody in a room who may invite, those of whom it is certain first."""
+        levels = await self._rooms.power_levels(room_id)
+        required = levels.required_for("invite")
+        servers: list[ServerName] = []
+        named = sorted(levels.named_users, key=levels.user_level, reverse=True)
+        for name in named[:_MAX_AUTHORISERS]:
+            row = await self._rooms.membership(room_id, UserId(name))
+            if row is not None and row.membership == "join" and levels.user_level(name) >= required:
+                servers.append(server_name_of(name))
+        if levels.users_default >= required:
+            servers += sorted(await self._rooms.servers(room_id))
+        return [name for name in dict.fromkeys(servers) if name != self._server_name]

@@ -38,9 +38,8 @@ class EventSignatures:
         """Those of these events that all servers have signed which must."""
         needs = {event.event_id: _needed_keys(event) for event in events}
         wanted = {key for need in needs.values() for keys in need.values() for key in keys}
-        if not wanted:
-            return set()
-        keys = await self._keyring.find(wanted)
+        # An invite of whoever has an address needs no signature of its sender's server, and may need none at all.
+        keys = await self._keyring.find(wanted) if wanted else {}
         if len(events) < _IN_THREAD:
             return _check_all(events, needs, keys)
         return await asyncio.to_thread(_check_all, events, needs, keys)
