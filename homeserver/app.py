@@ -248,6 +248,7 @@ class Application:
         """Another server has called: it is there, and what waits for it may go."""
         self.remote.calls.heard_from(server_name)
         self.media.calls.heard_from(server_name)
+        self.inbound.queues.heard_from(server_name)
         if self.delivery is not None:
             self.delivery.heard_from(server_name)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -40,6 +40,21 @@ async def test_missing_events_are_fetched_and_shown_in_order(server: Server) -> 
     assert await foreign.receive(sent[-1], Resident(room)) is Status.TIMELINE
     assert await timeline(foreign) == [*before, *(event.event_id for event in sent)]
     assert await foreign.extremities() == [sent[-1].event_id]
+
+
+async def test_missing_events_that_their_sender_does_not_give_come_from_others(server: Server) -> None:
+    """As where the sender has gone away meanwhile, and others have heard of them."""
+    room = public_room("11", BOB)
+    foreign = await arrived(server, room)
+    before = await timeline(foreign)
+    sent = [room.send("m.room.message", ALICE, {"body": str(number)}) for number in range(5)]
+
+    class Away(Resident):
+        async def missing_events(self, *_: Any, **__: Any) -> list[Any]:
+            raise SourceFailed
+
+    assert await foreign.receive(sent[-1], Away(room)) is Status.TIMELINE
+    assert await timeline(foreign) == [*before, *(event.event_id for event in sent)]
 
 
 async def test_a_gap_that_nobody_fills_is_stepped_over_with_the_state_at_its_end(server: Server) -> None:

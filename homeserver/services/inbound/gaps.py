@@ -152,6 +152,10 @@ class GapFiller:
                 room.room_id, earliest=known, latest=[event.event_id], min_depth=row.arrival_depth
             )
             await self._add(room, pdus, missing, row.arrival_depth, found)
+        except SourceFailed as error:
+            # Others may have heard of them.
+            _log.info("missing_events_not_fetched", room_id=room.room_id, why=str(error))
+        try:
             while ahead := await self._ahead(missing, found):
                 if len(found) >= _MAX_EVENTS or self._clock.monotonic() >= effort.deadline:
                     break
@@ -159,7 +163,7 @@ class GapFiller:
                 if not await self._add(room, pdus, missing, row.arrival_depth, found):
                     break
         except SourceFailed as error:
-            _log.info("missing_events_not_fetched", room_id=room.room_id, why=str(error))
+            _log.info("missing_events_not_backfilled", room_id=room.room_id, why=str(error))
         return found
 
     async def _ahead(self, missing: Collection[EventId], found: dict[EventId, Event]) -> list[EventId]:

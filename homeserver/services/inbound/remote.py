@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from federation.errors import FederationError
-from homeserver.services.inbound.sources import SourceFailed, StateIds
+from federation.errors import FederationError, Unreachable
+from homeserver.services.inbound.sources import SourceFailed, SourceUnreachable, StateIds
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -46,7 +46,7 @@ class RemoteSources:
 
 
 class RemoteSource:
-    """Asks servers in turn until one answers."""
+    """Asks servers in turn until one answers; one that did not is not asked again. For one effort, not for ever."""
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class RemoteSource:
         self._client = client
         self._first = first
         self._others = others
+        self._unreachable: set[ServerName] = set()
 
     async def missing_events(
         self, room_id: RoomId, *, earliest: Sequence[EventId], latest: Sequence[EventId], min_depth: int
@@ -132,10 +133,7 @@ class RemoteSource:
         if self._first is None:
             message = "no server is known that could be asked"
             raise SourceFailed(message)
-        try:
-            return await ask(self._first)
-        except FederationError as error:
-            raise SourceFailed(str(error)) from error
+        return await self._ask_one(self._first, ask)
 
     async def _ask(self, ask: Callable[[ServerName], Awaitable[T]]) -> T:
         try:
@@ -144,7 +142,21 @@ class RemoteSource:
             failure = error
         for server in await self._others():
             try:
-                return await ask(server)
-            except FederationError as error:
-                failure = SourceFailed(str(error))
+                return await self._ask_one(server, ask)
+            except SourceFailed as error:
+                # Whether it can be had at all is for the first to say.
+                if not isinstance(failure, SourceUnreachable):
+                    failure = SourceFailed(str(error))
         raise failure
+
+    async def _ask_one(self, server: ServerName, ask: Callable[[ServerName], Awaitable[T]]) -> T:
+        if server in self._unreachable:
+            message = f"{server} did not answer just now"
+            raise SourceUnreachable(message)
+        try:
+            return await ask(server)
+        except Unreachable as error:
+            self._unreachable.add(server)
+            raise SourceUnreachable(str(error)) from error
+        except FederationError as error:
+            raise SourceFailed(str(error)) from error

@@ -19,6 +19,10 @@ class SourceFailed(Exception):
     """The other server did not answer, or not with what was asked for."""
 
 
+class SourceUnreachable(SourceFailed):
+    """The server that an event came from cannot be asked now, and no other has what is missing."""
+
+
 @dataclass(frozen=True, slots=True)
 class StateIds:
     """The state before an event by ids, and the events of its auth chain."""
