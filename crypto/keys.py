@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ _ALGORITHM = "ed25519"
 _TO_STANDARD = str.maketrans("-_", "+/")
 _VERSION = re.compile(r"[a-zA-Z0-9_]+")
 _SEED_BYTES = 32
+_REMEMBERED = 2_000
+"""So many public keys are kept as they were read; each is asked for with every signature that it made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ def format_key_file(keys: list[SigningKey]) -> str:
     )
 
 
+@functools.lru_cache(maxsize=_REMEMBERED)
 def parse_verify_key(text: str) -> nacl.signing.VerifyKey:
     """A public key from its Base64, in either alphabet; raises `KeyFormatError`."""
     try:

@@ -19,6 +19,16 @@ _SPACE = re.compile(rb"[ \t\r\n]*")
 # Possessive: a string that is not at its end yet is given up at once. Then its quote alone matches.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _MARKS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[][{}"]', re.DOTALL)
+
+
+def _nested(depth: int) -> bytes:
+    """An object or a list that is so deep at most, up to its end; whether it is JSON is not looked at."""
+    inside = rb'[^][{}"]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+    return rb"[{[](?:" + inside + (b"|" + _nested(depth - 1) if depth > 1 else b"") + rb")*+[]}]"
+
+
+# Nearly all events are no deeper: they are found in one go.
+_SHALLOW = re.compile(_nested(5), re.DOTALL)
 _SCALAR = re.compile(rb"[^][{},:\" \t\r\n]+")
 _OPENING = b"{["
 # Looked at in pieces of this size, so that a body that drips in is not looked at again and again.
@@ -197,7 +207,11 @@ class ObjectStream:
             if first == 0x22:
                 found = _STRING.match(buffer, self._position)
                 return None if found is None else self._up_to(found.end())
-            if first not in _OPENING:
+            if first in _OPENING:
+                found = _SHALLOW.match(buffer, self._position)
+                if found is not None:
+                    return self._up_to(found.end())
+            else:
                 found = _SCALAR.match(buffer, self._position)
                 if found is None:
                     raise NotJson("a value is missing")

@@ -118,7 +118,9 @@ class Application:
                 server_name, database, stores, rooms, self.keys, courier or remote.client, clock, metrics
             )
         self.api = Api(self._context(), HealthEndpoint(database), MetricsEndpoint(metrics, self._measure))
-        self.control = Control(people.accounts, deeds.deactivation, people.registration, self.delivery)
+        self.control = Control(
+            people.accounts, deeds.deactivation, people.registration, self.delivery, [inbound.joins]
+        )
         database.on_commit = self._hear
 
     def _context(self) -> ApiContext:

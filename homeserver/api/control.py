@@ -11,7 +11,7 @@ from homeserver.http.routing import Route
 from homeserver.ids import ServerName
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from starlette.responses import Response
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from homeserver.ids import UserId
     from homeserver.services.accounts import Accounts
     from homeserver.services.deactivation import Deactivation
+    from homeserver.services.jobs import JobSource
     from homeserver.services.registration import Registration
     from homeserver.storage.registration_tokens import RegistrationToken
 
@@ -82,12 +83,14 @@ class Control:
         deactivation: Deactivation,
         registration: Registration,
         delivery: ServerDelivery | None,
+        job_sources: Sequence[JobSource],
     ) -> None:
-        """`delivery` is None where federation is switched off."""
+        """`delivery` is None where federation is switched off; `job_sources` do long work."""
         self._accounts = accounts
         self._deactivation = deactivation
         self._registration = registration
         self._server_delivery = delivery
+        self._job_sources = job_sources
         self._deeds: dict[str, Deed] = {
             "user-create": self._create_user,
             "user-list": self._list_users,
@@ -99,6 +102,7 @@ class Control:
             "registration-token-revoke": self._revoke_token,
             "federation-destinations": self._list_destinations,
             "federation-retry": self._retry_destination,
+            "jobs": self._list_jobs,
         }
 
     def routes(self) -> list[Route]:
@@ -208,6 +212,28 @@ class Control:
         if not await self._delivery.retry(ServerName(server_name)):
             raise NotFound(f"Nothing was ever sent to {server_name}")
         return {"server_name": server_name}
+
+    # -- long work -------------------------------------------------------------------------------------
+
+    async def _list_jobs(self, arguments: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        jobs = [job for source in self._job_sources for job in await source.load_jobs()]
+        return {
+            "jobs": [
+                {
+                    "kind": job.kind,
+                    "user_id": job.user_id,
+                    "room_id": job.room_id,
+                    "created_ts": job.created_ts,
+                    "phase": job.progress.phase,
+                    "received": job.progress.received,
+                    "checked": job.progress.checked,
+                    "written": job.progress.written,
+                    "tried": job.progress.tried,
+                    "last_error": job.progress.last_error,
+                }
+                for job in jobs
+            ]
+        }
 
 
 def _token_form(token: RegistrationToken) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from homeserver import __version__
 from homeserver.cli import federation, registration_token, user
 from homeserver.cli.check_config import check_config
 from homeserver.cli.init import init
+from homeserver.cli.jobs import jobs
 from homeserver.cli.run import run
 from homeserver.errors import MatrixError, StartupError
 
@@ -27,6 +28,7 @@ program = typer.Typer(
 program.command()(init)
 program.command()(run)
 program.command("check-config")(check_config)
+program.command()(jobs)
 program.add_typer(user.commands, name="user")
 program.add_typer(federation.commands, name="federation")
 program.add_typer(registration_token.commands, name="registration-token")

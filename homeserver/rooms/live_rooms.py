@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from homeserver.storage.rooms import Extremity, RoomRow, RoomStore
 
 _CACHED_ROOMS = 5_000
+_MANY_CHANGES = 1_000
 CREATE = ("m.room.create", "")
 POWER_LEVELS = ("m.room.power_levels", "")
 
@@ -81,6 +82,15 @@ class LiveRoom:
         self.pending.clear()
         self.state = {}
         self.is_hosted = None
+
+    def take_over(self, changes: Mapping[StateKey, Event | None]) -> None:
+        """Entries of the state have changed; of very many only those are kept that somebody has asked for."""
+        if len(changes) <= _MANY_CHANGES:
+            self.state.update(changes)
+            return
+        # Anew, so that who reads an entry just now does not take what was there before for what is there now.
+        asked_for = self.state
+        self.state = {key: changes.get(key, event) for key, event in asked_for.items()}
 
     def power_levels(self, create: Event, event: Event | None) -> PowerLevels:
         """The power levels that these state events set up, parsed once."""

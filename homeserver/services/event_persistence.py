@@ -275,13 +275,13 @@ class EventPersistence:
         if run.memberships:
             latest = {(row.user_id, row.room_nid): row for row in run.memberships}
             await stores.memberships.set_latest(transaction, run.memberships, list(latest.values()))
-            for left in latest.values():
-                if left.membership in _OUT:
-                    await stores.typing.delete(transaction, left.room_id, left.user_id)
-                    # Whoever comes back counts from then on.
-                    await stores.highlights.delete_read(
-                        transaction, left.user_id, left.room_nid, left.stream_id
-                    )
+            out = [row for row in latest.values() if row.membership in _OUT]
+            await stores.typing.delete_of_members(transaction, [(row.room_id, row.user_id) for row in out])
+            ours = [row for row in out if server_name_of(row.user_id) == self._server_name]
+            # Whoever comes back counts from then on.
+            await stores.highlights.delete_read_of_members(
+                transaction, [(row.user_id, row.room_nid, row.stream_id) for row in ours]
+            )
             await stores.remote_device_lists.note_left(
                 transaction,
                 [(row.user_id, row.room_nid) for row in run.memberships if row.membership in _OUT],
@@ -342,8 +342,9 @@ class EventPersistence:
                 self._recent.add(stored)
             event = prepared.event
             if prepared.fork is not None:
-                for key, (_, after) in prepared.fork.changes.items():
-                    room.state[key] = after.event if after is not None else None
+                room.take_over(
+                    {key: after and after.event for key, (_, after) in prepared.fork.changes.items()}
+                )
             elif event.state_key is not None:
                 room.state[event.key] = event
                 if room.pending.get(event.key) is event:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from homeserver.ids import DeviceId, EventId, RoomId
     from homeserver.rooms.live_rooms import DerivedSnapshot, Head, LiveRoom, SnapshotReference
     from homeserver.storage.database import Transaction
-    from homeserver.storage.events import StoredEvent
+    from homeserver.storage.events import NumberedEvent, StoredEvent
 
 
 @dataclass(slots=True, eq=False)
@@ -42,7 +42,7 @@ class Fork:
     event_nid: int
     room_state: SnapshotReference
     """The state of the room once the event has come."""
-    changes: Mapping[StateKey, tuple[Event | None, StoredEvent | None]]
+    changes: Mapping[StateKey, tuple[Event | None, NumberedEvent | None]]
     """What that changes in the current state: before and after."""
     snapshots: Sequence[DerivedSnapshot]
     """What is to be stored first, in this order."""

@@ -16,6 +16,7 @@ from homeserver.eventgraph.errors import EventRefused
 from homeserver.eventgraph.room_versions import ROOM_VERSIONS
 from homeserver.eventgraph.signing import with_signatures_of
 from homeserver.ids import server_name_of
+from homeserver.services.jobs import Job, Phase, Progress
 from homeserver.services.other_servers import as_matrix_error
 from homeserver.storage.errors import DatabaseClosed, DatabaseUnavailable
 from homeserver.storage.join_jobs import JoinJob
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     from federation.answers import Template
     from federation.client import FederationClient
     from homeserver.clock import Clock
+    from homeserver.eventgraph.event import Event
     from homeserver.eventgraph.room_versions import RoomVersion
-    from homeserver.ids import RoomId, ServerName, UserId
+    from homeserver.ids import EventId, RoomId, ServerName, UserId
     from homeserver.services.inbound.arrivals import RoomArrivals
     from homeserver.services.inbound.further_joins import FurtherJoins
     from homeserver.services.inbound.outliers import Outliers
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 _MAX_SERVERS = 10
 _MAX_STATE = 500_000
 _FORBIDDEN = 403
+_BETWEEN_RESTS = 50
 _AUTHORISER = "join_authorised_via_users_server"
 
 _log = structlog.get_logger(__name__)
@@ -68,6 +71,7 @@ class RemoteJoins:
         self._arrivals = arrivals
         self._further = further
         self._under_way: dict[tuple[UserId, RoomId], asyncio.Task[None]] = {}
+        self._progress: dict[tuple[UserId, RoomId], Progress] = {}
 
     async def start(self) -> None:
         """Go on with what was under way when the program ended."""
@@ -109,20 +113,29 @@ class RemoteJoins:
         await asyncio.gather(task, return_exceptions=True)
         return True
 
-    @property
-    def jobs(self) -> list[tuple[UserId, RoomId]]:
-        """Who is coming into which room now."""
-        return list(self._under_way)
+    async def load_jobs(self) -> list[Job]:
+        """Who is coming into which room now, and how far that is."""
+        return [
+            Job(
+                "join",
+                job.user_id,
+                job.room_id,
+                job.created_ts,
+                self._progress.get((job.user_id, job.room_id)) or Progress(),
+            )
+            for job in await self._store.load()
+        ]
 
     def _begin(self, job: JoinJob) -> asyncio.Task[None]:
         key = (job.user_id, job.room_id)
         known = self._under_way.get(key)
         if known is not None:
             return known
-        task = self._under_way[key] = asyncio.create_task(self._run(job))
+        progress = self._progress[key] = Progress()
+        task = self._under_way[key] = asyncio.create_task(self._run(job, progress))
 
         def ended(done: asyncio.Task[None]) -> None:
-            self._under_way.pop(key, None)
+            del self._under_way[key], self._progress[key]
             if not done.cancelled():
                 # Whoever asked may be gone.
                 done.exception()
@@ -130,9 +143,9 @@ class RemoteJoins:
         task.add_done_callback(ended)
         return task
 
-    async def _run(self, job: JoinJob) -> None:
+    async def _run(self, job: JoinJob, progress: Progress) -> None:
         try:
-            await self._join_by_one(job)
+            await self._join_by_one(job, progress)
         except (DatabaseClosed, DatabaseUnavailable):
             raise
         except Exception:
@@ -140,24 +153,27 @@ class RemoteJoins:
             raise
         await self._database.write(lambda t: self._store.delete(t, job.user_id, job.room_id))
 
-    async def _join_by_one(self, job: JoinJob) -> None:
+    async def _join_by_one(self, job: JoinJob, progress: Progress) -> None:
         refusal: MatrixError | None = None
         for server in job.servers:
+            progress.begin(server)
             try:
-                await self._join_by(server, job)
+                await self._join_by(server, job, progress)
             except Refused as error:
+                progress.last_error = str(error)
                 if refusal is None or refusal.status != _FORBIDDEN:
                     # That somebody may not come in says more than that a server cannot tell.
                     refusal = as_matrix_error(error)
                 _log.info("join_refused", room_id=job.room_id, server=server, why=str(error))
             except (FederationError, EventRefused) as error:
+                progress.last_error = str(error)
                 _log.info("join_failed", room_id=job.room_id, server=server, why=str(error))
             else:
                 return
         message = "No server that is in the room could be reached"
         raise refusal or MatrixError(message, status=502)
 
-    async def _join_by(self, server: ServerName, job: JoinJob) -> None:
+    async def _join_by(self, server: ServerName, job: JoinJob, progress: Progress) -> None:
         template = await self._client.make_join(server, job.room_id, job.user_id, list(ROOM_VERSIONS))
         version = ROOM_VERSIONS.get(template.room_version)
         if version is None:
@@ -167,17 +183,22 @@ class RemoteJoins:
         event = self._templates.complete(
             version, template, job.room_id, job.user_id, content, membership="join"
         )
-        told: dict[str, list[Any]] = {"state": [], "auth_chain": []}
+        # Read as they come: neither the text of the answer nor its objects are ever here as a whole.
+        told: dict[str, dict[EventId, Event]] = {"state": {}, "auth_chain": {}}
         signed: Any = None
         is_here = await self._further.is_here(job.room_id)
         async with self._client.send_join(
             server, job.room_id, event.event_id, event.pdu, omit_members=is_here
         ) as members:
             async for name, value in members:
-                if name in told:
-                    told[name].append(value)
-                    if len(told[name]) > _MAX_STATE:
+                if name in told and not is_here:
+                    progress.phase = Phase.RECEIVING
+                    progress.received += 1
+                    if progress.received > _MAX_STATE:
                         raise EventRefused(f"the room has more than {_MAX_STATE} events as its state")
+                    told[name].update(self._outliers.read(version, job.room_id, [value]))
+                    if progress.received % _BETWEEN_RESTS == 0:
+                        await asyncio.sleep(0)
                 elif name == "event":
                     signed = value
                 elif name == "members_omitted" and value is True and not is_here:
@@ -189,9 +210,7 @@ class RemoteJoins:
         if is_here:
             await self._further.take(version, event, server)
             return
-        state = await self._outliers.read_many(version, job.room_id, told["state"])
-        auth_chain = await self._outliers.read_many(version, job.room_id, told["auth_chain"])
-        await self._arrivals.arrive(version, event, state, auth_chain)
+        await self._arrivals.arrive(version, event, told["state"], told["auth_chain"], progress)
 
 
 def _authoriser(version: RoomVersion, template: Template) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from homeserver.eventgraph.event import Event
 from homeserver.eventgraph.room_versions import ROOM_VERSIONS
@@ -24,6 +24,13 @@ class Status(IntEnum):
     SOFT_FAILED = 1
     REJECTED = 2
     OUTLIER = 3
+
+
+class NumberedEvent(NamedTuple):
+    """An event with its number in the database."""
+
+    event: Event
+    event_nid: int
 
 
 @dataclass(frozen=True, slots=True)

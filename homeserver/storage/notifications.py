@@ -50,6 +50,14 @@ class HighlightStore:
             upto,
         )
 
+    async def delete_read_of_members(
+        self, transaction: Transaction, reads: Sequence[tuple[UserId, int, int]]
+    ) -> None:
+        """Forget what users have read: rows of (user, room number, up to where)."""
+        await transaction.execute_many(
+            "DELETE FROM highlights WHERE user_id = $1 AND room_nid = $2 AND stream_id <= $3", reads
+        )
+
     async def count_notifying(
         self, room_nid: int, *, after: int, upto: int, but: Sequence[int]
     ) -> list[tuple[str | None, int]]:

@@ -8,7 +8,7 @@ from homeserver.ids import RoomId, UserId
 from homeserver.storage.announcements import Topic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from homeserver.storage.database import Database, Transaction
 
@@ -42,6 +42,20 @@ class TypingStore:
         ):
             await transaction.next_position()
             transaction.announce(Topic.TYPING, room_id)
+
+    async def delete_of_members(
+        self, transaction: Transaction, members: Sequence[tuple[RoomId, UserId]]
+    ) -> None:
+        """Note that users type no more in rooms that they are out of."""
+        by_room: dict[RoomId, list[UserId]] = {}
+        for room_id, user_id in members:
+            by_room.setdefault(room_id, []).append(user_id)
+        for room_id, user_ids in by_room.items():
+            if await transaction.execute(
+                "DELETE FROM typing WHERE room_id = $1 AND user_id = ANY($2::text[])", room_id, user_ids
+            ):
+                await transaction.next_position()
+                transaction.announce(Topic.TYPING, room_id)
 
     async def delete_expired(self, transaction: Transaction, now_ms: int) -> int | None:
         """End what has run out; the answer is when the next one does."""

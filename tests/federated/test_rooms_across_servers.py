@@ -76,7 +76,7 @@ async def test_where_nobody_here_may_let_anybody_in_the_other_server_does(pair: 
         assert set(members) == {alice.user_id, bob.user_id, carol.user_id}
     member = await bob.get_state(room_id, "m.room.member", carol.user_id)
     assert member["join_authorised_via_users_server"] == alice.user_id
-    assert two.application.inbound.joins.jobs == []
+    assert (await two.control("jobs"))["jobs"] == []
     with refused(403, "M_FORBIDDEN"):
         await dave.join(room_id)
     # By hand as well.

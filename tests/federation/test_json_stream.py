@@ -35,6 +35,16 @@ def read(data: bytes, step: int = 7) -> list[tuple[str, Any]]:
     return found + stream.end()
 
 
+@pytest.mark.parametrize("depth", range(1, 12))
+@pytest.mark.parametrize("step", [1, 1_000])
+def test_deep_elements_are_found(depth: int, step: int) -> None:
+    element: Any = '}]{["'
+    for level in range(depth):
+        element = {'"}': element, "level": level} if level % 2 else [element, level]
+    text = json.dumps({"state": [element, element], "auth_chain": [[element]]})
+    assert read(text.encode(), step) == [("state", element), ("state", element), ("auth_chain", [element])]
+
+
 JSON = st.recursive(
     st.none()
     | st.booleans()

@@ -34,7 +34,7 @@ class Signed(EverybodySigns):
     def __init__(self) -> None:
         self.forged: set[EventId] = set()
 
-    async def rightly_signed(self, events: Collection[Event]) -> set[EventId]:
+    async def rightly_signed(self, events: Collection[Event], checked: object = None) -> set[EventId]:
         return {event.event_id for event in events} - self.forged
 
 

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from homeserver.rooms.live_rooms import LiveRoom, LiveRooms
     from homeserver.services.inbound.events import InboundEvents
     from homeserver.services.inbound.outliers import Outliers
+    from homeserver.services.jobs import Progress
     from homeserver.services.memberships_elsewhere import MembershipsElsewhere
     from homeserver.storage.database import Database
-    from homeserver.storage.events import EventStore, StoredEvent
+    from homeserver.storage.events import EventStore, NumberedEvent
     from homeserver.storage.rooms import RoomStore
 
 
@@ -51,6 +52,7 @@ class RoomArrivals:
         event: Event,
         state: Mapping[EventId, Event],
         auth_chain: Mapping[EventId, Event],
+        progress: Progress | None = None,
     ) -> LiveRoom:
         """Begin a room with an event of a user of ours and the state before it, as the resident server tells it.
 
@@ -58,10 +60,11 @@ class RoomArrivals:
         `EventRefused` where what is left does not allow the event, or says otherwise what room this is.
         """
         room = await self._known(event.room_id, version)
-        await self._outliers.take(room, {**auth_chain, **state})
-        entries: dict[StateKey, StoredEvent] = {}
-        for one in (await self._events.load(state)).values():
-            if one.event.state_key is None or one.event.rejected or one.room_nid != room.room_nid:
+        taken = await self._outliers.take(room, {**auth_chain, **state}, progress)
+        entries: dict[StateKey, NumberedEvent] = {}
+        for event_id in state:
+            one = taken.get(event_id)
+            if one is None or one.event.state_key is None or one.event.rejected:
                 continue
             if one.event.key in entries:
                 raise EventRefused(f"the state of the room has two events for {one.event.key}")
@@ -69,13 +72,13 @@ class RoomArrivals:
         await self._check_create(room, entries.get(CREATE))
         await self._check_event(room, event)
         try:
-            await self._inbound.arrive(room, event, {key: one.event_nid for key, one in entries.items()})
+            await self._inbound.arrive(room, event, entries)
         except Unplaceable as error:
             raise EventRefused(str(error)) from error
         await self._elsewhere.arrived(room)
         return room
 
-    async def _check_create(self, room: LiveRoom, create: StoredEvent | None) -> None:
+    async def _check_create(self, room: LiveRoom, create: NumberedEvent | None) -> None:
         """Refuse a state of another room, whatever it calls itself."""
         if create is None:
             raise EventRefused("the state of the room has no create event")

@@ -24,7 +24,7 @@ from homeserver.rooms.state_resolver import StatePoint
 from homeserver.services.event_preparation import redacted_form
 from homeserver.services.inbound.outliers import cited_by, refusal
 from homeserver.services.prepared_events import Fork, RoomWrite, Verdict
-from homeserver.storage.events import Status
+from homeserver.storage.events import NumberedEvent, Status
 from homeserver.storage.rooms import Extremity
 from homeserver.storage.state import GONE
 
@@ -72,6 +72,8 @@ class _Placing:
     is_recommended: bool = True
     """The room's policy server, if it has one, has signed it."""
     furnish: Callable[[RoomWrite], None] | None = None
+    at_hand: Mapping[int, NumberedEvent] = field(default_factory=dict)
+    """Events of the state before it that need not be read."""
     snapshots: list[DerivedSnapshot] = field(default_factory=list)
 
     def reference(self, point: StatePoint) -> SnapshotReference:
@@ -173,14 +175,21 @@ class InboundEvents:
         message = "The room is too busy"
         raise Unplaceable(message)
 
-    async def arrive(self, room: LiveRoom, event: Event, state: Mapping[StateKey, int]) -> None:
+    async def arrive(self, room: LiveRoom, event: Event, state: Mapping[StateKey, NumberedEvent]) -> None:
         """Begin a room, or begin it anew, with an event of ours (a join, say) and the state that it came into.
 
-        `state` is by the numbers of stored events. What was in the room before stays, and ends in a gap. Raises
-        `Unplaceable` where the state does not allow the event.
+        What was in the room before stays, and ends in a gap. Raises `Unplaceable` where the state does not allow the
+        event.
         """
         numbers = await self._database.write(lambda t: self._outliers.insert(t, room.room_nid, [event]))
-        placing = _Placing(room, event, numbers[event.event_id], StatePoint(0, state), is_arrival=True)
+        placing = _Placing(
+            room,
+            event,
+            numbers[event.event_id],
+            StatePoint(0, {key: one.event_nid for key, one in state.items()}),
+            is_arrival=True,
+            at_hand={one.event_nid: one for one in state.values()},
+        )
         if not await self.is_allowed(event, placing.before):
             message = "the state does not allow it"
             raise Unplaceable(message)
@@ -392,10 +401,13 @@ class InboundEvents:
             now = await self._resolved(room, [*map(StatePoint, others), after])
             old = StatePoint(head.snapshot.snapshot_nid or 0)
             changes = await self._resolver.difference(old, now)
-            if changes:
+            if not left:
+                snapshot = prepared.state_after
+            elif changes:
                 snapshot = placing.reference(old.changed(changes))
-        numbered = await self._events.load_numbered(number for number in changes.values() if number != GONE)
-        before = await self._live_rooms.state_entries(room, changes)
+        numbered = await self._numbered(placing, {number for number in changes.values() if number != GONE})
+        # Where nothing stood in the room before, nothing need be looked for.
+        before = await self._live_rooms.state_entries(room, changes) if head.snapshot.snapshot_nid else {}
         prepared.fork = Fork(
             event_nid=placing.event_nid,
             room_state=snapshot,
@@ -405,6 +417,11 @@ class InboundEvents:
         )
         depth = head.depth if placing.is_older else max(head.depth, event.depth)
         return Head(secrets.randbits(62), extremities, depth, snapshot)
+
+    async def _numbered(self, placing: _Placing, wanted: set[int]) -> dict[int, NumberedEvent]:
+        stored = await self._events.load_numbered(wanted - placing.at_hand.keys())
+        found = {number: NumberedEvent(one.event, number) for number, one in stored.items()}
+        return {**found, **{number: placing.at_hand[number] for number in wanted & placing.at_hand.keys()}}
 
     async def _followed(self, event: Event) -> set[EventId]:
         """What an event follows, also by way of events that were refused a place: these were never extremities."""

@@ -11,6 +11,8 @@ from homeserver.eventgraph.auth_rules import check_auth_events, check_auth_rules
 from homeserver.eventgraph.errors import AuthRuleViolated, EventRefused
 from homeserver.eventgraph.receiving import in_order, read_pdu
 from homeserver.rooms.live_rooms import CREATE
+from homeserver.services.jobs import Phase, Progress
+from homeserver.storage.events import NumberedEvent
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -68,27 +70,41 @@ class Outliers:
         """Those of these events that all servers have signed which must."""
         return await self._signatures.rightly_signed(events)
 
-    async def take(self, room: LiveRoom, events: Mapping[EventId, Event]) -> None:
+    async def take(
+        self, room: LiveRoom, events: Mapping[EventId, Event], progress: Progress | None = None
+    ) -> dict[EventId, NumberedEvent]:
         """Store those of these events that are new and rightly signed, refused ones as such.
 
-        One that cites what is neither stored nor among them cannot be judged, and is left out.
+        One that cites what is neither stored nor among them cannot be judged, and is left out. The answer has those that
+        are stored in this room now, whether they are new or not.
         """
-        judged = await self.judge(events)
+        stored = await self._events.load(events)
+        taken = {
+            event_id: NumberedEvent(one.event, one.event_nid)
+            for event_id, one in stored.items()
+            if one.room_nid == room.room_nid
+        }
+        progress = progress or Progress()
+        # What is stored was checked then.
+        progress.phase, progress.received, progress.checked = Phase.CHECKING, len(events), len(stored)
+        new = {event_id: event for event_id, event in events.items() if event_id not in stored}
+        judged = await self._judge(new, progress)
+        progress.phase, progress.written = Phase.WRITING, len(stored)
         for start in range(0, len(judged), _AT_ONCE):
             batch = judged[start : start + _AT_ONCE]
-            await self._database.write(lambda t, batch=batch: self._store.insert(t, room.room_nid, batch))  # type: ignore[misc]
+            numbers = await self._database.write(
+                lambda t, batch=batch: self._store.insert(t, room.room_nid, batch)  # type: ignore[misc]
+            )
+            progress.written += len(batch)
+            taken.update((event.event_id, NumberedEvent(event, numbers[event.event_id])) for event in batch)
+        return taken
 
-    async def judge(
-        self, events: Mapping[EventId, Event], *, known: Mapping[EventId, Event] | None = None
-    ) -> list[Event]:
-        """Those of these events that are not stored and can be judged, what is cited first; refused ones are marked."""
-        stored = await self._events.load(events)
-        new = {event_id: event for event_id, event in events.items() if event_id not in stored}
-        signed = await self._signatures.rightly_signed(new.values())
+    async def _judge(self, new: Mapping[EventId, Event], progress: Progress) -> list[Event]:
+        """Those of these events that can be judged, what is cited first; refused ones are marked."""
+        signed = await self._signatures.rightly_signed(new.values(), progress.count_checked)
         new = {event_id: event for event_id, event in new.items() if event_id in signed}
         cited = cited_by(new.values()) - new.keys()
         at_hand = {event_id: one.event for event_id, one in (await self._events.load(cited)).items()}
-        at_hand.update(known or {})
         try:
             ordered = in_order(new)
         except EventRefused:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING
 
 from crypto.errors import CryptoError
@@ -13,7 +14,7 @@ from homeserver.eventgraph.redaction import redact
 from homeserver.eventgraph.signing import servers_that_sign
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     import nacl.signing
 
@@ -22,31 +23,51 @@ if TYPE_CHECKING:
     from homeserver.ids import EventId, ServerName
 
 _IN_THREAD = 20
+_PART = 200
+_THREADS = min(4, os.cpu_count() or 1)
 _MAX_KEYS = 10
 """How many signatures of one server are looked at."""
 
 _Needs = dict["ServerName", list[WantedKey]]
+"""By server that must have signed an event, the keys that it says to have signed with."""
 
 
 class EventSignatures:
-    """Finds the keys that events were signed with, and checks them; many events in a thread."""
+    """Finds the keys that events were signed with, and checks them; those of many events in threads."""
 
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
 
-    async def rightly_signed(self, events: Collection[Event]) -> set[EventId]:
-        """Those of these events that all servers have signed which must."""
-        needs = {event.event_id: _needed_keys(event) for event in events}
-        wanted = {key for need in needs.values() for keys in need.values() for key in keys}
-        # An invite of whoever has an address needs no signature of its sender's server, and may need none at all.
+    async def rightly_signed(
+        self, events: Collection[Event], checked: Callable[[int], None] | None = None
+    ) -> set[EventId]:
+        """Those of these events that all servers have signed which must; `checked` hears how many more were looked at."""
+        checks = [(event, _needed_keys(event)) for event in events]
+        wanted = {key for _, needs in checks for keys in needs.values() for key in keys}
+        # One question for all of them. An invite of whoever has an address needs no signature of its sender's server, and
+        # may need none at all.
         keys = await self._keyring.find(wanted) if wanted else {}
-        if len(events) < _IN_THREAD:
-            return _check_all(events, needs, keys)
-        return await asyncio.to_thread(_check_all, events, needs, keys)
+        if len(checks) < _IN_THREAD:
+            if checked is not None:
+                checked(len(checks))
+            return _check(checks, keys)
+        right: set[EventId] = set()
+        parts = iter(range(0, len(checks), _PART))
+
+        async def work() -> None:
+            for start in parts:
+                part = checks[start : start + _PART]
+                right.update(await asyncio.to_thread(_check, part, keys))
+                if checked is not None:
+                    checked(len(part))
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_THREADS):
+                group.create_task(work())
+        return right
 
 
 def _needed_keys(event: Event) -> _Needs:
-    """By server that must have signed an event, the keys that it says to have signed with."""
     signed_ts = event.origin_server_ts if event.version.enforces_key_validity else None
     by_server = event.pdu["signatures"]
     needs: _Needs = {}
@@ -57,12 +78,10 @@ def _needed_keys(event: Event) -> _Needs:
     return needs
 
 
-def _check_all(
-    events: Collection[Event],
-    needs: Mapping[EventId, _Needs],
-    keys: Mapping[WantedKey, nacl.signing.VerifyKey],
+def _check(
+    checks: Sequence[tuple[Event, _Needs]], keys: Mapping[WantedKey, nacl.signing.VerifyKey]
 ) -> set[EventId]:
-    return {event.event_id for event in events if _is_right(event, needs[event.event_id], keys)}
+    return {event.event_id for event, needs in checks if _is_right(event, needs, keys)}
 
 
 def _is_right(event: Event, needs: _Needs, keys: Mapping[WantedKey, nacl.signing.VerifyKey]) -> bool:

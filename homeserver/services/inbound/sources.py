@@ -121,6 +121,8 @@ class BoundedSource:
 class SignatureCheck(Protocol):
     """Checks the signatures of events with the keys of their servers."""
 
-    async def rightly_signed(self, events: Collection[Event]) -> set[EventId]:
-        """Those of these events that all servers have signed which must."""
+    async def rightly_signed(
+        self, events: Collection[Event], checked: Callable[[int], None] | None = None
+    ) -> set[EventId]:
+        """Those of these events that all servers have signed which must; `checked` hears how many more were looked at."""
         ...
