@@ -47,11 +47,18 @@ class ServerProcess:
     """A server that tests start, stop, kill, and start again on the same port and the same data.
 
     Everybody may register and nothing is limited. `settings` are those of the configuration file; a section that is
-    given replaces the one of the tests. With `with`, it runs until the end of the block and must stop in good order,
+    given replaces the one of the tests; `also_at` are listeners besides the one of `url`. With `with`, it runs until the end of the block and must stop in good order,
     without having logged an error. `under` is a program, with its arguments, that runs the server.
     """
 
-    def __init__(self, directory: Path, *, under: Sequence[str] = (), **settings: Any) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        under: Sequence[str] = (),
+        also_at: Sequence[dict[str, Any]] = (),
+        **settings: Any,
+    ) -> None:
         self.directory = directory
         self._under = under
         self.port = free_port()
@@ -61,7 +68,10 @@ class ServerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         values: dict[str, Any] = {
             "server_name": "localhost",
-            "listeners": [{"host": "127.0.0.1", "port": self.port, "resources": list(_RESOURCES)}],
+            "listeners": [
+                {"host": "127.0.0.1", "port": self.port, "resources": list(_RESOURCES)},
+                *also_at,
+            ],
             "data_dir": "data",
             "registration": {"mode": "open"},
             "rate_limits": {"enabled": False},

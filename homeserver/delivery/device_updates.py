@@ -1,6 +1,8 @@
 """Changes of devices and of cross-signing keys as other servers hear of them (SS "Device Management").
 
-What is told is how it is now, made when it is sent. `prev_id` is the change before it that the server was told of.
+What is told is how it is now, made when it is sent, and never what a device is called: names are for the people here.
+`prev_id` is the change before it. Where that was one of a name or of cross-signing keys, which no update tells, servers
+miss it and ask for all devices.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from homeserver.ids import UserId
 from homeserver.storage.outgoing_devices import CROSS_SIGNING_KEYS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from federation.answers import Json
     from homeserver.ids import DeviceId, ServerName
@@ -23,16 +25,15 @@ if TYPE_CHECKING:
     from homeserver.storage.outgoing_devices import DeviceChange, OutgoingDeviceStore
 
 _AT_ONCE = 50
-_NOBODY = UserId("")
 _NEVER = 0
 """No change has this position: whoever is told of one after it asks for everything."""
 
 
 class KeysShown(Protocol):
-    """What everybody sees of users' keys."""
+    """What other servers see of users' keys."""
 
-    async def query(self, reader: UserId, wanted: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-        """As `/keys/query` answers."""
+    async def answer_server(self, wanted: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        """As `/user/keys/query` answers."""
         ...
 
 
@@ -57,18 +58,16 @@ class DeviceUpdates:
         for change in changes:
             wanted.setdefault(change.user_id, []).append(change.device_id)
         last = await self._store.load_last_before(users, after)
-        # The answer holds JSON that is written already.
-        shown = orjson.loads(orjson.dumps(await self._keys.query(_NOBODY, wanted)))
-        names = {
-            user_id: {device.device_id: device.display_name for device in await self._devices.load(user_id)}
-            for user_id in users
+        shown = await self._keys.answer_server(wanted)
+        devices = {
+            user_id: {device.device_id for device in await self._devices.load(user_id)} for user_id in users
         }
         items = []
         for change in changes:
             if change.device_id == CROSS_SIGNING_KEYS:
                 edu = _signing_key_update(change, shown)
             else:
-                edu = _device_list_update(change, shown, names[change.user_id], last.get(change.user_id))
+                edu = _device_list_update(change, shown, devices[change.user_id], last.get(change.user_id))
                 last[change.user_id] = change.stream_id
             items.append(
                 Item(
@@ -103,21 +102,18 @@ class DeviceUpdates:
         last = (await self._store.load_last_before([user_id], joined.stream_id)).get(user_id)
         if not devices or last is None:
             return (), 0
-        device = devices[-1]
         content: Json = {
             "user_id": user_id,
-            "device_id": device.device_id,
+            "device_id": devices[-1].device_id,
             "stream_id": last,
             "prev_id": [_NEVER],
         }
-        if device.display_name is not None:
-            content["device_display_name"] = device.display_name
         edu = {"edu_type": "m.device_list_update", "content": content}
         return (edu,), len(orjson.dumps(edu))
 
 
 def _device_list_update(
-    change: DeviceChange, shown: Json, names: Mapping[DeviceId, str | None], previous: int | None
+    change: DeviceChange, shown: Json, devices: Collection[DeviceId], previous: int | None
 ) -> Json:
     content: Json = {
         "user_id": change.user_id,
@@ -126,15 +122,11 @@ def _device_list_update(
         # Without one known: one that nobody knows.
         "prev_id": [_NEVER if previous is None else previous],
     }
-    if change.device_id not in names:
-        content["deleted"] = True
-        return {"edu_type": "m.device_list_update", "content": content}
     keys = shown["device_keys"].get(change.user_id, {}).get(change.device_id)
-    if keys is not None:
+    if change.device_id not in devices:
+        content["deleted"] = True
+    elif keys is not None:
         content["keys"] = keys
-    name = names[change.device_id]
-    if name is not None:
-        content["device_display_name"] = name
     return {"edu_type": "m.device_list_update", "content": content}
 
 

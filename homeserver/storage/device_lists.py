@@ -33,10 +33,10 @@ class DeviceListStore:
     async def note_change(
         self, transaction: Transaction, user_id: UserId, devices: Collection[DeviceId] = ()
     ) -> None:
-        """Devices of a user, their keys, or the cross-signing keys of the user have changed.
+        """Devices of a user, their names or keys, or the cross-signing keys of the user have changed.
 
-        `devices` are those of which other servers are to be told, `CROSS_SIGNING_KEYS` for these keys; none where the
-        user is of another server.
+        `devices` are those of which other servers are to be told, `CROSS_SIGNING_KEYS` for these keys; none where only
+        a name has changed, or the user is of another server.
         """
         # "An ID sent by the server for this update, unique for a given user_id."
         positions = [(device_id, await transaction.next_position()) for device_id in devices]

@@ -83,7 +83,7 @@ class DeviceStore:
     async def rename(
         self, transaction: Transaction, user_id: UserId, device_id: DeviceId, display_name: str | None
     ) -> bool:
-        """Give a device another name; False where there is none."""
+        """Give a device another name; False where there is none. Other servers are not told the names of devices."""
         renamed = await transaction.execute(
             "UPDATE devices SET display_name = $3 WHERE user_id = $1 AND device_id = $2",
             user_id,
@@ -91,7 +91,7 @@ class DeviceStore:
             display_name,
         )
         if renamed:
-            await self._lists.note_change(transaction, user_id, [device_id])
+            await self._lists.note_change(transaction, user_id)
         return bool(renamed)
 
     async def delete(self, transaction: Transaction, user_id: UserId, device_ids: Sequence[DeviceId]) -> None:

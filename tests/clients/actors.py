@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from asyncio import subprocess
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
@@ -19,8 +20,9 @@ _LINE_BYTES = 16_000_000
 class Actor:
     """A running program. It reads an order in each line and writes an answer in each; many may be under way."""
 
-    def __init__(self, *command: str | Path) -> None:
+    def __init__(self, *command: str | Path, **environment: str) -> None:
         self._command = command
+        self._environment = environment
         self._numbers = count()
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._process: subprocess.Process | None = None
@@ -28,7 +30,11 @@ class Actor:
 
     async def __aenter__(self) -> Self:
         self._process = await subprocess.create_subprocess_exec(
-            *self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=_LINE_BYTES
+            *self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            limit=_LINE_BYTES,
+            env={**os.environ, **self._environment},
         )
         self._reading = asyncio.create_task(self._read())
         return self

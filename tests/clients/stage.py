@@ -35,7 +35,7 @@ class Stage:
 async def set_up(folder: Path, **settings: Any) -> AsyncIterator[Stage]:
     """All of it runs until the end of the block; the settings are those of `ServerProcess`."""
     with ServerProcess(folder / "server", **settings) as server:
-        async with _js(server) as js, _nio(server, folder) as nio:
+        async with js_actor(server.url) as js, nio_actor(server.url, folder) as nio:
             yield Stage(server, js, nio)
 
 
@@ -51,18 +51,20 @@ async def set_up_two_processes(folder: Path, postgresql_url: str) -> AsyncIterat
         ServerProcess(folder / "one", **settings) as one,
         ServerProcess(folder / "other", **settings) as other,
     ):
-        async with _js(one) as js, _nio(other, folder) as nio:
+        async with js_actor(one.url) as js, nio_actor(other.url, folder) as nio:
             yield Stage(one, js, nio)
 
 
-def _js(server: ServerProcess) -> Actor:
-    return Actor(node(), _HERE / "js" / "actor.js", server.url)
+def js_actor(url: str, **environment: str) -> Actor:
+    """Devices of matrix-js-sdk that use the server at an address."""
+    return Actor(node(), _HERE / "js" / "actor.js", url, **environment)
 
 
-def _nio(server: ServerProcess, folder: Path) -> Actor:
+def nio_actor(url: str, folder: Path, **environment: str) -> Actor:
+    """Devices of matrix-nio that use the server at an address, and keep their keys in a folder."""
     keys = folder / "keys"
     keys.mkdir()
-    return Actor(clients_python(), _HERE / "matrix_nio" / "actor.py", server.url, keys)
+    return Actor(clients_python(), _HERE / "matrix_nio" / "actor.py", url, keys, **environment)
 
 
 async def verify(one: RemoteDevice, other: RemoteDevice, room_id: str | None = None) -> None:

@@ -116,42 +116,60 @@ async def test_changes_of_devices_are_told_to_the_servers_that_share_a_room(
     device = Device(alice)
     await device.upload()
     await until(lambda: far.edus("m.device_list_update"))
-    await alice.put(f"/devices/{alice.device_id}", {"display_name": "Laptop"})
+    changed = Device(alice)
+    await changed.upload()
     await until(lambda: len(far.edus("m.device_list_update")) == 2)
     second = await server.login(alice)
     await until(lambda: len(far.edus("m.device_list_update")) == 3)
     await second.post("/logout")
     await until(lambda: len(far.edus("m.device_list_update")) == 4)
-    uploaded, renamed, made, gone = far.edus("m.device_list_update")
-    assert {edu["user_id"] for edu in (uploaded, renamed, made, gone)} == {alice.user_id}
-    assert uploaded["device_id"] == renamed["device_id"] == alice.device_id
+    uploaded, replaced, made, gone = far.edus("m.device_list_update")
+    assert {edu["user_id"] for edu in (uploaded, replaced, made, gone)} == {alice.user_id}
+    assert uploaded["device_id"] == replaced["device_id"] == alice.device_id
     assert uploaded["keys"]["keys"] == device.device_keys()["keys"]
     assert uploaded["keys"]["signatures"] == device.device_keys()["signatures"]
-    assert renamed["device_display_name"] == "Laptop"
+    assert replaced["keys"]["keys"] == changed.device_keys()["keys"]
     assert made["device_id"] == gone["device_id"] == second.device_id
     assert "keys" not in made
     assert gone["deleted"] is True
     # Each follows the one before it.
-    for before, after in ((uploaded, renamed), (renamed, made), (made, gone)):
+    for before, after in ((uploaded, replaced), (replaced, made), (made, gone)):
         assert after["prev_id"] == [before["stream_id"]]
         assert after["stream_id"] > before["stream_id"]
     # Nobody else shares a room.
-    await bob.put(f"/devices/{bob.device_id}", {"display_name": "Alone"})
-    await alice.put(f"/devices/{alice.device_id}", {"display_name": "Desktop"})
+    await Device(bob).upload()
+    await Device(alice).upload()
     await until(lambda: len(far.edus("m.device_list_update")) == 5)
     assert {name for name, *_ in far.taken} == {FAR}
+
+
+async def test_the_names_of_devices_are_not_told_nor_when_they_change(
+    server: Server, alice: Client, bob: Client, far: FarServers
+) -> None:
+    room_id = await shared_room(server, alice, CAROL)
+    await alice.put(f"/devices/{alice.device_id}", {"display_name": "In my pocket"})
+    await bob.put(f"/devices/{bob.device_id}", {"display_name": "In his pocket"})
+    await Device(alice).upload()
+    await until(lambda: len(far.edus("m.device_list_update")) == 1)
+    await alice.put(f"/devices/{alice.device_id}", {"display_name": "In the other pocket"})
+    await bob.post(f"/join/{room_id}")
+    await Device(bob).upload()
+    await until(lambda: len(far.edus("m.device_list_update")) == 3)
+    told = far.edus("m.device_list_update")
+    assert [edu["user_id"] for edu in told] == [alice.user_id, bob.user_id, bob.user_id]
+    assert "pocket" not in str(far.taken)
 
 
 async def test_a_server_that_was_away_hears_of_every_device_as_it_is_now(
     server: Server, alice: Client, far: FarServers
 ) -> None:
     room_id = await shared_room(server, alice, CAROL)
-    await alice.put(f"/devices/{alice.device_id}", {"display_name": "0"})
+    await Device(alice).upload()
     await until(lambda: far.edus("m.device_list_update"))
     (first,) = far.edus("m.device_list_update")
     far.away.add(FAR)
-    for number in range(1, 20):
-        await alice.put(f"/devices/{alice.device_id}", {"display_name": str(number)})
+    for device in [Device(alice) for _ in range(20)]:
+        await device.upload()
     second = await server.login(alice)
     await alice.send(room_id, "hello")
     await until(lambda: far.tried > len(far.taken))
@@ -159,11 +177,11 @@ async def test_a_server_that_was_away_hears_of_every_device_as_it_is_now(
     far.away.clear()
     await server.control("federation-retry", name=FAR)
     await until(lambda: len(far.edus("m.device_list_update")) == 3 and far.bodies())
-    _, renamed, made = far.edus("m.device_list_update")
-    assert renamed["device_display_name"] == "19"
-    assert renamed["prev_id"] == [first["stream_id"]]
+    _, changed, made = far.edus("m.device_list_update")
+    assert changed["keys"]["keys"] == device.device_keys()["keys"]
+    assert changed["prev_id"] == [first["stream_id"]]
     assert made["device_id"] == second.device_id
-    assert made["prev_id"] == [renamed["stream_id"]]
+    assert made["prev_id"] == [changed["stream_id"]]
 
 
 async def test_whoever_comes_to_a_new_server_has_it_ask_for_all_devices(
@@ -297,7 +315,7 @@ async def test_who_left_the_room_is_told_nothing_more(server: Server, alice: Cli
     room_id = await shared_room(server, alice, CAROL, DAVE)
     await set_membership(server, room_id, CAROL, "leave")
     await alice.put(f"/rooms/{room_id}/typing/{alice.user_id}", {"typing": True, "timeout": 30_000})
-    await alice.put(f"/devices/{alice.device_id}", {"display_name": "Laptop"})
+    await Device(alice).upload()
     await until(lambda: far.edus("m.typing", "other.example"))
     await until(lambda: far.edus("m.device_list_update", "other.example"))
     assert far.edus("m.typing") == far.edus("m.device_list_update") == []

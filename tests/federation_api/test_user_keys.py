@@ -47,7 +47,9 @@ async def test_keys_of_devices_are_told_without_the_names_that_their_owners_gave
     assert set(answer) == {"device_keys", "master_keys", "self_signing_keys"}
     assert list(answer["device_keys"]) == [alice.user_id, bob.user_id]
     assert answer["device_keys"][bob.user_id] == {}
-    assert "In my pocket" not in str(answer)
+    listed = await one.get(f"/user/devices/{alice.user_id}")
+    assert [device["device_id"] for device in listed["devices"]] == [alice.device_id]
+    assert "In my pocket" not in str([answer, listed])
 
 
 async def test_every_key_is_given_out_once(alice: Client, one: Remote, two: Remote) -> None:

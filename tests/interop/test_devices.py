@@ -57,6 +57,22 @@ async def test_devices_that_are_added_and_removed_are_seen(people: tuple[Somebod
         await one.until(lambda: sees({other.client.device_id}), "the end of the second device")  # noqa: B023
 
 
+async def test_neither_server_tells_what_devices_are_called(people: tuple[Somebody, Somebody]) -> None:
+    host, guest = people
+    await shared_room(host, guest)
+    for one, other in ((host, guest), (guest, host)):
+        await other.client.put(f"/devices/{other.client.device_id}", {"display_name": "in a pocket"})
+        await one.sync()
+        await Device(other.client).upload()
+
+        async def sees_keys(one: Somebody = one, other: Somebody = other) -> bool:
+            return other.client.device_id in await one.devices_of(other.user_id)
+
+        await one.until(sees_keys, "the keys of a device")
+        assert "pocket" in str(await other.devices_of(other.user_id))
+        assert "pocket" not in str(await one.devices_of(other.user_id))
+
+
 async def test_a_one_time_key_is_claimed_once(people: tuple[Somebody, Somebody]) -> None:
     host, guest = people
     await shared_room(host, guest)

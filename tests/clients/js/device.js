@@ -38,6 +38,8 @@ export async function until(what, condition, details = () => undefined) {
 export class Device {
     /** Requests that were not answered with 2xx. */
     refused = [];
+    /** The devices to which encrypted messages went: [user, device]. */
+    encryptedFor = [];
     #online = true;
     /** For parts of requests (method, space, path): how many of their answers are still to be lost on the way. */
     #toLose = new Map();
@@ -144,6 +146,11 @@ export class Device {
         }
         const response = await fetch(resource, options);
         const { pathname, search } = new URL(resource);
+        if (response.ok && pathname.includes("/sendToDevice/m.room.encrypted/")) {
+            for (const [userId, messages] of Object.entries(JSON.parse(options.body).messages)) {
+                this.encryptedFor.push(...Object.keys(messages).map((deviceId) => [userId, deviceId]));
+            }
+        }
         if (!response.ok && !pathname.startsWith(EXPERIMENTS)) {
             const answer = await response.clone().text();
             this.refused.push(`${options?.method ?? "GET"} ${pathname}${search} ${response.status} ${answer}`);

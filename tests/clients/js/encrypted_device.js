@@ -101,6 +101,38 @@ export class EncryptedDevice extends Device {
         }
     }
 
+    /** Sends a message; the answer is the devices that were sent a key for it first, sorted: [user, device]. */
+    async sayWithKeys(roomId, text) {
+        const before = this.encryptedFor.length;
+        await this.say(roomId, text);
+        return this.encryptedFor.slice(before).sort();
+    }
+
+    /** Which key a message was encrypted with. */
+    async sessionOf(roomId, eventId) {
+        return (await this.client.fetchRoomEvent(roomId, eventId)).content.session_id;
+    }
+
+    async invite(roomId, userId) {
+        await this.client.invite(roomId, userId);
+    }
+
+    async leaveRoom(roomId) {
+        await this.client.leave(roomId);
+    }
+
+    /** Waits until somebody is, or is not, in a room. */
+    async seesMember(roomId, userId, isThere) {
+        const room = await this.room(roomId);
+        await until(`${userId} in the room: ${isThere}`, () => (room.getMember(userId)?.membership === "join") === isThere);
+    }
+
+    /** Deletes another device of the user, with the password. */
+    async deleteDevice(deviceId) {
+        const stages = await this.#authenticated((auth) => this.client.deleteDevice(deviceId, auth ?? undefined));
+        checkEqual(stages, ["m.login.password"], "what the server asked for");
+    }
+
     /** Waits for a message of a user that is new to the device. */
     async hasHeard(roomId, userId) {
         const room = await this.room(roomId);

@@ -53,7 +53,7 @@ export class Verification {
     async #phase(phase) {
         const request = this.#request;
         await until(`phase ${VerificationPhase[phase]}`, () => {
-            check(request.phase !== VerificationPhase.Cancelled, `the verification was cancelled: ${request.cancellationCode}`);
+            check(request.phase !== VerificationPhase.Cancelled, `${request.cancellingUserId} cancelled the verification: ${request.cancellationCode}`);
             return request.phase === phase;
         });
     }

@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from devices import Device, ok
+from devices import PASSWORD, Device, ok
 from nio import (
+    DeleteDevicesAuthResponse,
     EncryptionError,
     KeysQueryResponse,
     MegolmEvent,
@@ -81,6 +82,50 @@ class EncryptedDevice(Device):
             room_id, "m.room.message", content, tx_id=transaction_id, ignore_unverified_devices=True
         )
         return ok(sent).event_id
+
+    async def say_with_keys(self, room_id: str, text: str) -> list[tuple[str, str]]:
+        """Send a message; the answer is the devices that were sent a key for it first, sorted: (user, device)."""
+        sessions = self.client.olm.outbound_group_sessions
+        before = sessions.get(room_id)
+        had = set(before.users_shared_with) if before else set()
+        await self.say(room_id, text)
+        after = sessions[room_id]
+        return sorted(after.users_shared_with - (had if after is before else set()))
+
+    async def session_of(self, room_id: str, event_id: str) -> str:
+        """Which key a message was encrypted with."""
+        event = ok(await self.client.room_get_event(room_id, event_id)).event
+        return event.session_id
+
+    async def invite(self, room_id: str, user_id: str) -> None:
+        """Invite somebody."""
+        ok(await self.client.room_invite(room_id, user_id))
+
+    async def leave_room(self, room_id: str) -> None:
+        """Leave a room."""
+        ok(await self.client.room_leave(room_id))
+
+    async def sees_member(self, room_id: str, user_id: str, is_there: bool) -> None:
+        """Wait until somebody is, or is not, in a room."""
+        room = self.client.rooms[room_id]
+
+        def sees() -> bool:
+            member = room.users.get(user_id)
+            return (member is not None and not member.invited) == is_there
+
+        await self.until(f"{user_id} in the room: {is_there}", sees)
+
+    async def delete_device(self, device_id: str) -> None:
+        """Delete another device of the user, with the password."""
+        refused = await self.client.delete_devices([device_id])
+        assert isinstance(refused, DeleteDevicesAuthResponse), "the server does not ask for a password"
+        auth = {
+            "type": "m.login.password",
+            "identifier": {"type": "m.id.user", "user": self.client.user_id},
+            "password": PASSWORD,
+            "session": refused.session,
+        }
+        ok(await self.client.delete_devices([device_id], auth))
 
     async def knows(self, user_id: str, device_ids: list[str]) -> None:
         """Wait until the device knows these devices of a user (itself aside), and no others."""
