@@ -34,6 +34,10 @@ class Sharing:
             for other in members - {user}
         }
 
+    def changes_since(self, start: int, user: str) -> int:
+        """How often a user's devices have changed after a step, until now."""
+        return sum(changed == user for _, _, changed in self.steps[start + 1 :])
+
     def told(self, user: str, start: int, end: int) -> dict[str, list[str]]:
         """`device_lists` for what came after a step, up to another one."""
         shared = [self.neighbours(user, at) for at in range(start, end + 1)]

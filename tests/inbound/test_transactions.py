@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -254,3 +255,19 @@ async def test_messages_to_devices_come_once_whoever_repeats_them(told: Told) ->
     assert (await alice.sync())["to_device"]["events"] == [
         {"type": "m.test", "sender": BOB, "content": {"text": "secret"}}
     ]
+
+
+async def test_the_key_of_an_event_is_there_before_the_event_that_came_beside_it(told: Told) -> None:
+    alice = told.alice
+    since = (await alice.sync())["next_batch"]
+    waiting = asyncio.create_task(alice.sync(since=since, timeout=30_000))
+    messages = {alice.user_id: {alice.device_id: {"text": "the key"}}}
+    key = {"sender": BOB, "type": "m.test", "message_id": "key", "messages": messages}
+    edus = [{"edu_type": "m.direct_to_device", "content": key}]
+    await told.transactions.receive(TWO, [told.message("the event").pdu], edus)
+    answer = await waiting
+    keys = answer.get("to_device", {}).get("events", [])
+    while not in_room(answer, told):
+        answer = await alice.sync(since=answer["next_batch"], timeout=30_000)
+        keys += answer.get("to_device", {}).get("events", [])
+    assert [one["content"] for one in keys] == [{"text": "the key"}]

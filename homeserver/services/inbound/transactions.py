@@ -79,12 +79,17 @@ class InboundTransactions:
             # Only create events of room version 12 have none, and these are never sent by themselves.
             if isinstance(room_id, str) and is_room_id(room_id):
                 by_room.setdefault(RoomId(room_id), []).append(pdu)
+        # The keys of encrypted events come beside them: nobody is to see an event that they cannot read yet.
+        for edu in edus:
+            if _is_to_device(edu):
+                await self._receive_edu(origin, edu)
         results: dict[EventId, dict[str, str]] = {}
         rooms = [self._receive_in_room(origin, room_id, of_room) for room_id, of_room in by_room.items()]
         for outcome in await asyncio.gather(*rooms):
             results.update({event_id: {"error": why} if why else {} for event_id, why in outcome.items()})
         for edu in edus:
-            await self._receive_edu(origin, edu)
+            if not _is_to_device(edu):
+                await self._receive_edu(origin, edu)
         return results
 
     # -- events ----------------------------------------------------------------------------------------
@@ -171,3 +176,7 @@ class InboundTransactions:
             raise
         except Exception:  # noqa: BLE001 - one that cannot be taken in must not stop the others
             _log.exception("edu_not_received", origin=origin, edu_type=edu_type[:100])
+
+
+def _is_to_device(edu: Any) -> bool:
+    return isinstance(edu, dict) and edu.get("edu_type") == "m.direct_to_device"
