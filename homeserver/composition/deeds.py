@@ -85,7 +85,6 @@ class DeedLayer:
                 inbound.templates,
                 rooms.live,
                 stores.events,
-                stores.stripped_state,
                 inbound.elsewhere,
             ),
             self.restricted_joins,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from homeserver.rooms.state_resolver import StateResolver
 from homeserver.services.inbound.arrivals import RoomArrivals
 from homeserver.services.inbound.backfill import Backfill
+from homeserver.services.inbound.ends_elsewhere import EndsElsewhere
 from homeserver.services.inbound.events import InboundEvents
 from homeserver.services.inbound.extremities import Extremities
 from homeserver.services.inbound.further_joins import FurtherJoins
@@ -75,6 +76,7 @@ class InboundLayer:
             rooms.memberships,
             stores.stripped_state,
         )
+        self.ends = EndsElsewhere(self.elsewhere, stores.events, remote.client, remote.calls)
         outliers = Outliers(database, stores.events, stores.outliers, self.signatures)
         filler = GapFiller(clock, stores.rooms, stores.events, resolver, outliers, self.events)
         sources = RemoteSources(server_name, remote.client, rooms.reader)

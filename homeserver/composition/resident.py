@@ -91,7 +91,7 @@ class ResidentLayer:
         self.transactions = InboundTransactions(
             rooms.live,
             rooms.hosted,
-            inbound.elsewhere,
+            inbound.ends,
             inbound.signatures,
             inbound.events,
             inbound.queues,

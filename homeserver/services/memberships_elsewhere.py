@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from homeserver.ids import UserId
+from homeserver.ids import UserId, is_user_id, server_name_of
 from homeserver.storage.announcements import Topic
 from homeserver.storage.memberships import MembershipRow
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from homeserver.eventgraph.event import Event
     from homeserver.eventgraph.room_versions import RoomVersion
-    from homeserver.ids import RoomId
+    from homeserver.ids import RoomId, ServerName
     from homeserver.rooms.live_rooms import LiveRoom, LiveRooms
     from homeserver.rooms.memberships import Memberships
     from homeserver.storage.database import Database, Transaction
@@ -97,23 +97,20 @@ class MembershipsElsewhere:
 
         await self._database.write(work)
 
-    async def is_end(self, room: LiveRoom, event: Event) -> bool:
-        """Whether somebody else ends an invite or a knock with this event, if it is rightly signed.
+    async def membership(self, room_id: RoomId, user_id: UserId) -> MembershipRow | None:
+        """What a user of this server is to a room elsewhere."""
+        return await self._memberships.get(room_id, user_id)
 
-        Nothing here says who in that room may do so. But the event cites the one that it ends, which those outside do
-        not know, and the user may be invited again.
-        """
-        if (
-            event.type != "m.room.member"
-            or event.state_key is None
-            or event.membership not in ("leave", "ban")
-        ):
-            return False
-        row = await self._memberships.get(room.room_id, UserId(event.state_key))
-        if row is None or row.membership not in ("invite", "knock"):
-            return False
-        (pending,) = (await self._events.load_numbered([row.event_nid])).values()
-        return pending.event.event_id in event.auth_event_ids
+    async def servers_in(self, row: MembershipRow) -> list[ServerName]:
+        """Other servers that the description of a room shows to have been in it, and the one that made it."""
+        names = []
+        described = await self._stripped_state.get(row.user_id, row.room_nid)
+        for entry in orjson.loads(described) if described is not None else []:
+            sender = entry.get("sender")
+            if isinstance(sender, str) and is_user_id(sender):
+                names.append(server_name_of(sender))
+        names.append(server_name_of(row.room_id))
+        return [name for name in dict.fromkeys(names) if name not in ("", server_name_of(row.user_id))]
 
     async def arrived(self, room: LiveRoom) -> None:
         """This server has come into a room: from now on it knows for itself what the room is, and who is invited.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import structlog
 
 from crypto import base64
@@ -14,7 +13,7 @@ from homeserver.eventgraph.builder import EventReference
 from homeserver.eventgraph.errors import EventRefused
 from homeserver.eventgraph.hashing import reference_hash
 from homeserver.eventgraph.room_versions import ROOM_VERSIONS
-from homeserver.ids import ServerName, is_user_id, server_name_of
+from homeserver.ids import ServerName, server_name_of
 from homeserver.services.memberships_elsewhere import shown_of
 from homeserver.services.other_servers import as_matrix_error
 from homeserver.views.client_events import stripped
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from homeserver.services.memberships_elsewhere import MembershipsElsewhere
     from homeserver.storage.events import EventStore
     from homeserver.storage.memberships import MembershipRow
-    from homeserver.storage.stripped_state import StrippedStateStore
 
 _MAX_SERVERS = 5
 
@@ -47,7 +45,6 @@ class RemoteDepartures:
         templates: MemberTemplates,
         live_rooms: LiveRooms,
         events: EventStore,
-        stripped_state: StrippedStateStore,
         elsewhere: MembershipsElsewhere,
     ) -> None:
         self._server_name = server_name
@@ -55,7 +52,6 @@ class RemoteDepartures:
         self._templates = templates
         self._live_rooms = live_rooms
         self._events = events
-        self._stripped_state = stripped_state
         self._elsewhere = elsewhere
 
     async def knock(
@@ -125,14 +121,7 @@ class RemoteDepartures:
 
     async def _may_be_there(self, row: MembershipRow) -> list[ServerName]:
         """Servers that may be in a room: of whoever invited, of those whom its description names, its own."""
-        names = [server_name_of(row.sender)]
-        described = await self._stripped_state.get(row.user_id, row.room_nid)
-        for entry in orjson.loads(described) if described is not None else []:
-            sender = entry.get("sender")
-            if isinstance(sender, str) and is_user_id(sender):
-                names.append(server_name_of(sender))
-        names.append(server_name_of(row.room_id))
-        return self._others(names)
+        return self._others([server_name_of(row.sender), *await self._elsewhere.servers_in(row)])
 
     def _others(self, servers: Sequence[ServerName]) -> list[ServerName]:
         names = [name for name in dict.fromkeys(servers) if name and name != self._server_name]

@@ -11,10 +11,12 @@ import pytest
 
 from crypto.signatures import verify_json
 from federation.answers import KnockAnswer, Template
+from federation.errors import Refused, Unreachable
 from homeserver.eventgraph.builder import EventReference, build
 from homeserver.eventgraph.receiving import read_pdu
 from homeserver.eventgraph.redaction import redact
 from homeserver.eventgraph.room_versions import ROOM_VERSIONS
+from homeserver.eventgraph.signing import countersigned
 from homeserver.ids import EventId, RoomId, UserId
 from tests.client import error_of, refused
 from tests.federation_api.remote import V1, V2
@@ -261,6 +263,65 @@ async def test_an_invite_is_taken_back(alice: Client, one: Remote, version: str,
     answer = await alice.sync(since, timeout=0)
     assert list(answer["rooms"]["leave"]) == [far.room_id]
     assert await invited(alice) == {}
+
+
+class Confirming:
+    """Zoe's server says whether somebody is still invited."""
+
+    def __init__(self, server: Server) -> None:
+        self.asked: list[tuple[str, str, str]] = []
+        self.answer: Exception | None = None
+        server.application.remote.client.make_leave = self.make_leave  # type: ignore[method-assign]
+
+    async def make_leave(self, *who: str) -> Any:
+        self.asked.append(who)  # type: ignore[arg-type]
+        if self.answer is not None:
+            raise self.answer
+
+
+async def test_another_server_ends_an_invite_only_if_that_of_the_inviter_agrees(
+    server: Server, alice: Client, one: Remote, two: Remote
+) -> None:
+    far = FarRoom(one)
+    invite = far.invite(alice.user_id)
+    await far.send(invite)
+    confirming = Confirming(server)
+
+    async def kicked(number: int) -> bool:
+        kick = far.member(
+            alice.user_id, "leave", after=[invite], sender=two.user("yan"), origin_server_ts=number
+        )
+        return await taken(two, countersigned(kick, two.name, two.key))
+
+    # It is still there, the server of the inviter says; or cannot be asked.
+    assert not await kicked(1)
+    assert confirming.asked == [(one.name, far.room_id, alice.user_id)]
+    confirming.answer = Unreachable(one.name, "away")
+    assert not await kicked(2)
+    server.clock.offset_ms += 10_000
+    confirming.answer = Refused(one.name, 429, "M_LIMIT_EXCEEDED", "slow down")
+    assert not await kicked(3)
+    assert list(await invited(alice)) == [far.room_id]
+    server.clock.offset_ms += 10_000
+    confirming.answer = Refused(one.name, 403, "M_FORBIDDEN", "not invited")
+    assert await kicked(4)
+    assert await invited(alice) == {}
+
+
+async def test_a_knock_is_refused_by_a_server_that_the_description_of_the_room_names(
+    server: Server, alice: Client, one: Remote, two: Remote
+) -> None:
+    far = FarRoom(one)
+    elsewhere = Answering(server, far)
+    await alice.post(f"/knock/{far.room_id}", {}, via=one.name)
+    knock = read_pdu(far.version, elsewhere.came[0])
+    confirming = Confirming(server)
+    kick = far.member(alice.user_id, "leave", after=[knock], sender=two.user("yan"))
+    assert not await taken(two, countersigned(kick, two.name, two.key))
+    assert confirming.asked == [(one.name, far.room_id, alice.user_id)]
+    assert await rooms_in(alice, "knock") == [far.room_id]
+    assert await taken(one, far.member(alice.user_id, "leave", after=[knock]))
+    assert await rooms_in(alice, "knock") == []
 
 
 async def test_what_is_no_end_of_the_invite_ends_it_not(alice: Client, one: Remote, two: Remote) -> None:

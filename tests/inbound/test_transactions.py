@@ -70,7 +70,7 @@ class Told:
                 MembershipStore(application.database),
                 application.stores.room_servers,
             ),
-            application.inbound.elsewhere,
+            application.inbound.ends,
             self.signatures,
             application.inbound.events,
             self.queues,

@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     from homeserver.ids import EventId, ServerName
     from homeserver.rooms.hosted_rooms import HostedRooms
     from homeserver.rooms.live_rooms import LiveRoom, LiveRooms
+    from homeserver.services.inbound.ends_elsewhere import EndsElsewhere
     from homeserver.services.inbound.events import InboundEvents
     from homeserver.services.inbound.queues import RoomQueues
     from homeserver.services.inbound.sources import SignatureCheck
-    from homeserver.services.memberships_elsewhere import MembershipsElsewhere
     from homeserver.services.policy_servers import PolicyServers
 
 MAX_PDUS = 50
 MAX_EDUS = 100
+_MAX_ENDS = 3
 
 _log = structlog.get_logger(__name__)
 
@@ -50,7 +51,7 @@ class InboundTransactions:
         self,
         live_rooms: LiveRooms,
         hosted: HostedRooms,
-        elsewhere: MembershipsElsewhere,
+        ends: EndsElsewhere,
         signatures: SignatureCheck,
         inbound: InboundEvents,
         queues: RoomQueues,
@@ -59,7 +60,7 @@ class InboundTransactions:
     ) -> None:
         self._live_rooms = live_rooms
         self._hosted = hosted
-        self._elsewhere = elsewhere
+        self._ends = ends
         self._signatures = signatures
         self._inbound = inbound
         self._queues = queues
@@ -141,14 +142,16 @@ class InboundTransactions:
 
     async def _receive_elsewhere(self, room: LiveRoom, events: Sequence[Event]) -> dict[EventId, str | None]:
         """Of a room that nobody here is in, hear only that an invite or a knock is at its end."""
-        ends = [event for event in events if await self._elsewhere.is_end(room, event)]
-        signed = await self._signatures.rightly_signed(ends)
+        ends = [
+            (event, row) for event in events if (row := await self._ends.ended_by(room, event)) is not None
+        ]
+        ends = ends[:_MAX_ENDS]
+        signed = await self._signatures.rightly_signed([event for event, _ in ends])
         results: dict[EventId, str | None] = {
             event.event_id: "nobody here is in this room" for event in events
         }
-        for event in ends:
-            if event.event_id in signed:
-                await self._elsewhere.note(room.version, event)
+        for event, row in ends:
+            if event.event_id in signed and await self._ends.take(room, event, row):
                 results[event.event_id] = None
         return results
 
