@@ -54,10 +54,12 @@ class PresenceStore:
         self._database = database
 
     async def set(self, transaction: Transaction, row: PresenceRow) -> None:
-        """Store the presence of a user."""
+        """Store the presence of a user; of one whose account was closed meanwhile there is none."""
         await transaction.execute(
             "INSERT INTO presence (user_id, state, status_message, last_active_ts, stream_id)"
-            " VALUES ($1, $2, $3, $4, $5) ON CONFLICT (user_id) DO UPDATE SET state = excluded.state,"
+            " SELECT $1::text, $2::text, $3::text, $4::bigint, $5::bigint WHERE NOT EXISTS"
+            " (SELECT 1 FROM accounts WHERE user_id = $1::text AND deactivated_ts IS NOT NULL)"
+            " ON CONFLICT (user_id) DO UPDATE SET state = excluded.state,"
             " status_message = excluded.status_message, last_active_ts = excluded.last_active_ts,"
             " stream_id = excluded.stream_id",
             row.user_id,

@@ -14,7 +14,7 @@ from homeserver.eventgraph.redaction import redact
 from homeserver.eventgraph.visibility import may_see
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from homeserver.eventgraph.event import Event
     from homeserver.ids import ServerName, UserId
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from homeserver.storage.memberships import MembershipChange, MembershipStore
     from homeserver.views.erasure import Erasure
     from homeserver.views.visibility import HistoryVisibility
+
+
+_MAX_USERS = 100
+"""So many of a server's users are looked for in the states at old events: each costs a question."""
 
 
 @dataclass(slots=True)
@@ -74,16 +78,32 @@ class ServerVisibility:
             return set()
         log = await self._memberships.load_log_of_server(asked[0].room_nid, server_name)
         presence = _presence(server_name, log)
+        older = await self._memberships_of_older(
+            {change.user_id for change in log if _is_of(server_name, change.user_id)}, asked
+        )
         hidden = set()
         for stored in asked:
             # It is in the room now: so it joined later, where it was not there at the event.
-            memberships = presence.at(stored.stream_id)
+            memberships = presence.at(stored.stream_id) | older.get(stored.event_nid, set())
             if stored.event.type == "m.room.member" and _is_of(server_name, stored.event.state_key):
                 memberships.add("join")
             seen = may_see(settings[stored.event_nid], memberships, joins_later=True)
             if not seen or self._erasure.hides_from(stored, presence.first_joined()):
                 hidden.add(stored.event_nid)
         return hidden
+
+    async def _memberships_of_older(
+        self, user_ids: Collection[UserId], events: Sequence[StoredEvent]
+    ) -> dict[int, set[str]]:
+        """What some users were at those of these events that were fetched later: the state at them says it."""
+        older = [stored for stored in events if stored.stream_id < 0]
+        found: dict[int, set[str]] = {}
+        for user_id in sorted(user_ids)[:_MAX_USERS] if older else ():
+            for event_nid, membership in (
+                await self._visibility.memberships_of_older(user_id, older)
+            ).items():
+                found.setdefault(event_nid, set()).add(membership)
+        return found
 
 
 def redacted_json(event: Event) -> bytes:

@@ -107,10 +107,10 @@ class HistoryVisibility:
         if all(stored.stream_id >= row.stream_id for stored in events):
             return [row.membership] * len(events)
         history = await self.history(row)
-        older = await self._memberships_of_older(user_id, events)
+        older = await self.memberships_of_older(user_id, events)
         return [older.get(stored.event_nid) or history.at(stored.stream_id) for stored in events]
 
-    async def _memberships_of_older(self, user_id: UserId, events: Sequence[StoredEvent]) -> dict[int, str]:
+    async def memberships_of_older(self, user_id: UserId, events: Sequence[StoredEvent]) -> dict[int, str]:
         """The membership of a user just after those of these events that stand before the log, by their numbers.
 
         What was fetched later was missed when it happened: only the state at it says who was there.
@@ -156,7 +156,7 @@ class HistoryVisibility:
         if row is not None and row.membership == "join" and all(s.stream_id >= row.stream_id for s in events):
             return list(events)
         history = await self.history(row) if row is not None else MembershipHistory(())
-        older = await self._memberships_of_older(user_id, events)
+        older = await self.memberships_of_older(user_id, events)
         asked = [
             stored
             for stored in events

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from homeserver.ids import UserId
 from tests.client import Client, refused
 
 if TYPE_CHECKING:
@@ -208,6 +209,17 @@ async def test_a_new_name_comes_with_the_presence(alice: Client, bob: Client) ->
     await alice.put(f"/profile/{alice.user_id}/avatar_url", {"avatar_url": "mxc://example.org/a"})
     content = told(await quiet_sync(bob, since))[alice.user_id]
     assert (content["displayname"], content["avatar_url"]) == ("Alice", "mxc://example.org/a")
+
+
+async def test_a_request_that_comes_to_its_end_after_the_deactivation_leaves_no_presence(
+    server: Server, alice: Client
+) -> None:
+    await server.control("user-deactivate", name="alice")
+    # It was believed before, and writes now.
+    presence = server.application.people.presence
+    await presence.set(UserId(alice.user_id), "online", "still here?")
+    await presence.sync_begins(UserId(alice.user_id), "unavailable")
+    assert await server.application.stores.presence.get(UserId(alice.user_id)) is None
 
 
 async def test_a_deactivated_user_has_no_presence(server: Server, alice: Client, bob: Client) -> None:

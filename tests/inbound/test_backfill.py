@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from homeserver.ids import server_name_of
 from tests.client import bodies
 from tests.eventgraph.rooms import ALICE, BOB, Room, public_room
 from tests.inbound.foreign_rooms import ForeignRoom, Resident
@@ -119,3 +120,30 @@ async def test_a_source_that_has_nothing_ends_the_history(server: Server) -> Non
     assert bodies(await whole_history(alice, room.room_id)) == []
     server.clock.offset_ms += 61_000
     assert len(bodies(await whole_history(alice, room.room_id))) == 5
+
+
+async def test_a_server_sees_of_fetched_history_what_its_users_were_there_for(server: Server) -> None:
+    """By the state at the events: when they came, this server was not there to take down who else was."""
+    alice = await server.register("alice")
+    room = public_room("12", ALICE)
+    room.send("m.room.history_visibility", ALICE, {"history_visibility": "joined"}, state_key="")
+    talk(room, 2, ALICE)
+    room.join(BOB)
+    talk(room, 3, ALICE)
+    room.set_member(BOB, BOB, "leave")
+    talk(room, 2, ALICE)
+    room.join(BOB)
+    await arrive(server, room, alice)
+    assert bodies(await whole_history(alice, room.room_id)) == []
+    stored = await server.application.stores.events.load(room.events)
+    messages = [one for one in stored.values() if one.event.type == "m.room.message"]
+    assert len(messages) == 7
+    assert all(one.stream_id < 0 for one in messages)
+    visibility = server.application.resident.graph._visibility
+
+    async def shown(user_id: str) -> list[bool]:
+        hidden = await visibility.hidden(server_name_of(user_id), messages)
+        return [one.event_nid not in hidden for one in sorted(messages, key=lambda one: one.event.depth)]
+
+    assert await shown(ALICE) == [True] * 7
+    assert await shown(BOB) == [False] * 2 + [True] * 3 + [False] * 2
