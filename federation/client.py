@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Literal
 
+from crypto import exact_json
 from federation.answers import (
     ClaimedKeys,
     DeviceKeys,
@@ -127,7 +128,8 @@ class FederationClient:
 
     async def event(self, destination: str, event_id: str) -> PduTransaction:
         """`GET /event/{eventId}`: one event."""
-        answer = await self._requests.json(destination, "GET", path_of(f"{_V1}/event", event_id))
+        path = path_of(f"{_V1}/event", event_id)
+        answer = await self._requests.json(destination, "GET", path, loads=exact_json.loads)
         found = parse(PduTransaction, destination, answer)
         if len(found.pdus) != 1:
             raise BadAnswer(destination, f"{len(found.pdus)} events in place of one")
@@ -171,7 +173,9 @@ class FederationClient:
         query: list[tuple[str, str | int | bool]] = [("v", event_id) for event_id in event_ids]
         query.append(("limit", limit))
         path = path_of(f"{_V1}/backfill", room_id)
-        answer = await self._requests.json(destination, "GET", path, query=query, limits=EVENTS)
+        answer = await self._requests.json(
+            destination, "GET", path, query=query, limits=EVENTS, loads=exact_json.loads
+        )
         return parse(PduTransaction, destination, answer)
 
     async def get_missing_events(
@@ -192,7 +196,9 @@ class FederationClient:
             "min_depth": min_depth,
         }
         path = path_of(f"{_V1}/get_missing_events", room_id)
-        answer = await self._requests.json(destination, "POST", path, content=content, limits=EVENTS)
+        answer = await self._requests.json(
+            destination, "POST", path, content=content, limits=EVENTS, loads=exact_json.loads
+        )
         return parse(MissingEvents, destination, answer)
 
     async def timestamp_to_event(

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from crypto import exact_json
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
@@ -247,6 +249,6 @@ class ObjectStream:
 
 def _parsed(text: bytes) -> Any:
     try:
-        return orjson.loads(text)
+        return exact_json.loads(text)
     except orjson.JSONDecodeError as error:
         raise NotJson(str(error)) from None

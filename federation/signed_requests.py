@@ -20,7 +20,7 @@ from federation.request_auth import NO_CONTENT, sign_request
 from federation.transport import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 
     from crypto.keys import SigningKey
     from federation.discovery import Discovery, Place
@@ -69,8 +69,9 @@ class SignedRequests:
         content: Any = NO_CONTENT,
         limits: Limits = SMALL,
         signed: bool = True,
+        loads: Callable[[bytes], Any] = orjson.loads,
     ) -> Any:
-        """The JSON of a successful answer.
+        """The JSON of a successful answer, as `loads` reads it.
 
         Raises `Refused` where the other server answered with an error, `Unreachable` where it did not answer,
         `BadAnswer` where the answer cannot be used.
@@ -80,7 +81,7 @@ class SignedRequests:
         ) as answer:
             body = await answer.read()
         try:
-            return orjson.loads(body)
+            return loads(body)
         except orjson.JSONDecodeError:
             raise BadAnswer(destination, "the answer is not JSON") from None
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
+from crypto import exact_json
 from crypto.errors import CanonicalJsonError
 from homeserver.eventgraph.checks import check_format, check_size
 from homeserver.eventgraph.errors import EventRefused
@@ -33,6 +36,9 @@ def read_pdu(version: RoomVersion, pdu: Any) -> Event:
             json = encoder_of(version)(signed)
     except CanonicalJsonError as error:
         raise EventRefused(str(error)) from error
+    if not version.strict_canonical_json and exact_json.has_long_numbers(json):
+        # As it is when it is read from where it is stored.
+        signed = orjson.loads(json)
     return Event(version, signed, event_id, json)
 
 

@@ -72,7 +72,7 @@ class FederationAuthenticator:
             raise Unauthorized(
                 f"The key {authorization.key_id} of {origin} cannot be found, or is no longer valid"
             )
-        content: Any = await request.json() if request.method in _WITH_BODY else NO_CONTENT
+        content: Any = await request.exact_json() if request.method in _WITH_BODY else NO_CONTENT
         if not verify_request(
             authorization, key, self._server_name, request.method, _target(request), content
         ):

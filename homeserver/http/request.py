@@ -12,11 +12,12 @@ import orjson
 import pydantic
 from starlette.requests import ClientDisconnect
 
+from crypto import exact_json
 from homeserver.errors import BadJson, InvalidParam, MatrixError, MissingParam, NotJson, TooLarge
 from homeserver.http.compression import decompress
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from starlette.types import Receive, Scope
 
@@ -245,11 +246,18 @@ class Request:
 
     async def json(self, *, allow_empty: bool = False) -> dict[str, Any]:
         """The body as a JSON object; `NotJson` or `BadJson` for anything else."""
+        return await self._object(orjson.loads, allow_empty=allow_empty)
+
+    async def exact_json(self) -> dict[str, Any]:
+        """The same with every integer as it stands there (`crypto.exact_json`): only for what was signed so."""
+        return await self._object(exact_json.loads)
+
+    async def _object(self, loads: Callable[[bytes], Any], *, allow_empty: bool = False) -> dict[str, Any]:
         body = await self.body()
         if allow_empty and not body.strip():
             return {}
         try:
-            value = orjson.loads(body)
+            value = loads(body)
         except orjson.JSONDecodeError as error:
             message = "The body is not JSON"
             raise NotJson(message) from error

@@ -6,8 +6,7 @@ import itertools
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-import orjson
-
+from crypto import canonical_json
 from crypto.keys import SigningKey, key_from_seed
 from federation.errors import Unreachable
 from federation.request_auth import NO_CONTENT, sign_request
@@ -69,7 +68,7 @@ class Remote:
         target = path + (f"?{urlencode(query, doseq=True)}" if query else "")
         destination = self.server.settings.server_name
         header = sign_request(self.key, origin or self.name, destination, method, target, content)
-        body = None if content is NO_CONTENT else orjson.dumps(content)
+        body = None if content is NO_CONTENT else canonical_json.encode_historical(content)
         response = await self.server.http.request(
             method, target, content=body, headers={"Authorization": header}
         )

@@ -122,5 +122,9 @@ class HandshakeEndpoints:
         origin = await self._context.federation_authenticator.origin(request)
         parameters = request.path_parameters
         return SignedMemberEvent(
-            origin, RoomId(parameters["roomId"]), parameters["eventId"], membership, await request.json()
+            origin,
+            RoomId(parameters["roomId"]),
+            parameters["eventId"],
+            membership,
+            await request.exact_json(),
         )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from homeserver.http.request import Body
+from homeserver.http.request import Body, parse
 from homeserver.http.response import json_response
 from homeserver.http.routing import Route
 from homeserver.ids import RoomId, server_name_of
@@ -47,14 +47,14 @@ class InviteEndpoints:
     async def invite(self, request: Request) -> Response:
         """`PUT /_matrix/federation/v2/invite/{roomId}/{eventId}`."""
         origin = await self._context.federation_authenticator.origin(request)
-        body = await request.parse(InviteBody)
+        body = parse(InviteBody, await request.exact_json())
         event = await self._receive(request, origin, body.event, body.room_version, body.invite_room_state)
         return json_response({"event": orjson.Fragment(event.json)})
 
     async def invite_v1(self, request: Request) -> Response:
         """`PUT /_matrix/federation/v1/invite/{roomId}/{eventId}`."""
         origin = await self._context.federation_authenticator.origin(request)
-        pdu = await request.json()
+        pdu = await request.exact_json()
         unsigned = pdu.get("unsigned")
         state = unsigned.get("invite_room_state") if isinstance(unsigned, dict) else None
         # "Servers which receive a v1 invite request must assume that the room version is either 1 or 2": in these

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from homeserver.http.request import Body
+from crypto import exact_json
+from homeserver.http.request import Body, parse
 from homeserver.http.response import json_response
 from homeserver.http.routing import Route
 from homeserver.services.inbound.transactions import MAX_EDUS, MAX_PDUS
@@ -39,5 +40,9 @@ class TransactionEndpoints:
         """`PUT /send/{txnId}`. The origin is whoever signed it; a transaction id is not needed to take it in once."""
         origin = await self._context.federation_authenticator.origin(request)
         body = await request.parse(TransactionBody)
-        results = await self._context.inbound_transactions.receive(origin, body.pdus, body.edus)
+        pdus = body.pdus
+        if exact_json.has_long_numbers(await request.body()):
+            # Those of old room versions may hold such numbers, and nothing else.
+            pdus = parse(TransactionBody, await request.exact_json()).pdus
+        results = await self._context.inbound_transactions.receive(origin, pdus, body.edus)
         return json_response({"pdus": results})

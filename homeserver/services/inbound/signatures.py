@@ -6,6 +6,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
+from crypto import exact_json
 from crypto.errors import CryptoError
 from crypto.signatures import verify_json
 from federation.keyring import WantedKey
@@ -85,7 +86,8 @@ def _check(
 
 
 def _is_right(event: Event, needs: _Needs, keys: Mapping[WantedKey, nacl.signing.VerifyKey]) -> bool:
-    redacted = redact(event.version, event.pdu)
+    pdu = event.pdu if event.version.strict_canonical_json else exact_json.loads(event.json)
+    redacted = redact(event.version, pdu)
     encode = encoder_of(event.version)
     for server_name, wanted in needs.items():
         for one in wanted:
