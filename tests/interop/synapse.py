@@ -65,17 +65,24 @@ class Person(Client):
 
 
 class Link:
-    """The way to a server: a port that hands on what it is sent, until it is cut."""
+    """The way to a server: a port that hands on what it is sent, until it is cut or jammed."""
 
     def __init__(self, port: int, target: int) -> None:
         self._port = port
         self._target = target
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._passes = asyncio.Event()
 
     async def join(self) -> None:
         """Let through what comes."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._passes.set()
+        if self._server is None:
+            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+
+    def jam(self) -> None:
+        """Hand on nothing, and say nothing: what comes waits until the link is joined again, or cut."""
+        self._passes.clear()
 
     async def cut(self) -> None:
         """Let nothing through, and end what is under way."""
@@ -84,25 +91,35 @@ class Link:
             self._server = None
         for writer in list(self._writers):
             writer.transport.abort()
+        self._passes.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        self._writers.add(writer)
+        try:
+            await self._passes.wait()
+            there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            # Nobody is there.
+            writer.transport.abort()
+            return
+        finally:
+            self._writers.discard(writer)
         pair = {writer, back}
         self._writers |= pair
         try:
-            await asyncio.gather(_pass_on(reader, back), _pass_on(there, writer))
+            await asyncio.gather(self._pass_on(reader, back), self._pass_on(there, writer))
         finally:
             self._writers -= pair
             for one in pair:
                 one.close()
 
-
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                await self._passes.wait()
+                writer.write(data)
+                await writer.drain()
+        writer.close()
 
 
 class Synapse:
@@ -128,6 +145,7 @@ class Synapse:
                 }
             )
         )
+        self.database = directory / "homeserver.db"
         self._config = directory / "homeserver.yaml"
         self._config.write_text(
             json.dumps(
@@ -147,7 +165,7 @@ class Synapse:
                     "federation_custom_ca_list": [str(directory / "ca.pem")],
                     "ip_range_blacklist": [],
                     "federation_ip_range_blacklist": [],
-                    "database": {"name": "sqlite3", "args": {"database": str(directory / "homeserver.db")}},
+                    "database": {"name": "sqlite3", "args": {"database": str(self.database)}},
                     "log_config": str(directory / "logging.json"),
                     "pid_file": str(directory / "homeserver.pid"),
                     "media_store_path": str(directory / "media"),
@@ -230,9 +248,9 @@ class Synapse:
         ).json()
         return str(answer["access_token"])
 
-    def link(self) -> Link:
-        """The way by which other servers reach it."""
-        return Link(self.port, self._port)
+    def link(self, port: int | None = None) -> Link:
+        """The way by which other servers reach it, at the port in its name or at another."""
+        return Link(self.port if port is None else port, self._port)
 
     def get(self, path: str, token: str | None = None) -> tuple[int, Any]:
         """What it answers to a client."""
