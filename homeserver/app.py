@@ -39,6 +39,7 @@ from homeserver.storage.announcements import Announcement, Topic
 from homeserver.storage.engines import open_database
 from homeserver.storage.errors import DatabaseRefused
 from homeserver.storage.media_files import MediaDirectory
+from homeserver.sync.delivered import Delivered
 
 if TYPE_CHECKING:
     import ssl
@@ -85,13 +86,37 @@ class Application:
             server_name, database, stores, remote, rooms, writing, key, clock
         )
         self.people = people = PeopleLayer(
-            settings, database, stores, rooms, writing, clock, self._rate_limits
+            settings, database, stores, rooms, views, writing, clock, self._rate_limits
         )
         self.keys = KeyLayer(server_name, database, stores, remote, views, people, clock)
-        self.deeds = deeds = DeedLayer(
-            settings, database, stores, remote, rooms, views, writing, inbound, people, self.keys, clock
+        self.delivered = delivered = Delivered(
+            server_name,
+            settings.delivery_status,
+            database,
+            clock,
+            stores.device_positions,
+            stores.left_out,
+            stores.delivery_news,
+            rooms.memberships,
+            stores.rooms,
+            rooms.recent,
+            views.delivery_sharing,
         )
-        self.reading = ReadingLayer(database, stores, rooms, views, clock)
+        self.deeds = deeds = DeedLayer(
+            settings,
+            database,
+            stores,
+            remote,
+            rooms,
+            views,
+            writing,
+            inbound,
+            people,
+            self.keys,
+            delivered,
+            clock,
+        )
+        self.reading = ReadingLayer(settings, database, stores, rooms, views, deeds.history, delivered, clock)
         self.resident = ResidentLayer(
             server_name, database, stores, rooms, views, writing, inbound, people, deeds, key, clock
         )
@@ -108,7 +133,7 @@ class Application:
             people.typing,
             self.keys.backups,
             stores.server_keys,
-            (stores.openid_tokens, stores.catch_ups, stores.media),
+            (stores.openid_tokens, stores.catch_ups, stores.media, stores.delivery_news),
             remote.keys,
             self.media.housekeeping,
         )
@@ -141,6 +166,8 @@ class Application:
             client_events=self.views.client_events,
             device_lists=self.reading.device_lists,
             sync=self.reading.sync,
+            delivery_receipts=people.delivery_receipts,
+            delivery_status=self.reading.delivery_status,
             missed_pages=self.reading.missed_pages,
             missed_summary=self.reading.missed_summary,
             # People.
@@ -224,6 +251,7 @@ class Application:
         await self.media.housekeeping.start()
         if self.delivery is not None:
             await self.delivery.start()
+        self.delivered.start()
         self.upkeep.start()
 
     async def close(self) -> None:
@@ -233,6 +261,7 @@ class Application:
         self.media.arrivals.stop()
         if self.delivery is not None:
             await self.delivery.stop()
+        await self.delivered.stop()
         await self.upkeep.stop()
         await self.inbound.stop()
         await self.media.close()
@@ -263,6 +292,7 @@ class Application:
                 self.delivery.hear(announcement)
             if topic is Topic.ACCOUNT_DATA:
                 views.ignored.invalidate(UserId(key))
+                views.delivery_sharing.invalidate(UserId(key))
             elif topic is Topic.READ:
                 user_id, _, room_id = key.partition("|")
                 views.unread.forget(UserId(user_id), RoomId(room_id))

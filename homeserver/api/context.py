@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from homeserver.services.cross_signing import CrossSigning
     from homeserver.services.deactivation import Deactivation
     from homeserver.services.dehydrated_devices import DehydratedDevices
+    from homeserver.services.delivery_receipts import DeliveryReceipts
+    from homeserver.services.delivery_status import DeliveryStatus
     from homeserver.services.device_keys import DeviceKeys
     from homeserver.services.devices import Devices
     from homeserver.services.directory import Directory
@@ -85,6 +87,8 @@ class ApiContext:
     client_events: ClientEvents
     cross_signing: CrossSigning
     deactivation: Deactivation
+    delivery_receipts: DeliveryReceipts
+    delivery_status: DeliveryStatus
     device_lists: DeviceLists
     device_keys: DeviceKeys
     dehydrated_devices: DehydratedDevices

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from homeserver.api.admin.register import SharedSecretRegistration
 from homeserver.api.client.account import AccountEndpoints
 from homeserver.api.client.dehydrated_devices import DehydratedDeviceEndpoints
+from homeserver.api.client.delivery_status import DeliveryStatusEndpoints
 from homeserver.api.client.devices import DeviceEndpoints
 from homeserver.api.client.directory import DirectoryEndpoints
 from homeserver.api.client.ephemeral import EphemeralEndpoints
@@ -68,6 +69,7 @@ _CLIENT = (
     KeyChangesEndpoints,
     SyncEndpoints,
     MissedEndpoints,
+    DeliveryStatusEndpoints,
     KeyBackupEndpoints,
     OpenIdEndpoints,
     MediaEndpoints,

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from homeserver.composition.writing import WritingLayer
     from homeserver.config import Settings
     from homeserver.storage.database import Database
+    from homeserver.sync.delivered import Delivered
 
 
 class DeedLayer:
@@ -55,6 +56,7 @@ class DeedLayer:
         inbound: InboundLayer,
         people: PeopleLayer,
         keys: KeyLayer,
+        delivered: Delivered,
         clock: Clock,
     ) -> None:
         server_name = ServerName(settings.server_name)
@@ -124,6 +126,7 @@ class DeedLayer:
             views.ignored,
             views.tokens,
             inbound.backfill,
+            delivered,
         )
         self.relations = Relations(
             database,

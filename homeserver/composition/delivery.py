@@ -41,6 +41,7 @@ def build_delivery(
         clock,
         stores.typing,
         stores.receipts,
+        stores.delivery_news,
         stores.presence,
         rooms.live,
         rooms.memberships,

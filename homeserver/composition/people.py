@@ -8,6 +8,7 @@ from homeserver.ids import ServerName
 from homeserver.services.access_tokens import AccessTokens
 from homeserver.services.account_data import AccountData
 from homeserver.services.accounts import Accounts
+from homeserver.services.delivery_receipts import DeliveryReceipts
 from homeserver.services.devices import Devices
 from homeserver.services.filters import Filters
 from homeserver.services.logins import Logins
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from homeserver.clock import Clock
     from homeserver.composition.rooms import RoomLayer
     from homeserver.composition.stores import Stores
+    from homeserver.composition.views import ViewLayer
     from homeserver.composition.writing import WritingLayer
     from homeserver.config import Settings
     from homeserver.http.rate_limits import RateLimits
@@ -40,6 +42,7 @@ class PeopleLayer:
         database: Database,
         stores: Stores,
         rooms: RoomLayer,
+        views: ViewLayer,
         writing: WritingLayer,
         clock: Clock,
         rate_limits: RateLimits,
@@ -51,6 +54,9 @@ class PeopleLayer:
         )
         self.presence = Presence(
             server_name, database, clock, stores.presence, reader, enabled=settings.presence.enabled
+        )
+        self.delivery_receipts = DeliveryReceipts(
+            database, clock, reader, views.visibility, stores.delivery_news, views.delivery_sharing
         )
         self.typing = Typing(database, clock, stores.typing, reader)
         self.profiles = Profiles(
@@ -79,6 +85,8 @@ class PeopleLayer:
                 stores.one_time_keys,
                 stores.key_signatures,
                 stores.catch_ups,
+                stores.device_positions,
+                stores.left_out,
             ),
         )
         self.accounts = Accounts(

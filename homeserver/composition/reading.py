@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from homeserver.ids import ServerName
+from homeserver.services.delivery_status import DeliveryStatus
 from homeserver.sync.classic import ClassicSync
 from homeserver.sync.device_lists import DeviceLists
 from homeserver.sync.extras import Extras
@@ -24,14 +26,25 @@ if TYPE_CHECKING:
     from homeserver.composition.rooms import RoomLayer
     from homeserver.composition.stores import Stores
     from homeserver.composition.views import ViewLayer
+    from homeserver.config import Settings
+    from homeserver.services.history import History
     from homeserver.storage.database import Database
+    from homeserver.sync.delivered import Delivered
 
 
 class ReadingLayer:
     """`/sync` and what it is made of."""
 
     def __init__(
-        self, database: Database, stores: Stores, rooms: RoomLayer, views: ViewLayer, clock: Clock
+        self,
+        settings: Settings,
+        database: Database,
+        stores: Stores,
+        rooms: RoomLayer,
+        views: ViewLayer,
+        history: History,
+        delivered: Delivered,
+        clock: Clock,
     ) -> None:
         self.inboxes = Inboxes(database, stores.to_device)
         self.device_lists = DeviceLists(
@@ -65,6 +78,7 @@ class ReadingLayer:
             views.ignored,
             views.client_events,
             views.tokens,
+            delivered,
         )
         self.sync = ClassicSync(
             rooms.notifier,
@@ -82,11 +96,38 @@ class ReadingLayer:
                 views.tokens,
                 stores.stripped_state,
             ),
-            Extras(clock, stores.account_data, stores.receipts, views.typing, views.presence, views.ignored),
+            Extras(
+                clock,
+                stores.account_data,
+                stores.receipts,
+                views.typing,
+                views.presence,
+                views.ignored,
+                stores.delivery_news,
+                views.delivery_sharing,
+            ),
             self.device_lists,
             views.unread,
             views.ignored,
             LazyMembers(),
             self.inboxes,
             views.keys_left,
+            delivered,
+        )
+        self.delivery_status = DeliveryStatus(
+            ServerName(settings.server_name),
+            settings.delivery_status,
+            history,
+            rooms.reader,
+            views.visibility,
+            delivered,
+            stores.memberships,
+            stores.devices,
+            stores.device_positions,
+            stores.left_out,
+            stores.receipts,
+            stores.delivery_news,
+            stores.room_servers,
+            stores.destinations,
+            views.delivery_sharing,
         )

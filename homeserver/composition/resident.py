@@ -102,6 +102,7 @@ class ResidentLayer:
                 rooms.live,
                 people.typing,
                 people.receipts,
+                people.delivery_receipts,
                 people.presence,
                 people.to_device,
                 RemoteDevices(

@@ -10,9 +10,11 @@ from homeserver.storage.accounts import AccountStore
 from homeserver.storage.catch_ups import CatchUpStore
 from homeserver.storage.cross_signing import CrossSigningStore
 from homeserver.storage.dehydrated_devices import DehydratedDeviceStore
+from homeserver.storage.delivery_news import DeliveryNewsStore
 from homeserver.storage.destinations import DestinationStore
 from homeserver.storage.device_keys import DeviceKeyStore
 from homeserver.storage.device_lists import DeviceListStore
+from homeserver.storage.device_positions import DevicePositionStore
 from homeserver.storage.devices import DeviceStore
 from homeserver.storage.directory import DirectoryStore
 from homeserver.storage.events import EventStore
@@ -22,6 +24,7 @@ from homeserver.storage.interning import NumberStore
 from homeserver.storage.join_jobs import JoinJobStore
 from homeserver.storage.key_backups import KeyBackupStore
 from homeserver.storage.key_signatures import KeySignatureStore
+from homeserver.storage.left_out import LeftOutStore
 from homeserver.storage.media import MediaStore
 from homeserver.storage.media_strays import StrayFiles
 from homeserver.storage.media_thumbnails import ThumbnailStore
@@ -107,6 +110,11 @@ class Stores:
         self.media_strays = StrayFiles(database)
         self.media = MediaStore(database, self.media_strays)
         self.thumbnails = ThumbnailStore(database)
+
+        # What came where.
+        self.device_positions = DevicePositionStore(database)
+        self.left_out = LeftOutStore(database)
+        self.delivery_news = DeliveryNewsStore(database)
 
         # Other servers.
         self.server_keys = ServerKeyStore(database)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from homeserver.views.aggregations import Aggregations
 from homeserver.views.client_events import ClientEvents
+from homeserver.views.delivery_sharing import DeliverySharing
 from homeserver.views.erasure import Erasure
 from homeserver.views.ignored import IgnoredUsers
 from homeserver.views.keys_left import KeysLeftNow
@@ -49,4 +50,5 @@ class ViewLayer:
         )
         self.typing = TypingNow(clock, stores.typing)
         self.presence = PresenceNow(database.position, stores.presence, rooms.memberships)
+        self.delivery_sharing = DeliverySharing(stores.account_data)
         self.keys_left = KeysLeftNow(stores.one_time_keys)

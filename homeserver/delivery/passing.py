@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from homeserver.ids import RoomId, ServerName, UserId, server_name_of
+from homeserver.storage.delivery_news import DECRYPTED
 from homeserver.storage.receipts import PUBLIC
 
 if TYPE_CHECKING:
@@ -12,11 +14,13 @@ if TYPE_CHECKING:
 
     from federation.answers import Json
     from homeserver.clock import Clock
+    from homeserver.ids import EventId
     from homeserver.rooms.live_rooms import LiveRooms
     from homeserver.rooms.memberships import Memberships
     from homeserver.storage.database import Database
+    from homeserver.storage.delivery_news import DeliveryNewsStore
     from homeserver.storage.presence import PresenceRow, PresenceStore
-    from homeserver.storage.receipts import ReceiptRow, ReceiptStore
+    from homeserver.storage.receipts import ReceiptStore
     from homeserver.storage.room_servers import RoomServerStore
     from homeserver.storage.typing import TypingStore
 
@@ -38,6 +42,7 @@ class PassingNotices:
         clock: Clock,
         typing: TypingStore,
         receipts: ReceiptStore,
+        delivery_news: DeliveryNewsStore,
         presence: PresenceStore,
         live_rooms: LiveRooms,
         memberships: Memberships,
@@ -48,13 +53,14 @@ class PassingNotices:
         self._clock = clock
         self._typing_store = typing
         self._receipt_store = receipts
+        self._delivery_news = delivery_news
         self._presence_store = presence
         self._live_rooms = live_rooms
         self._memberships = memberships
         self._room_servers = room_servers
         self._waiting: dict[ServerName, dict[Key, Any]] = {}
         self._typing: dict[RoomId, set[UserId]] = {}
-        self._receipts_upto = database.position
+        self._receipts_upto = self._news_upto = database.position
         self.is_away: Callable[[ServerName], bool] = lambda _: False
         """Whether a destination is told nothing now: what passes has passed when it is back."""
 
@@ -107,7 +113,29 @@ class PassingNotices:
         ):
             if receipt.receipt_type == PUBLIC and self._is_ours(receipt.user_id):
                 key = ("receipt", receipt.room_id, receipt.user_id, receipt.thread_id)
-                told.update(self._add(servers[receipt.room_id], key, receipt))
+                passed_on = _Receipt(
+                    receipt.room_id,
+                    receipt.user_id,
+                    PUBLIC,
+                    receipt.thread_id,
+                    receipt.event_id,
+                    receipt.ts,
+                )
+                told.update(self._add(servers[receipt.room_id], key, passed_on))
+        return told
+
+    async def delivery_receipts(self, senders: Collection[UserId]) -> Collection[ServerName]:
+        """There is news for the senders of events: to those of other servers goes what our users' clients say."""
+        after, self._news_upto = self._news_upto, self._database.position
+        told: set[ServerName] = set()
+        for sender in senders:
+            if self._is_ours(sender):
+                continue
+            for news in await self._delivery_news.load_changes(sender, after=after, upto=self._news_upto):
+                if news.kind == DECRYPTED and self._is_ours(news.user_id):
+                    key = ("receipt", news.room_id, news.user_id, news.event_id)
+                    receipt = _Receipt(news.room_id, news.user_id, DECRYPTED, "", news.event_id, news.ts)
+                    told.update(self._add([server_name_of(sender)], key, receipt))
         return told
 
     async def presence(self, user_id: UserId) -> Collection[ServerName]:
@@ -165,7 +193,17 @@ class PassingNotices:
         ]
 
 
-def _receipt_edus(receipts: Iterable[ReceiptRow]) -> list[Json]:
+@dataclass(frozen=True, slots=True)
+class _Receipt:
+    room_id: RoomId
+    user_id: UserId
+    receipt_type: str
+    thread_id: str
+    event_id: EventId
+    ts: int
+
+
+def _receipt_edus(receipts: Iterable[_Receipt]) -> list[Json]:
     """Receipts as EDUs: one holds one receipt of a user in a room, so those of several threads go into several."""
     contents: list[Json] = []
     for receipt in receipts:
@@ -173,11 +211,11 @@ def _receipt_edus(receipts: Iterable[ReceiptRow]) -> list[Json]:
         if receipt.thread_id:
             data["thread_id"] = receipt.thread_id
         for content in contents:
-            if receipt.user_id not in content.get(receipt.room_id, {}).get(PUBLIC, {}):
+            if receipt.user_id not in content.get(receipt.room_id, {}).get(receipt.receipt_type, {}):
                 break
         else:
             content = {}
             contents.append(content)
-        by_user = content.setdefault(receipt.room_id, {}).setdefault(PUBLIC, {})
+        by_user = content.setdefault(receipt.room_id, {}).setdefault(receipt.receipt_type, {})
         by_user[receipt.user_id] = {"event_ids": [receipt.event_id], "data": data}
     return [{"edu_type": "m.receipt", "content": content} for content in contents]

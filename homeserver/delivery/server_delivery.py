@@ -194,7 +194,7 @@ class ServerDelivery:
     async def _distribute(self, news: Iterable[tuple[Topic, str]]) -> set[ServerName]:
         """Mark the destinations that news concern; the answer is which these are."""
         concerned: set[ServerName] = set()
-        receipts = []
+        receipts, senders = [], []
         for topic, key in news:
             if topic is Topic.OUTGOING_EVENTS:
                 concerned |= self._mark(await self._room_servers.load(int(key)), Kind.EVENTS)
@@ -212,6 +212,10 @@ class ServerDelivery:
                 concerned.update(await self._passing.presence(UserId(key)))
             elif topic is Topic.RECEIPTS:
                 receipts.append(RoomId(key))
+            elif topic is Topic.DELIVERY:
+                senders.append(UserId(key))
+        if senders:
+            concerned.update(await self._passing.delivery_receipts(senders))
         if receipts:
             concerned.update(await self._passing.receipts(receipts))
         return concerned

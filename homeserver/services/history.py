@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from homeserver.errors import Forbidden, NotFound
 from homeserver.storage.events import RoomPoint, Status, Stretch
+from homeserver.storage.left_out import LeftOut
 from homeserver.views.aggregations import without_ignored
 
 if TYPE_CHECKING:
@@ -41,6 +42,14 @@ class PageRequest:
     filter: RoomEventFilter
 
 
+class Brought(Protocol):
+    """Takes note of what devices have got."""
+
+    async def brought(self, requester: Requester, stretch: LeftOut) -> None:
+        """A stretch of a room is being given to a device."""
+        ...
+
+
 class History:
     """Reads the past of rooms, as far as the reader may."""
 
@@ -54,6 +63,7 @@ class History:
         ignored: IgnoredUsers,
         tokens: Tokens,
         backfill: Backfill,
+        delivered: Brought,
     ) -> None:
         self._database = database
         self._rooms = rooms
@@ -63,6 +73,7 @@ class History:
         self._ignored = ignored
         self._tokens = tokens
         self._backfill = backfill
+        self._delivered = delivered
 
     async def visible_event(
         self, requester: Requester, room_id: RoomId, event_id: str
@@ -105,6 +116,7 @@ class History:
         if page.backwards and await self._fill(room_id, stretch, events, last):
             events, last = await self._walk(requester, room_id, page, stretch)
         answer["chunk"] = await self._client_events.render(events, requester)
+        await self._note_brought(requester, page, stretch, events)
         if last is not None:
             point = last.point if page.backwards else last.point.after
             answer["end"] = self._tokens.page_token(stretch.ceiling, point)
@@ -114,6 +126,20 @@ class History:
             )
             answer["state"] = await self._client_events.render(members, requester, aggregate=False)
         return answer
+
+    async def _note_brought(
+        self, requester: Requester, page: PageRequest, stretch: Stretch, events: list[StoredEvent]
+    ) -> None:
+        """What a page holds has come, where it holds all that stands in between."""
+        if not page.filter.allows_everything or not events:
+            return
+        positions = [stored.stream_id for stored in events]
+        if positions != sorted(positions, reverse=page.backwards):
+            return
+        first, last = min(positions), max(positions)
+        if page.backwards and stretch.start is None:
+            last = max(last, stretch.ceiling)
+        await self._delivered.brought(requester, LeftOut(events[0].room_nid, first - 1, last))
 
     async def _fill(
         self, room_id: RoomId, stretch: Stretch, events: list[StoredEvent], last: StoredEvent | None

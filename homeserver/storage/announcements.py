@@ -15,6 +15,8 @@ class Topic(StrEnum):
     """An event id: what is held in memory of the event is out of date."""
     RECEIPTS = "receipts"
     """A room id."""
+    DELIVERY = "delivery"
+    """The user id of a sender, who is told how their events are doing."""
     READ = "read"
     """`user_id|room_id`: the user has read on in the room."""
     TYPING = "typing"

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from homeserver.storage.announcements import Topic
+from homeserver.storage.left_out import LeftOut
 from homeserver.sync.interval import Concern, Interval, read_changes
 from homeserver.sync.moves import Moves, Start
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from homeserver.clock import Clock
     from homeserver.ids import RoomId, UserId
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
     from homeserver.storage.memberships import MembershipRow
     from homeserver.storage.one_time_keys import KeysLeft
     from homeserver.storage.rooms import RoomStore
+    from homeserver.sync.delivered import Delivered
     from homeserver.sync.device_lists import DeviceLists
     from homeserver.sync.extras import Extras
     from homeserver.sync.interval import Changes
     from homeserver.sync.lazy_members import LazyMembers
     from homeserver.sync.moves import MoveReader
-    from homeserver.sync.rooms import RoomSections
+    from homeserver.sync.rooms import JoinedSection, RoomSections
     from homeserver.sync.to_device import Inboxes
     from homeserver.views.filters import SyncFilter
     from homeserver.views.ignored import IgnoredUsers
@@ -68,6 +70,10 @@ class _Reading:
     """The member events that the client holds, by room, where it loads members lazily."""
     sent_members: dict[int, set[int]]
     """Those that the answer brings, as they are added to it."""
+    sections: dict[RoomId, JoinedSection]
+    """What the answer holds of joined rooms with events, as it is added to it."""
+    unwanted_rooms: list[LeftOut]
+    """Rooms with events of which the answer holds nothing, since the filter does not want them."""
 
     def wants(self, room_id: RoomId) -> bool:
         return self.filter.room.allows_room(room_id)
@@ -92,6 +98,7 @@ class ClassicSync:
         lazy_members: LazyMembers,
         inboxes: Inboxes,
         keys_left: KeysLeftNow,
+        delivered: Delivered,
     ) -> None:
         self._notifier = notifier
         self._clock = clock
@@ -107,6 +114,7 @@ class ClassicSync:
         self._lazy_members = lazy_members
         self._inboxes = inboxes
         self._keys_left = keys_left
+        self._delivered = delivered
 
     async def answer(
         self, requester: Requester, request: SyncRequest, check_access: Callable[[], Awaitable[None]]
@@ -120,6 +128,8 @@ class ClassicSync:
         if request.since is not None:
             token = await self._tokens.read_sync_token(request.since, requester.user_id, requester.device_id)
         since, told = (None, 0) if token is None else (token.position, token.told)
+        if token is not None and token.own:
+            self._delivered.acknowledge(requester, max(token.position, token.told))
         acknowledged = await self._inboxes.acknowledge(requester, token)
         known_members = self._lazy_members.known(requester, request.filter, since)
         deadline = self._clock.monotonic() + min(request.timeout_ms, MAX_TIMEOUT_MS) / 1000
@@ -129,8 +139,10 @@ class ClassicSync:
             upto = self._notifier.position
             interval = Interval(since, upto, request.full_state, request.state_name, told)
             sent_members: dict[int, set[int]] = {}
+            joined: dict[RoomId, JoinedSection] = {}
+            left_out: list[LeftOut] = []
             answer = await self._build(
-                requester, rooms, interval, request.filter, known_members, sent_members
+                requester, rooms, interval, request.filter, known_members, sent_members, joined, left_out
             )
             messages, last_message = await self._inboxes.read(requester, after=acknowledged, upto=upto)
             if messages:
@@ -156,10 +168,21 @@ class ClassicSync:
                 break
         if request.filter.room.state.lazy_load_members:
             self._lazy_members.note(requester, request.filter, known_members, sent_members, upto)
+        await self._note_delivery(requester, joined, left_out)
         answer["next_batch"] = self._tokens.sync_token(
             requester.user_id, requester.device_id, upto, last_message
         )
         return answer
+
+    async def _note_delivery(
+        self, requester: Requester, joined: Mapping[RoomId, JoinedSection], unwanted: Sequence[LeftOut]
+    ) -> None:
+        """Keep what the answer leaves out of the timelines, and that it brings the rest."""
+        for room in joined.values():
+            await self._delivered.brought(requester, room.brought)
+        await self._delivered.note_left_out(
+            requester, [*unwanted, *(stretch for room in joined.values() for stretch in room.left_out)]
+        )
 
     # -- what there is to tell -------------------------------------------------------------------------
 
@@ -171,6 +194,8 @@ class ClassicSync:
         sync_filter: SyncFilter,
         known_members: Mapping[int, frozenset[int]],
         sent_members: dict[int, set[int]],
+        joined: dict[RoomId, JoinedSection],
+        left_out: list[LeftOut],
     ) -> dict[str, Any]:
         concern = Concern(requester.user_id, requester.device_id, rooms)
         changes = read_changes(self._notifier, interval, concern, rooms)
@@ -186,7 +211,17 @@ class ClassicSync:
             moves = await self._moves.read(requester.user_id, rooms, interval)
         ignored = await self._ignored.of(requester.user_id)
         reading = _Reading(
-            requester, rooms, interval, sync_filter, changes, moves, ignored, known_members, sent_members
+            requester,
+            rooms,
+            interval,
+            sync_filter,
+            changes,
+            moves,
+            ignored,
+            known_members,
+            sent_members,
+            joined,
+            left_out,
         )
         account_data: dict[RoomId, list[Any]] = {}
         if changes.has(Topic.ACCOUNT_DATA):
@@ -226,9 +261,11 @@ class ClassicSync:
         interval, changes = reading.interval, reading.changes
         with_events = await self._rooms_with_events(reading)
         came_in = reading.moves.came_in
+        delivery_news = await self._delivery_news(reading)
         looked_at = (
             with_events
             | came_in.keys()
+            | delivery_news.keys()
             | account_data.keys()
             | changes.rooms_with_receipts
             | changes.rooms_with_typing
@@ -236,6 +273,13 @@ class ClassicSync:
         if not changes.known:
             looked_at |= reading.rooms.keys()
         joined = await self._joined_among(reading, looked_at)
+        reading.unwanted_rooms.extend(
+            LeftOut(reading.rooms[room_id].room_nid, interval.since or 0, interval.upto)
+            for room_id in with_events
+            if room_id in reading.rooms
+            and reading.rooms[room_id].membership == "join"
+            and not reading.wants(room_id)
+        )
         sections: dict[RoomId, dict[str, Any]] = {}
         counted: set[RoomId] = set()
         for room_id in joined.keys() & (with_events | came_in.keys()):
@@ -248,6 +292,7 @@ class ClassicSync:
                 ignored=reading.ignored,
                 known_members=reading.known_members.get(joined[room_id].room_nid, frozenset()),
             )
+            reading.sections[room_id] = part
             if part.is_news:
                 sections[room_id] = part.section
                 reading.sent_members[joined[room_id].room_nid] = part.members
@@ -255,6 +300,10 @@ class ClassicSync:
                 counted.add(room_id)
         fresh = joined.keys() & (joined if interval.since is None else came_in).keys()
         counted |= await self._add_ephemeral(reading, joined, fresh, sections)
+        for room_id, events in delivery_news.items():
+            if room_id in joined:
+                section = sections.setdefault(room_id, {}).setdefault("ephemeral", {"events": []})
+                section["events"] += events
         for room_id, events in account_data.items():
             if room_id in joined and room_id not in fresh:
                 sections.setdefault(room_id, {})["account_data"] = {"events": events}
@@ -276,6 +325,12 @@ class ClassicSync:
         for section in sections.values():
             self._complete(section, interval)
         return sections
+
+    async def _delivery_news(self, reading: _Reading) -> Mapping[RoomId, list[Any]]:
+        """What there is to hear of the user's own events; what happened before a first sync is asked for."""
+        if reading.interval.since is None or not reading.changes.has(Topic.DELIVERY):
+            return {}
+        return await self._extras.delivery_news(reading.requester.user_id, reading.interval, reading.filter)
 
     async def _rooms_with_events(self, reading: _Reading) -> frozenset[RoomId]:
         if reading.interval.since is None or reading.interval.full_state:

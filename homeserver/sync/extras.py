@@ -8,6 +8,7 @@ import orjson
 
 from homeserver.ids import RoomId
 from homeserver.storage.account_data import GLOBAL
+from homeserver.storage.delivery_news import DELIVERED
 from homeserver.views.presence import presence_content
 from homeserver.views.push_rules import default_rules
 
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from homeserver.clock import Clock
     from homeserver.ids import UserId
     from homeserver.storage.account_data import AccountDataRow, AccountDataStore
+    from homeserver.storage.delivery_news import DeliveryNewsStore
     from homeserver.storage.receipts import ReceiptRow, ReceiptStore
     from homeserver.sync.interval import Interval
+    from homeserver.views.delivery_sharing import DeliverySharing
     from homeserver.views.filters import SyncFilter
     from homeserver.views.ignored import IgnoredUsers
     from homeserver.views.presence import PresenceNow
@@ -38,6 +41,8 @@ class Extras:
         typing: TypingNow,
         presence: PresenceNow,
         ignored: IgnoredUsers,
+        news: DeliveryNewsStore,
+        sharing: DeliverySharing,
     ) -> None:
         self._clock = clock
         self._account_data = account_data
@@ -45,6 +50,8 @@ class Extras:
         self._typing = typing
         self._presence = presence
         self._ignored = ignored
+        self._news = news
+        self._sharing = sharing
 
     async def account_data(
         self, user_id: UserId, interval: Interval, sync_filter: SyncFilter
@@ -109,6 +116,27 @@ class Extras:
         for (room_id, _), content in contents.items():
             events.setdefault(room_id, []).append({"type": "m.receipt", "content": content})
         return events, own
+
+    async def delivery_news(
+        self, user_id: UserId, interval: Interval, sync_filter: SyncFilter
+    ) -> dict[RoomId, list[dict[str, Any]]]:
+        """What a user hears of their own events: a `dev.restante.delivered` event, and one with MSC4089's receipts."""
+        contents: dict[tuple[RoomId, str], dict[str, Any]] = {}
+        for news in await self._news.load_changes(user_id, after=interval.since or 0, upto=interval.upto):
+            kind = DELIVERED if news.kind == DELIVERED else "m.receipt"
+            wanted = sync_filter.room.ephemeral
+            if (
+                wanted.allows_type(kind)
+                and wanted.allows_room(news.room_id)
+                and await self._sharing.of(news.user_id)
+            ):
+                content = contents.setdefault((news.room_id, kind), {}).setdefault(news.event_id, {})
+                by_user = content if kind == DELIVERED else content.setdefault(news.kind, {})
+                by_user[news.user_id] = {"ts": news.ts}
+        events: dict[RoomId, list[dict[str, Any]]] = {}
+        for (room_id, kind), content in contents.items():
+            events.setdefault(room_id, []).append({"type": kind, "content": content})
+        return events
 
     async def typing(
         self, user_id: UserId, sync_filter: SyncFilter, changed: set[RoomId], fresh: set[RoomId]

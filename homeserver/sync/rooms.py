@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from homeserver.storage.left_out import LeftOut
 from homeserver.views.client_events import stripped, stripped_state_keys
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ class JoinedSection:
     section: dict[str, Any]
     members: set[int]
     """The numbers of the member events in it."""
+    left_out: list[LeftOut]
+    """What of the timeline is not in it."""
+    brought: LeftOut
+    """What is."""
     is_news: bool
     may_change_counts: bool
 
@@ -129,6 +134,8 @@ class RoomSections:
                 for stored in (*state, *timeline.events)
                 if stored.event.type == "m.room.member"
             },
+            _left_out(row.room_nid, timeline),
+            LeftOut(row.room_nid, timeline.gap_before, interval.upto),
             is_news=bool(whole or timeline.events or timeline.limited or state or summary),
             may_change_counts=timeline.may_change_counts,
         )
@@ -253,3 +260,11 @@ class RoomSections:
         keys: Sequence[StateKey] = stripped_state_keys(user_id, row.sender)
         state: Mapping[StateKey, Any] = await self._reader.state_entries(row.room_id, keys)
         return [stripped(state[key]) for key in dict.fromkeys(keys) if key in state]
+
+
+def _left_out(room_nid: int, timeline: Timeline) -> list[LeftOut]:
+    """The stretches that a timeline leaves out: before its first event, and messages that were not wanted."""
+    stretches = [LeftOut(room_nid, position - 1, position) for position in timeline.unwanted]
+    if timeline.limited and timeline.begins_after < timeline.gap_before:
+        stretches.append(LeftOut(room_nid, timeline.begins_after, timeline.gap_before))
+    return stretches

@@ -29,6 +29,10 @@ class Timeline:
     """The position just before the first event, from which `/messages` pages back without gap or repetition."""
     filtered: bool
     """Some events after the first one were left out: not wanted, or not to be seen."""
+    begins_after: int
+    """The position after which there may be events that the client was not told of before."""
+    unwanted: tuple[int, ...]
+    """The positions of messages in it that the filter left out."""
     may_change_summary: bool
     """A membership or the name of the room changed, whether that is shown or not."""
     may_change_counts: bool
@@ -89,6 +93,10 @@ class TimelineReader:
             limited=limited,
             gap_before=gap_before,
             filtered=shown != len(kept),
+            begins_after=after,
+            unwanted=tuple(
+                stored.stream_id for stored in seen if stored.notifies and not filter_.allows(stored.event)
+            ),
             may_change_summary=limited or any(stored.event.type in _SUMMED_UP for stored in seen),
             may_change_counts=limited or any(_may_change_counts(stored) for stored in seen),
         )

@@ -13,6 +13,7 @@ from homeserver.http.routing import Route, client
 from homeserver.ids import RoomId, UserId, is_user_id
 from homeserver.services.account_data import FULLY_READ
 from homeserver.services.typing import DEFAULT_TIMEOUT_MS
+from homeserver.storage.delivery_news import DECRYPTED
 from homeserver.storage.receipts import PRIVATE, PUBLIC
 from homeserver.views.presence import presence_content
 
@@ -79,11 +80,12 @@ class EphemeralEndpoints:
         requester = await self._context.authenticator.requester(request)
         thread_id = _thread_id(await request.json(allow_empty=True))
         parameters = request.path_parameters
+        room_id = RoomId(parameters["roomId"])
+        if parameters["receiptType"] == DECRYPTED:
+            await self._context.delivery_receipts.send(requester.user_id, room_id, parameters["eventId"])
+            return json_response({})
         await self._context.receipts.send(
-            requester.user_id,
-            RoomId(parameters["roomId"]),
-            {parameters["receiptType"]: parameters["eventId"]},
-            thread_id,
+            requester.user_id, room_id, {parameters["receiptType"]: parameters["eventId"]}, thread_id
         )
         await self._context.presence.active(requester.user_id)
         return json_response({})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from homeserver.eventgraph.server_acls import SERVER_ACL, lets_in
 from homeserver.ids import EventId, RoomId, UserId, is_event_id, is_room_id, is_user_id, server_name_of
+from homeserver.storage.delivery_news import DECRYPTED
 from homeserver.storage.receipts import PUBLIC
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from homeserver.clock import Clock
     from homeserver.ids import ServerName
     from homeserver.rooms.live_rooms import LiveRooms
+    from homeserver.services.delivery_receipts import DeliveryReceipts
     from homeserver.services.presence import Presence
     from homeserver.services.receipts import Receipts
     from homeserver.services.to_device import ToDevice
@@ -50,6 +52,7 @@ class InboundEdus:
         live_rooms: LiveRooms,
         typing: Typing,
         receipts: Receipts,
+        delivery_receipts: DeliveryReceipts,
         presence: Presence,
         to_device: ToDevice,
         devices: RemoteDevices,
@@ -59,6 +62,7 @@ class InboundEdus:
         self._live_rooms = live_rooms
         self._typing = typing
         self._receipts = receipts
+        self._delivery_receipts = delivery_receipts
         self._presence = presence
         self._to_device = to_device
         self._devices = devices
@@ -94,29 +98,37 @@ class InboundEdus:
     async def _receive_receipts(self, origin: ServerName, content: dict[str, Any]) -> None:
         left = _MAX_RECEIPTS
         for room_id, by_type in content.items():
-            by_user = by_type.get(PUBLIC) if isinstance(by_type, dict) else None
-            if not isinstance(by_user, dict) or not await self._is_let_in(origin, room_id):
+            if not isinstance(by_type, dict) or not await self._is_let_in(origin, room_id):
                 continue
-            for user, receipt in by_user.items():
-                user_id = _user_of(origin, user)
-                left -= 1
-                if left >= 0 and user_id is not None and isinstance(receipt, dict):
-                    await self._receive_receipt(user_id, RoomId(room_id), receipt)
+            for receipt_type in (PUBLIC, DECRYPTED):
+                by_user = by_type.get(receipt_type)
+                for user, receipt in by_user.items() if isinstance(by_user, dict) else ():
+                    user_id = _user_of(origin, user)
+                    left -= 1
+                    if left >= 0 and user_id is not None and isinstance(receipt, dict):
+                        await self._receive_receipt(user_id, RoomId(room_id), receipt_type, receipt)
 
-    async def _receive_receipt(self, user_id: UserId, room_id: RoomId, receipt: dict[str, Any]) -> None:
+    async def _receive_receipt(
+        self, user_id: UserId, room_id: RoomId, receipt_type: str, receipt: dict[str, Any]
+    ) -> None:
         event_ids, data = receipt.get("event_ids"), receipt.get("data")
         if not isinstance(event_ids, list) or not event_ids or not isinstance(data, dict):
             return
         thread_id, ts = data.get("thread_id"), data.get("ts")
         # "The extremity event IDs that the user has read up to": one, in all implementations.
         event_id = event_ids[0]
-        if isinstance(event_id, str) and is_event_id(event_id):
+        if not isinstance(event_id, str) or not is_event_id(event_id):
+            return
+        sent_ts = ts if isinstance(ts, int) else self._clock.now_ms()
+        if receipt_type == DECRYPTED:
+            await self._delivery_receipts.receive(user_id, room_id, event_id, sent_ts)
+        else:
             await self._receipts.receive(
                 user_id,
                 room_id,
                 EventId(event_id),
                 thread_id=thread_id if isinstance(thread_id, str) else None,
-                ts=ts if isinstance(ts, int) else self._clock.now_ms(),
+                ts=sent_ts,
             )
 
     async def _receive_presence(self, origin: ServerName, content: dict[str, Any]) -> None:

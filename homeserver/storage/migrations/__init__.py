@@ -26,6 +26,7 @@ from homeserver.storage.migrations import (
     m0019_remote_device_lists,
     m0020_missed,
     m0021_media,
+    m0022_delivery_status,
 )
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ _MODULES = (
     m0019_remote_device_lists,
     m0020_missed,
     m0021_media,
+    m0022_delivery_status,
 )
 
 MIGRATIONS: tuple[Migration, ...] = tuple(module.MIGRATION for module in _MODULES)

@@ -12,6 +12,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from homeserver.errors import InvalidParam
+from homeserver.storage.left_out import LeftOut
 from homeserver.sync.missed.plan import Leg, Part, legs_by_importance, legs_of_log
 from homeserver.views.aggregations import without_ignored
 from homeserver.views.tokens import CatchUpToken
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from homeserver.services.requester import Requester
     from homeserver.storage.events import EventStore, StoredEvent
     from homeserver.storage.missed import MissedStore
+    from homeserver.sync.delivered import Delivered
     from homeserver.sync.missed.plan import PlanMaker
     from homeserver.sync.missed.rooms import MissedRoomReader, MissedRooms
     from homeserver.views.client_events import ClientEvents
@@ -104,6 +106,7 @@ class MissedPages:
         ignored: IgnoredUsers,
         client_events: ClientEvents,
         tokens: Tokens,
+        delivered: Delivered,
     ) -> None:
         self._notifier = notifier
         self._rooms = rooms
@@ -115,6 +118,7 @@ class MissedPages:
         self._ignored = ignored
         self._client_events = client_events
         self._tokens = tokens
+        self._delivered = delivered
 
     async def read(
         self, requester: Requester, request: MissedRequest, *, limit: int, lazy_load_members: bool
@@ -145,6 +149,8 @@ class MissedPages:
         if not page.is_last:
             answer["end"] = self._tokens.catch_up_token(user_id, device_id, page.place)
         elif not Kind(place.kind).by_time:
+            for room_nid in (await self._missed_rooms(user_id, place)).all:
+                await self._delivered.brought(requester, LeftOut(room_nid, place.after, place.upto))
             answer["next_batch"] = self._tokens.caught_up_token(
                 user_id, device_id, place.since, place.upto, place.to_device_position
             )

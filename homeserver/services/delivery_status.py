@@ -1,0 +1,171 @@
+"""How an event is doing: stored, handed over to other servers, delivered to devices, read (docs/offline.md)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from homeserver.errors import Forbidden
+from homeserver.ids import server_name_of
+from homeserver.storage.receipts import PUBLIC
+from homeserver.views.unread import MAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from homeserver.config import DeliveryStatusSettings
+    from homeserver.ids import RoomId, ServerName, UserId
+    from homeserver.rooms.reader import RoomReader
+    from homeserver.services.history import History
+    from homeserver.services.requester import Requester
+    from homeserver.storage.delivery_news import DeliveryNewsStore
+    from homeserver.storage.destinations import DestinationStore
+    from homeserver.storage.device_positions import DevicePositionStore
+    from homeserver.storage.devices import DeviceStore
+    from homeserver.storage.events import StoredEvent
+    from homeserver.storage.left_out import LeftOutStore
+    from homeserver.storage.memberships import MembershipStore
+    from homeserver.storage.receipts import ReceiptStore
+    from homeserver.storage.room_servers import RoomServerStore
+    from homeserver.views.delivery_sharing import DeliverySharing
+    from homeserver.views.visibility import HistoryVisibility
+
+
+class Acknowledgements(Protocol):
+    """What devices have said that they got."""
+
+    async def flush(self) -> None:
+        """Write down what was said so far."""
+        ...
+
+
+class DeliveryStatus:
+    """Answers the senders of events."""
+
+    def __init__(
+        self,
+        server_name: ServerName,
+        settings: DeliveryStatusSettings,
+        history: History,
+        rooms: RoomReader,
+        visibility: HistoryVisibility,
+        acknowledgements: Acknowledgements,
+        memberships: MembershipStore,
+        devices: DeviceStore,
+        positions: DevicePositionStore,
+        left_out: LeftOutStore,
+        receipts: ReceiptStore,
+        news: DeliveryNewsStore,
+        room_servers: RoomServerStore,
+        destinations: DestinationStore,
+        sharing: DeliverySharing,
+    ) -> None:
+        self._server_name = server_name
+        self._settings = settings
+        self._history = history
+        self._rooms = rooms
+        self._visibility = visibility
+        self._acknowledgements = acknowledgements
+        self._memberships = memberships
+        self._devices = devices
+        self._positions = positions
+        self._left_out = left_out
+        self._receipts = receipts
+        self._news = news
+        self._room_servers = room_servers
+        self._destinations = destinations
+        self._sharing = sharing
+
+    async def of(self, requester: Requester, room_id: RoomId, event_id: str) -> dict[str, Any]:
+        """The status of an event, for its sender.
+
+        Raises `NotFound` for an event that the requester may not see, `Forbidden` for one that somebody else has sent, in
+        a room that has too many members, and where all of this is switched off.
+        """
+        _, stored = await self._history.visible_event(requester, room_id, event_id)
+        if stored.event.sender != requester.user_id:
+            raise Forbidden("Only who has sent an event may ask how it is doing")
+        if not self._settings.enabled:
+            raise Forbidden("This server does not tell how events are doing")
+        joined, _ = await self._memberships.count(stored.room_nid)
+        if joined > self._settings.max_members:
+            raise Forbidden("The room has too many members to tell how events in it are doing")
+        await self._acknowledgements.flush()
+        return {
+            "event_id": stored.event.event_id,
+            "stored": True,
+            "users": await self._users(requester, stored),
+            "servers": await self._servers(stored),
+        }
+
+    async def _users(self, requester: Requester, stored: StoredEvent) -> dict[UserId, Any]:
+        rows = await self._memberships.load_in_room(stored.room_nid, ("join",))
+        recipients = []
+        for row in rows:
+            if row.user_id != requester.user_id and await self._sharing.of(row.user_id):
+                recipients.append(row.user_id)
+        decrypted = await self._news.load_decrypted(requester.user_id, stored.room_id, stored.event.event_id)
+        local = [
+            user_id
+            for user_id in recipients
+            if server_name_of(user_id) == self._server_name
+            and await self._visibility.visible(user_id, [stored])
+        ]
+        delivered = await self._delivered(local, stored)
+        users: dict[UserId, Any] = {}
+        for user_id in recipients:
+            status: dict[str, Any] = dict(delivered.get(user_id, {}))
+            read_ts = await self._read(user_id, stored)
+            if read_ts is not None:
+                status["read"] = {"ts": read_ts}
+            if user_id in decrypted:
+                status["decrypted"] = {"ts": decrypted[user_id]}
+            if status or user_id in local:
+                users[user_id] = status
+        return users
+
+    async def _delivered(self, user_ids: Sequence[UserId], stored: StoredEvent) -> dict[UserId, Any]:
+        positions = await self._positions.load(user_ids)
+        without = await self._left_out.load_around(stored.room_nid, user_ids, stored.stream_id)
+        status = {}
+        for user_id in user_ids:
+            devices = await self._devices.load(user_id)
+            times = []
+            for device in devices:
+                position = positions.get((user_id, device.device_id))
+                if position is not None and (user_id, device.device_id) not in without:
+                    ts = position.when(stored.stream_id)
+                    if ts is not None:
+                        times.append(ts)
+            told: dict[str, Any] = {"devices": len(devices), "delivered": len(times)}
+            if times:
+                told |= {"first_ts": min(times), "last_ts": max(times)}
+            status[user_id] = {"delivery": told}
+        return status
+
+    async def _read(self, user_id: UserId, stored: StoredEvent) -> int | None:
+        """When a user has read the event, as far as they let others know."""
+        threads = {"", stored.thread_root or MAIN}
+        times = [
+            receipt.ts
+            for receipt in await self._receipts.load_own(user_id, stored.room_id)
+            if receipt.receipt_type == PUBLIC
+            and receipt.thread_id in threads
+            and receipt.point >= stored.point
+        ]
+        return min(times, default=None)
+
+    async def _servers(self, stored: StoredEvent) -> dict[ServerName, Any]:
+        servers = await self._room_servers.load(stored.room_nid)
+        status: dict[ServerName, Any] = {}
+        for server_name in sorted(servers - {self._server_name}):
+            destination = await self._destinations.get(server_name)
+            if destination is not None and destination.position >= stored.stream_id:
+                status[server_name] = {"handed_over": True}
+                continue
+            waiting: dict[str, Any] = {"handed_over": False}
+            waiting["waiting_since_ts"] = stored.event.origin_server_ts
+            if destination is not None and destination.failing_since_ts is not None:
+                waiting["failing_since_ts"] = destination.failing_since_ts
+                waiting["why"] = destination.why
+            status[server_name] = waiting
+        return status

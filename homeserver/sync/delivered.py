@@ -1,0 +1,227 @@
+"""What devices have got: what was in an answer that they have acknowledged.
+
+Mostly that is one position for each device. What an answer left out, since its timeline was limited or a filter did not
+want it, is kept as a stretch of the room until something brings it. Positions are gathered in memory, and written down with
+what the senders are to hear once a second, and before anybody is told of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from homeserver.ids import UserId, server_name_of
+from homeserver.storage.delivery_news import DELIVERED, DeliveryNews
+from homeserver.storage.device_positions import DevicePosition
+from homeserver.storage.errors import DatabaseClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from homeserver.clock import Clock
+    from homeserver.config import DeliveryStatusSettings
+    from homeserver.ids import DeviceId, ServerName
+    from homeserver.rooms.memberships import Memberships
+    from homeserver.rooms.recent_events import RecentEvents
+    from homeserver.services.requester import Requester
+    from homeserver.storage.database import Database, Transaction
+    from homeserver.storage.delivery_news import DeliveryNewsStore
+    from homeserver.storage.device_positions import DevicePositionStore
+    from homeserver.storage.left_out import LeftOut, LeftOutStore
+    from homeserver.storage.memberships import MembershipRow
+    from homeserver.storage.rooms import RoomStore
+    from homeserver.views.delivery_sharing import DeliverySharing
+
+    _Key = tuple[UserId, DeviceId]
+
+_EVERY_SECONDS = 1
+_KEPT_TIMES = 64
+_APART_MS = 1_000
+"""Times that are closer together than this are one."""
+_CACHED_DEVICES = 10_000
+_MAX_NEWS_EVENTS = 1_000
+"""Of a room, for one device at a time; whoever wrote before that hears of it by asking."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Acknowledged:
+    """What a device has acknowledged since that was last written down: first, and (position, time)."""
+
+    first: int
+    times: list[tuple[int, int]] = field(default_factory=list)
+
+
+class Delivered:
+    """Takes note of acknowledgements, and of what answers left out."""
+
+    def __init__(
+        self,
+        server_name: ServerName,
+        settings: DeliveryStatusSettings,
+        database: Database,
+        clock: Clock,
+        positions: DevicePositionStore,
+        left_out: LeftOutStore,
+        news: DeliveryNewsStore,
+        memberships: Memberships,
+        rooms: RoomStore,
+        recent: RecentEvents,
+        sharing: DeliverySharing,
+    ) -> None:
+        self._server_name = server_name
+        self._settings = settings
+        self._database = database
+        self._clock = clock
+        self._positions = positions
+        self._left_out = left_out
+        self._news = news
+        self._memberships = memberships
+        self._rooms = rooms
+        self._recent = recent
+        self._sharing = sharing
+        self._acknowledged: dict[_Key, _Acknowledged] = {}
+        self._known: OrderedDict[_Key, int] = OrderedDict()
+        self._rooms_with_gaps: OrderedDict[_Key, set[int]] = OrderedDict()
+        self._flushing = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to write down what comes in."""
+        if self._settings.enabled:
+            self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Write down what came in, and end."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            await self.flush()
+
+    # -- what devices say ------------------------------------------------------------------------------
+
+    def acknowledge(self, requester: Requester, position: int) -> None:
+        """A device has come back with the token that ended an answer at this position."""
+        if requester.device_id is None or self._task is None:
+            return
+        key = (requester.user_id, requester.device_id)
+        if self._known.get(key, -1) >= position:
+            return
+        self._known[key] = position
+        self._known.move_to_end(key)
+        if len(self._known) > _CACHED_DEVICES:
+            self._known.popitem(last=False)
+        gathered = self._acknowledged.setdefault(key, _Acknowledged(position))
+        times, now = gathered.times, self._clock.now_ms()
+        if times and now - times[-1][1] < _APART_MS:
+            times[-1] = (position, times[-1][1])
+        else:
+            times.append((position, now))
+
+    async def note_left_out(self, requester: Requester, stretches: Sequence[LeftOut]) -> None:
+        """An answer that is about to be given does not hold these stretches; kept before it is given."""
+        if requester.device_id is None or not stretches or not self._settings.enabled:
+            return
+        small = await self._small_rooms({one.room_nid for one in stretches})
+        kept = [one for one in stretches if one.room_nid in small]
+        if not kept:
+            return
+        user_id, device_id = requester.user_id, requester.device_id
+        await self._database.write(lambda t: self._left_out.add(t, user_id, device_id, kept))
+        gaps = self._rooms_with_gaps.get((user_id, device_id))
+        if gaps is not None:
+            gaps.update(one.room_nid for one in kept)
+
+    async def brought(self, requester: Requester, stretch: LeftOut) -> None:
+        """A stretch of a room is being given to a device."""
+        if requester.device_id is None or not self._settings.enabled or stretch.upto <= stretch.after:
+            return
+        user_id, device_id = requester.user_id, requester.device_id
+        if stretch.room_nid in await self._gaps_of(user_id, device_id):
+            await self._database.write(lambda t: self._left_out.subtract(t, user_id, device_id, stretch))
+
+    async def _gaps_of(self, user_id: UserId, device_id: DeviceId) -> set[int]:
+        key = (user_id, device_id)
+        gaps = self._rooms_with_gaps.get(key)
+        if gaps is None:
+            gaps = self._rooms_with_gaps[key] = await self._left_out.load_rooms(*key)
+            if len(self._rooms_with_gaps) > _CACHED_DEVICES:
+                self._rooms_with_gaps.popitem(last=False)
+        return gaps
+
+    async def _small_rooms(self, room_nids: set[int]) -> set[int]:
+        rooms = await self._rooms.load(room_nids)
+        return {nid for nid, row in rooms.items() if row.joined_members <= self._settings.max_members}
+
+    # -- writing down ----------------------------------------------------------------------------------
+
+    async def flush(self) -> None:
+        """Write down what has come in."""
+        async with self._flushing:
+            acknowledged, self._acknowledged = self._acknowledged, {}
+            if acknowledged:
+                known = await self._positions.load({user_id for user_id, _ in acknowledged})
+                moved, news = [], []
+                for key, gathered in acknowledged.items():
+                    before = known.get(key) or DevicePosition(*key, position=0, acknowledged=[])
+                    times = [one for one in gathered.times if one[0] > before.position]
+                    if times:
+                        # Nobody waits for what a new device gets in its first answer.
+                        news += await self._news_of(key[0], before.position or gathered.first, *times[-1])
+                        kept = [*before.acknowledged, *times]
+                        moved.append(DevicePosition(*key, times[-1][0], kept[-_KEPT_TIMES:]))
+
+                async def work(transaction: Transaction) -> None:
+                    await self._positions.set(transaction, moved)
+                    await self._news.insert(transaction, _newest(news))
+
+                await self._database.write(work)
+
+    async def _news_of(self, user_id: UserId, after: int, upto: int, ts: int) -> list[DeliveryNews]:
+        """Whose messages a device of a user has got between two positions; the newest of each sender and room."""
+        if upto <= after or not await self._sharing.of(user_id):
+            return []
+        rooms = await self._memberships.of_user(user_id)
+        joined: dict[int, MembershipRow] = {
+            row.room_nid: row for row in rooms.values() if row.membership == "join"
+        }
+        changed = await self._rooms.changed_since([row.room_id for row in joined.values()], after)
+        small = await self._small_rooms({rooms[room_id].room_nid for room_id in changed})
+        news = []
+        for room_nid in small:
+            told = set()
+            events = await self._recent.load(room_nid, after=after, upto=upto, limit=_MAX_NEWS_EVENTS)
+            for stored in reversed(events):
+                sender = UserId(stored.event.sender)
+                if not stored.notifies or sender in told or sender == user_id:
+                    continue
+                told.add(sender)
+                if (
+                    server_name_of(sender) == self._server_name
+                    and stored.stream_id > joined[room_nid].stream_id
+                ):
+                    room_id, event_id = stored.room_id, stored.event.event_id
+                    news.append(DeliveryNews(sender, room_id, user_id, DELIVERED, event_id, ts))
+        return news
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(_EVERY_SECONDS)
+            try:
+                await self.flush()
+            except DatabaseClosed:
+                return
+            except Exception:  # noqa: BLE001 - it is logged, and tried again
+                _log.exception("acknowledgements_not_written")
+
+
+def _newest(news: Sequence[DeliveryNews]) -> list[DeliveryNews]:
+    """Of several about the same, the last."""
+    return list({(one.sender, one.room_id, one.user_id): one for one in news}.values())
