@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from homeserver.storage.gaps import GapStore
     from homeserver.storage.outliers import OutlierStore
 
+MAX_EXTREMITIES = 100
+"""So many forward extremities a room has, where nobody here may tie them together (`extremities`)."""
 _ATTEMPTS = 20
 _MAX_REFUSED = 200
 
@@ -387,11 +389,8 @@ class InboundEvents:
         """The head of the room once the event has come, and what that changes in its state."""
         room, event = placing.room, placing.event
         extremities, snapshot, changes = head.extremities, head.snapshot, {}
-        if placing.is_arrival or not (
-            placing.is_older or await self._gaps.is_followed(room.room_nid, event.event_id)
-        ):
-            followed = await self._followed(event)
-            left = [] if placing.is_arrival else [e for e in head.extremities if e.event_id not in followed]
+        left = await self._left(placing, head)
+        if left is not None:
             extremities = (*left, _extremity(event))
             after = placing.before
             if event.state_key is not None:
@@ -422,6 +421,22 @@ class InboundEvents:
         stored = await self._events.load_numbered(wanted - placing.at_hand.keys())
         found = {number: NumberedEvent(one.event, number) for number, one in stored.items()}
         return {**found, **{number: placing.at_hand[number] for number in wanted & placing.at_hand.keys()}}
+
+    async def _left(self, placing: _Placing, head: Head) -> list[Extremity] | None:
+        """The forward extremities that stay beside an event; None where it is to be none itself."""
+        if placing.is_arrival:
+            return []
+        event = placing.event
+        if placing.is_older or await self._gaps.is_followed(placing.room.room_nid, event.event_id):
+            return None
+        followed = await self._followed(event)
+        left = [one for one in head.extremities if one.event_id not in followed]
+        if len(left) >= MAX_EXTREMITIES:
+            # Each makes the next resolution dearer. It counts once an event follows it and an extremity, as the
+            # next one of its server does.
+            _log.info("too_many_extremities", room_id=placing.room.room_id)
+            return None
+        return left
 
     async def _followed(self, event: Event) -> set[EventId]:
         """What an event follows, also by way of events that were refused a place: these were never extremities."""
