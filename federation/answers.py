@@ -120,7 +120,7 @@ class PublicRooms(Answer):
     chunk: Annotated[list[Json], Field(max_length=10_000)]
     next_batch: Text | None = None
     prev_batch: Text | None = None
-    total_room_count_estimate: int | None = None
+    total_room_count_estimate: Annotated[int, Field(ge=0, lt=2**53)] | None = None
 
 
 class Hierarchy(Answer):

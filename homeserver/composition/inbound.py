@@ -47,6 +47,7 @@ class InboundLayer:
         key: SigningKey,
         clock: Clock,
     ) -> None:
+        stores.outliers.on_renumbered = rooms.memberships.invalidate
         resolver = StateResolver(stores.events, stores.state, stores.numbers)
         self.policy = PolicyServers(rooms.live, rooms.servers, remote.client, clock)
         self.events = InboundEvents(

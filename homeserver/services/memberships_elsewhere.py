@@ -73,7 +73,8 @@ class MembershipsElsewhere:
 
         async def work(transaction: Transaction) -> None:
             room_nid = await self._rooms.insert_empty(transaction, event.room_id, version)
-            event_nid = (await self._outliers.insert(transaction, room_nid, [event]))[event.event_id]
+            numbers = await self._outliers.insert(transaction, room_nid, [event], judged=False)
+            event_nid = numbers[event.event_id]
             if known is not None and known.event_nid == event_nid:
                 # It came again.
                 return

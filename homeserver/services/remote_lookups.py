@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 _MAX_PROFILE_FIELDS = 500
+_TEXTS = ("displayname", "avatar_url", "m.tz")
 
 
 class RemoteLookups:
@@ -36,11 +37,17 @@ class RemoteLookups:
         return server not in ("", self._server_name)
 
     async def profile(self, user_id: str, field: str | None = None) -> dict[str, Any]:
-        """The profile of a user of another server, or one field of it; `NotFound` where there is none."""
+        """The profile of a user of another server, or one field of it; `NotFound` where there is none.
+
+        What must be text and is not is left out: clients rely on it.
+        """
         server = server_name_of(user_id)
         found = await _ask(server, self._client.query_profile(server, user_id, field))
         if len(found) > _MAX_PROFILE_FIELDS:
             raise MatrixError(f"The server {server} gave an absurd answer", status=502)
+        found = {
+            name: value for name, value in found.items() if name not in _TEXTS or isinstance(value, str)
+        }
         if field is None:
             return found
         if field not in found:

@@ -24,6 +24,8 @@ class Status(IntEnum):
     SOFT_FAILED = 1
     REJECTED = 2
     OUTLIER = 3
+    NOTED = 4
+    """An invite or the like, from outside its room: nobody has judged it, and nothing rests on it."""
 
 
 class NumberedEvent(NamedTuple):
@@ -332,18 +334,20 @@ class EventStore:
         return found
 
     async def load_event_numbers(self, event_ids: Iterable[EventId]) -> dict[EventId, int]:
-        """The numbers of those of these events that are stored."""
+        """The numbers of those of these events that are stored, and not only noted."""
         found: dict[EventId, int] = {}
         missing: list[EventId] = []
         for event_id in event_ids:
             event_nid = self._number_of.get(event_id)
             if event_nid is None:
                 missing.append(event_id)
-            else:
+            elif self._cache[event_nid].status is not Status.NOTED:
                 found[event_id] = event_nid
         if missing:
             rows = await self._database.fetch_all(
-                "SELECT event_id, event_nid FROM events WHERE event_id = ANY($1::text[])", missing
+                "SELECT event_id, event_nid FROM events WHERE event_id = ANY($1::text[]) AND status <> $2",
+                missing,
+                int(Status.NOTED),
             )
             found.update(dict(rows))
         return found

@@ -9,7 +9,7 @@ from crypto import base64
 from homeserver.eventgraph.auth_rules import auth_types_for
 from homeserver.eventgraph.builder import EventReference, build
 from homeserver.eventgraph.event import Event
-from homeserver.eventgraph.hashing import content_hash, encoder_of, event_id_of, reference_hash
+from homeserver.eventgraph.hashing import content_hash, encoder_of, reference_hash
 from homeserver.eventgraph.redaction import redact
 from homeserver.ids import EventId, RoomId, UserId
 from tests.federation_api.remote import V1, Remote
@@ -79,7 +79,7 @@ class Mallory(Remote):
         """How an event is named; the hash in old versions is read by nobody."""
         return EventReference(EventId(event_id), "x" if version.event_ids_are_given else None)
 
-    def signed(self, version: RoomVersion, pdu: dict[str, Any]) -> Event:
+    def signed(self, version: RoomVersion, pdu: dict[str, Any]) -> dict[str, Any]:
         """A changed event with the hash and the signature that it needs now, as far as this server can make them."""
         pdu = {name: value for name, value in pdu.items() if name not in ("hashes", "signatures", "unsigned")}
         pdu["hashes"] = {"sha256": base64.encode_unpadded(content_hash(version, pdu))}
@@ -89,8 +89,7 @@ class Mallory(Remote):
                 encode({name: value for name, value in redact(version, pdu).items() if name != "signatures"})
             )
         )
-        pdu["signatures"] = {self.name: {self.key.key_id: signature}}
-        return Event(version, pdu, event_id_of(version, pdu), encode(pdu))
+        return {**pdu, "signatures": {self.name: {self.key.key_id: signature}}}
 
     async def tell(self, *pdus: Any, edus: Sequence[Any] = ()) -> dict[str, dict[str, str]]:
         """Send a transaction; the answer says what was wrong with each event."""

@@ -115,7 +115,7 @@ class Oracle:
 
     async def _check_event(self, row: Row) -> None:
         event = row.event
-        if row.status is Status.REJECTED:
+        if row.status in (Status.REJECTED, Status.NOTED):
             return
         # What it cites is stored, was stored before, and allows it.
         cited = []
@@ -123,9 +123,6 @@ class Oracle:
             assert event_id in self.rows, f"{event} cites {event_id}, which is not here"
             assert self.rows[event_id].event_nid < row.event_nid, f"{event} was stored before what it cites"
             cited.append(self.rows[event_id])
-        if row.status is Status.OUTLIER and row.before == 0 and not await self._is_in_a_state(row):
-            # An invite from elsewhere, or what was cited by something that was refused.
-            return
         self._check_signatures(event)
         if row.redacted_by is None or event.type == "m.room.member":
             self._allowed(event, {one.event.key: one.event for one in cited}, "what it cites")
@@ -159,16 +156,6 @@ class Oracle:
             return
         states = [await self._snapshot(one.after) for one in known]
         assert self._resolved(row.event.version, states) == before, f"the state before {row.event} is another"
-
-    async def _is_in_a_state(self, row: Row) -> bool:
-        return row.event_nid in await self._numbers_in_states()
-
-    async def _numbers_in_states(self) -> set[int]:
-        if not hasattr(self, "_in_states"):
-            self._in_states: set[int] = set()
-            for (snapshot,) in await self._database.fetch_all("SELECT snapshot_nid FROM state_snapshots"):
-                self._in_states |= set((await self._snapshot(snapshot)).values())
-        return self._in_states
 
     def _allowed(self, event: Event, state: Mapping[StateKey, Event], by: str) -> None:
         state = dict(state)
@@ -240,7 +227,7 @@ class Oracle:
                 assert row.room_nid == room_nid, f"{row.event} is in a state of another room"
                 assert row.event.state_key is not None, f"{row.event} is in a state"
                 assert row.event.key == key, f"{row.event} is in a state as {key}"
-                assert row.status is not Status.REJECTED, f"{row.event} was rejected, and is in a state"
+                assert row.status not in (Status.REJECTED, Status.NOTED), f"{row.event} is in a state"
 
     # -- states ----------------------------------------------------------------------------------------
 

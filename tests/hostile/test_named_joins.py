@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
+from homeserver.storage.events import Status
 from tests.client import bodies, error_of
 from tests.eventgraph.rooms import KEY, Room
+from tests.federation_api.remote import Remote
 from tests.hostile.elsewhere import (
     EVIL,
     HELEN,
@@ -222,3 +225,46 @@ async def test_what_another_server_says_does_not_log_anybody_out(server: Server,
         error = await error_of(joining.join())
         assert error.errcode in ("M_UNKNOWN", "M_FORBIDDEN"), error
         assert "soft_logout" not in error.body
+
+
+@pytest.mark.parametrize("version", ["1", "11"])
+async def test_an_invite_that_came_before_its_room_is_judged_with_it(
+    server: Server, alice: Client, version: str
+) -> None:
+    """When it came nobody here could; and from then on it stands behind what it cites, as state resolution needs it."""
+    room = room_elsewhere(version)
+    joining = Joining(server, alice, room)
+    invite = room.set_member(MALLORY, alice.user_id, "invite")
+    body = {"room_version": version, "event": invite.pdu, "invite_room_state": []}
+    path = f"/_matrix/federation/v2/invite/{quote(room.room_id, safe='')}/{quote(invite.event_id, safe='')}"
+    await Remote(server, EVIL, KEY).call("PUT", path, body)
+    assert list((await alice.sync())["rooms"]["invite"]) == [room.room_id]
+    await joining.works()
+    stored = await server.application.stores.events.get(invite.event_id)
+    assert stored is not None
+    assert stored.status is not Status.NOTED
+
+
+async def test_an_invite_that_nobody_may_send_is_found_out_with_its_room(
+    server: Server, alice: Client
+) -> None:
+    room = room_elsewhere("11")
+    room.set_levels(MALLORY, {"users": {MALLORY: 100}, "invite": 50})
+    joining = Joining(server, alice, room)
+    invite = room.set_member(HELEN, alice.user_id, "invite")
+    assert invite.rejected
+    body = {"room_version": "11", "event": invite.pdu, "invite_room_state": []}
+    path = f"/_matrix/federation/v2/invite/{quote(room.room_id, safe='')}/{quote(invite.event_id, safe='')}"
+    await Remote(server, HONEST, KEY).call("PUT", path, body)
+
+    def with_invite(answer: Any) -> Any:
+        answer["state"].append(invite.pdu)
+        return answer
+
+    for server_elsewhere in (joining.evil, joining.honest):
+        server_elsewhere.lies["send_join"] = changing("send_join", with_invite)
+    await joining.join()
+    await joining.is_sound()
+    stored = await server.application.stores.events.get(invite.event_id)
+    assert stored is not None
+    assert stored.status is Status.REJECTED

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from homeserver.eventgraph.errors import EventRefused
 from homeserver.rooms.live_rooms import CREATE
 from homeserver.services.inbound.events import Unplaceable
-from homeserver.services.inbound.outliers import cited_by, refusal
+from homeserver.services.inbound.outliers import at_hand_of, cited_by, refusal
+from homeserver.storage.events import Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,6 +67,8 @@ class RoomArrivals:
             one = taken.get(event_id)
             if one is None or one.event.state_key is None or one.event.rejected:
                 continue
+            if one.status is Status.NOTED:
+                continue
             if one.event.key in entries:
                 raise EventRefused(f"the state of the room has two events for {one.event.key}")
             entries[one.event.key] = one
@@ -92,11 +95,12 @@ class RoomArrivals:
         """Refuse to come in with an event that no other server would take: its template was another server's."""
         cited = cited_by([event])
         found = await self._events.load([*cited, *event.prev_event_ids])
-        if cited - found.keys():
-            raise EventRefused(f"the event cites {min(cited - found.keys())}, which is not known")
         if any(one.room_nid != room.room_nid for one in found.values()):
             raise EventRefused("the event follows or cites one of another room")
-        reason = refusal(event, {event_id: one.event for event_id, one in found.items()})
+        at_hand = at_hand_of(found)
+        if cited - at_hand.keys():
+            raise EventRefused(f"the event cites {min(cited - at_hand.keys())}, which is not known")
+        reason = refusal(event, at_hand)
         if reason is not None:
             raise EventRefused(reason)
         if not await self._outliers.rightly_signed([event]):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from crypto.canonical_json import MAX_INTEGER
 from homeserver.eventgraph.server_acls import SERVER_ACL, lets_in
 from homeserver.ids import EventId, RoomId, UserId, is_event_id, is_room_id, is_user_id, server_name_of
 from homeserver.storage.delivery_news import DECRYPTED
@@ -119,7 +120,7 @@ class InboundEdus:
         event_id = event_ids[0]
         if not isinstance(event_id, str) or not is_event_id(event_id):
             return
-        sent_ts = ts if isinstance(ts, int) else self._clock.now_ms()
+        sent_ts = _time(ts, self._clock.now_ms())
         if receipt_type == DECRYPTED:
             await self._delivery_receipts.receive(user_id, room_id, event_id, sent_ts)
         else:
@@ -142,7 +143,7 @@ class InboundEdus:
                 user_id,
                 str(update.get("presence")),
                 status_message if isinstance(status_message, str) else None,
-                last_active_ago_ms=ago if isinstance(ago, int) else 0,
+                last_active_ago_ms=_time(ago, 0),
             )
 
     async def _receive_to_device(self, origin: ServerName, content: dict[str, Any]) -> None:
@@ -163,6 +164,10 @@ class InboundEdus:
         user_id = _user_of(origin, content.get("user_id"))
         if user_id is not None:
             await self._devices.signing_key_update(content, user_id)
+
+
+def _time(value: Any, default: int) -> int:
+    return value if type(value) is int and 0 <= value <= MAX_INTEGER else default
 
 
 def _user_of(origin: ServerName, user_id: Any) -> UserId | None:

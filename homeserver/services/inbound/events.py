@@ -22,7 +22,7 @@ from homeserver.ids import EventId, server_name_of
 from homeserver.rooms.live_rooms import CREATE, POWER_LEVELS, DerivedSnapshot, Head, SnapshotReference
 from homeserver.rooms.state_resolver import StatePoint
 from homeserver.services.event_preparation import redacted_form
-from homeserver.services.inbound.outliers import cited_by, refusal
+from homeserver.services.inbound.outliers import at_hand_of, cited_by, refusal
 from homeserver.services.prepared_events import Fork, RoomWrite, Verdict
 from homeserver.storage.events import NumberedEvent, Status
 from homeserver.storage.rooms import Extremity
@@ -142,9 +142,9 @@ class InboundEvents:
         if stored is not None and stored.has_state:
             return stored.status
         if stored is not None:
+            # It may have been noted when nobody could judge it.
             event = stored.event
-        else:
-            event.rejected = refusal(event, await self._cited(event)) is not None
+        event.rejected = event.rejected or refusal(event, await self._cited(event)) is not None
         recommended = True
         if not (event.rejected or older):
             signed = await self._policy.recommended(room, event)
@@ -180,15 +180,19 @@ class InboundEvents:
     async def arrive(self, room: LiveRoom, event: Event, state: Mapping[StateKey, NumberedEvent]) -> None:
         """Begin a room, or begin it anew, with an event of ours (a join, say) and the state that it came into.
 
-        What was in the room before stays, and ends in a gap. Raises `Unplaceable` where the state does not allow the
-        event.
+        Where all that the event follows is here, what is known of the state counts more. What was in the room before
+        stays, and ends in a gap. Raises `Unplaceable` where the state does not allow the event.
         """
+        try:
+            before = await self._state_before(room, event, {})
+        except Unplaceable:
+            before = StatePoint(0, {key: one.event_nid for key, one in state.items()})
         numbers = await self._database.write(lambda t: self._outliers.insert(t, room.room_nid, [event]))
         placing = _Placing(
             room,
             event,
             numbers[event.event_id],
-            StatePoint(0, {key: one.event_nid for key, one in state.items()}),
+            before,
             is_arrival=True,
             at_hand={one.event_nid: one for one in state.values()},
         )
@@ -214,7 +218,7 @@ class InboundEvents:
 
     async def _cited(self, event: Event) -> dict[EventId, Event]:
         cited = cited_by([event])
-        found = {event_id: stored.event for event_id, stored in (await self._events.load(cited)).items()}
+        found = at_hand_of(await self._events.load(cited))
         if cited - found.keys():
             message = f"cites {min(cited - found.keys())}, which is not known"
             raise Unplaceable(message)

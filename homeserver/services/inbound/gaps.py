@@ -19,6 +19,7 @@ from homeserver.rooms.state_resolver import StatePoint
 from homeserver.services.inbound.events import Unplaceable
 from homeserver.services.inbound.outliers import cited_by
 from homeserver.services.inbound.sources import BoundedSource, SourceFailed
+from homeserver.storage.events import Status
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from homeserver.services.inbound.events import InboundEvents
     from homeserver.services.inbound.outliers import Outliers
     from homeserver.services.inbound.sources import EventSource
-    from homeserver.storage.events import EventStore, Status
+    from homeserver.storage.events import EventStore
     from homeserver.storage.rooms import RoomStore
 
 _MAX_EVENTS = 2_000
@@ -236,7 +237,10 @@ class GapFiller:
         entries = {
             one.event.key: one.event_nid
             for one in stored.values()
-            if one.event.state_key is not None and not one.event.rejected and one.room_nid == room.room_nid
+            if one.event.state_key is not None
+            and not one.event.rejected
+            and one.status is not Status.NOTED
+            and one.room_nid == room.room_nid
         }
         here = StatePoint(row.state_snapshot)
         create = (await self._resolver.entries(here, [CREATE])).get(CREATE)

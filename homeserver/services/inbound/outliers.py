@@ -12,7 +12,7 @@ from homeserver.eventgraph.errors import AuthRuleViolated, EventRefused
 from homeserver.eventgraph.receiving import in_order, read_pdu
 from homeserver.rooms.live_rooms import CREATE
 from homeserver.services.jobs import Phase, Progress
-from homeserver.storage.events import NumberedEvent
+from homeserver.storage.events import NumberedEvent, Status
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from homeserver.rooms.live_rooms import LiveRoom
     from homeserver.services.inbound.sources import SignatureCheck
     from homeserver.storage.database import Database
-    from homeserver.storage.events import EventStore
+    from homeserver.storage.events import EventStore, StoredEvent
     from homeserver.storage.outliers import OutlierStore
 
 _AT_ONCE = 500
@@ -78,7 +78,8 @@ class Outliers:
         One that cites what is neither stored nor among them cannot be judged, and is left out. The answer has those that
         are stored in this room now, whether they are new or not.
         """
-        stored = await self._events.load(events)
+        known = await self._events.load(events)
+        stored = {event_id: one for event_id, one in known.items() if one.status is not Status.NOTED}
         taken = {
             event_id: NumberedEvent(one.event, one.event_nid)
             for event_id, one in stored.items()
@@ -87,7 +88,12 @@ class Outliers:
         progress = progress or Progress()
         # What is stored was checked then.
         progress.phase, progress.received, progress.checked = Phase.CHECKING, len(events), len(stored)
-        new = {event_id: event for event_id, event in events.items() if event_id not in stored}
+        # What was only noted is judged now. In old versions an id does not say what is in an event: the stored one counts.
+        new = {
+            event_id: known[event_id].event if event_id in known else event
+            for event_id, event in events.items()
+            if event_id not in stored
+        }
         judged = await self._judge(new, progress)
         progress.phase, progress.written = Phase.WRITING, len(stored)
         for start in range(0, len(judged), _AT_ONCE):
@@ -104,7 +110,7 @@ class Outliers:
         signed = await self._signatures.rightly_signed(new.values(), progress.count_checked)
         new = {event_id: event for event_id, event in new.items() if event_id in signed}
         cited = cited_by(new.values()) - new.keys()
-        at_hand = {event_id: one.event for event_id, one in (await self._events.load(cited)).items()}
+        at_hand = at_hand_of(await self._events.load(cited))
         try:
             ordered = in_order(new)
         except EventRefused:
@@ -121,6 +127,11 @@ class Outliers:
                 at_hand[event.event_id] = event
                 judged.append(event)
         return judged
+
+
+def at_hand_of(stored: Mapping[EventId, StoredEvent]) -> dict[EventId, Event]:
+    """The events among those that are stored by which others can be judged."""
+    return {event_id: one.event for event_id, one in stored.items() if one.status is not Status.NOTED}
 
 
 def refusal(event: Event, at_hand: Mapping[EventId, Event]) -> str | None:
