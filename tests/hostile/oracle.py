@@ -53,6 +53,7 @@ class Row:
     before: int
     after: int
     redacted_by: str | None
+    stream_id: int
 
 
 class Oracle:
@@ -74,7 +75,8 @@ class Oracle:
         )
         versions = {room[0]: ROOM_VERSIONS[room[2]] for room in rooms}
         for row in await self._database.fetch_all(
-            "SELECT event_id, event_nid, room_nid, status, state_before, state_after, redacted_by, json FROM events"
+            "SELECT event_id, event_nid, room_nid, status, state_before, state_after, redacted_by,"
+            " stream_id, json FROM events"
         ):
             self._read(versions, *row)
         for row in self.rows.values():
@@ -93,6 +95,7 @@ class Oracle:
         before: int | None,
         after: int,
         redacted_by: str | None,
+        stream_id: int,
         json: bytes,
     ) -> None:
         assert room_nid in versions, f"{event_id} is of no room"
@@ -108,6 +111,7 @@ class Oracle:
             after if before is None else before,
             after,
             redacted_by,
+            stream_id,
         )
         self.rows[event_id] = self.by_number[event_nid] = row
 
@@ -145,13 +149,16 @@ class Oracle:
         await self._check_state_before(row, before)
 
     async def _check_state_before(self, row: Row, before: Mapping[StateKey, int]) -> None:
-        """It follows from the states after those that the event follows, where these are known."""
+        """It follows from the states after those that the event follows, where these were known when it came.
+
+        Before what was fetched later stood a state that another server told.
+        """
         followed = [self.rows.get(event_id) for event_id in row.event.prev_event_ids]
         for one in followed:
             assert one is None or one.room_nid == row.room_nid, (
                 f"{row.event} follows an event of another room"
             )
-        known = [one for one in followed if one is not None and one.after]
+        known = [one for one in followed if one is not None and one.after and one.stream_id >= 0]
         if not followed or len(known) < len(followed):
             return
         states = [await self._snapshot(one.after) for one in known]
