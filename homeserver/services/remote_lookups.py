@@ -45,9 +45,7 @@ class RemoteLookups:
         found = await _ask(server, self._client.query_profile(server, user_id, field))
         if len(found) > _MAX_PROFILE_FIELDS:
             raise MatrixError(f"The server {server} gave an absurd answer", status=502)
-        found = {
-            name: value for name, value in found.items() if name not in _TEXTS or isinstance(value, str)
-        }
+        found = {name: value for name, value in found.items() if name not in _TEXTS or isinstance(value, str)}
         if field is None:
             return found
         if field not in found:

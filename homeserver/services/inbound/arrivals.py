@@ -8,7 +8,6 @@ from homeserver.eventgraph.errors import EventRefused
 from homeserver.rooms.live_rooms import CREATE
 from homeserver.services.inbound.events import Unplaceable
 from homeserver.services.inbound.outliers import at_hand_of, cited_by, refusal
-from homeserver.storage.events import Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,8 +65,6 @@ class RoomArrivals:
         for event_id in state:
             one = taken.get(event_id)
             if one is None or one.event.state_key is None or one.event.rejected:
-                continue
-            if one.status is Status.NOTED:
                 continue
             if one.event.key in entries:
                 raise EventRefused(f"the state of the room has two events for {one.event.key}")
