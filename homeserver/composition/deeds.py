@@ -127,6 +127,7 @@ class DeedLayer:
             views.tokens,
             inbound.backfill,
             delivered,
+            inbound.times,
         )
         self.relations = Relations(
             database,

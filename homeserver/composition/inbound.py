@@ -8,6 +8,7 @@ from homeserver.rooms.state_resolver import StateResolver
 from homeserver.services.inbound.arrivals import RoomArrivals
 from homeserver.services.inbound.backfill import Backfill
 from homeserver.services.inbound.ends_elsewhere import EndsElsewhere
+from homeserver.services.inbound.event_times import EventTimes
 from homeserver.services.inbound.events import InboundEvents
 from homeserver.services.inbound.extremities import Extremities
 from homeserver.services.inbound.further_joins import FurtherJoins
@@ -82,6 +83,18 @@ class InboundLayer:
         filler = GapFiller(clock, stores.rooms, stores.events, resolver, outliers, self.events)
         sources = RemoteSources(server_name, remote.client, rooms.reader)
         self.queues = RoomQueues(database, stores.staged_events, rooms.live, filler, sources)
+        self.times = EventTimes(
+            server_name,
+            rooms.live,
+            rooms.hosted,
+            rooms.reader,
+            stores.events,
+            stores.gaps,
+            filler,
+            sources,
+            remote.client,
+            remote.calls,
+        )
         self.backfill = Backfill(clock, rooms.live, rooms.hosted, stores.gaps, filler, sources)
         self.extremities = Extremities(
             server_name, rooms.reader, stores.memberships, writing.events, self.events

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from homeserver.ids import EventId, RoomId
     from homeserver.rooms.reader import RoomReader
     from homeserver.services.inbound.backfill import Backfill
+    from homeserver.services.inbound.event_times import EventTimes
     from homeserver.services.requester import Requester
     from homeserver.services.room_access import RoomAccess, RoomAccessRules
     from homeserver.storage.database import Database
@@ -64,6 +65,7 @@ class History:
         tokens: Tokens,
         backfill: Backfill,
         delivered: Brought,
+        times: EventTimes,
     ) -> None:
         self._database = database
         self._rooms = rooms
@@ -74,6 +76,7 @@ class History:
         self._tokens = tokens
         self._backfill = backfill
         self._delivered = delivered
+        self._times = times
 
     async def visible_event(
         self, requester: Requester, room_id: RoomId, event_id: str
@@ -259,22 +262,38 @@ class History:
     async def at_time(
         self, requester: Requester, room_id: RoomId, ts: int, *, backwards: bool
     ) -> tuple[EventId, int]:
-        """The event closest to a time, and its time; `NotFound` where there is none in that direction."""
+        """The event closest to a time, and its time; `NotFound` where there is none in that direction.
+
+        Where history is missing that may hold a closer one, other servers are asked.
+        """
         access = await self._access.check(requester.user_id, room_id)
+        known = await self._nearest(requester, access, ts, backwards=backwards)
+        nearer = await self._times.nearer(room_id, ts, backwards=backwards, known=known)
+        if nearer is not None and nearer.status is Status.TIMELINE:
+            # What somebody may not see is no answer, and they are not told that it is there.
+            known = next(iter(await self._visibility.visible(requester.user_id, [nearer])), known)
+        if known is None:
+            raise NotFound("There is no event at or beyond that time")
+        return known.event.event_id, known.event.origin_server_ts
+
+    async def _nearest(
+        self, requester: Requester, access: RoomAccess, ts: int, *, backwards: bool
+    ) -> StoredEvent | None:
+        """The closest event of those that are here that somebody may see."""
         upto = access.bound(self._database.position)
         looked_at, at_once = 0, 1
         while looked_at < _MAX_LOOKED_AT:
             read = await self._rooms.nearest(
-                room_id, ts=ts, backwards=backwards, upto=upto, skip=looked_at, limit=at_once
+                access.room_id, ts=ts, backwards=backwards, upto=upto, skip=looked_at, limit=at_once
             )
             visible = await self._visibility.visible(requester.user_id, read)
             if visible:
-                return visible[0].event.event_id, visible[0].event.origin_server_ts
+                return visible[0]
             if len(read) < at_once:
                 break
             looked_at += len(read)
             at_once = min(10 * at_once, MAX_PAGE)
-        raise NotFound("There is no event at or beyond that time")
+        return None
 
     # -- tokens ----------------------------------------------------------------------------------------
 

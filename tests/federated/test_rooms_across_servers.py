@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.client import Client, refused
+from tests.client import Client, bodies, refused
 from tests.federated.test_two_servers import Reader, authority, pair  # noqa: F401 - fixtures
 from tests.federation_api.identity_server import IdentityServer
 
@@ -165,6 +165,37 @@ async def test_a_space_of_the_other_server_is_looked_into_before_anybody_joins(p
         await carol.get(path, via=one.name)
     # And what is shown can be joined.
     await via(bob, inner, one)
+
+
+async def test_an_event_of_a_time_before_anybody_here_came_is_found_and_read(pair: Pair) -> None:  # noqa: F811
+    one, two = pair
+    alice, bob = await one.register("alice"), await two.register("bob")
+    room_id = await alice.create_room(preset="public_chat")
+    sent: list[str] = []
+    for number in range(30):
+        one.clock.offset_ms += 60_000
+        sent.append(await alice.send(room_id, f"{number}"))
+    one.clock.offset_ms += 60_000
+    two.clock.offset_ms = one.clock.offset_ms
+    await via(bob, room_id, one)
+    times = [(await alice.event(room_id, event_id))["origin_server_ts"] for event_id in sent]
+
+    async def at(ts: int, direction: str) -> str:
+        path = f"{V1}/rooms/{quote(room_id, safe='')}/timestamp_to_event"
+        return (await bob.get(path, ts=ts, dir=direction))["event_id"]
+
+    assert await at(times[10] + 5, "b") == sent[10]
+    assert await at(times[20] - 5, "f") == sent[20]
+    # It is there, with what stands around it; what was missing in between is paged in.
+    around = await bob.get(f"/rooms/{room_id}/context/{quote(sent[10], safe='')}", limit=4)
+    assert around["event"]["content"]["body"] == "10"
+    page = await bob.messages(room_id, limit=100)
+    assert bodies(page["chunk"])[::-1] == [f"{number}" for number in range(30)]
+    # Now nothing is missing, and nobody is asked.
+    await one.unplug()
+    assert await at(times[5] + 5, "b") == sent[5]
+    assert await at(times[29] + 5, "b") == sent[29]
+    await one.plug_in()
 
 
 @pytest.fixture
