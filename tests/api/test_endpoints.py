@@ -156,6 +156,8 @@ async def test_beyond_the_specification_there_is_what_clients_and_tools_are_know
         # The first versions, which servers fall back on.
         ("PUT", "/_matrix/federation/v1/send_join/{}/{}"),
         ("PUT", "/_matrix/federation/v1/send_leave/{}/{}"),
+        # What identity servers call.
+        ("POST", "/_matrix/federation/v1/3pid/onbind"),
         ("GET", "/_matrix/client/unstable/rooms/{}/relations/{}"),
         ("GET", "/_matrix/client/unstable/rooms/{}/relations/{}/{}"),
         ("GET", "/_matrix/client/unstable/rooms/{}/relations/{}/{}/{}"),

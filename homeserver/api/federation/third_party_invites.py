@@ -63,6 +63,8 @@ class ThirdPartyInviteEndpoints:
         return [
             Route("PUT", f"{_V1}/exchange_third_party_invite/{{roomId}}", self.exchange),
             Route("PUT", f"{_V1}/3pid/onbind", self.bound),
+            # So it is in a drawing of the specification, and with other servers.
+            Route("POST", f"{_V1}/3pid/onbind", self.bound),
         ]
 
     async def exchange(self, request: Request) -> Response:
@@ -80,7 +82,7 @@ class ThirdPartyInviteEndpoints:
         return json_response({})
 
     async def bound(self, request: Request) -> Response:
-        """`PUT /3pid/onbind`. Nobody signs it: what it says is shown by the signatures in the invites."""
+        """`PUT` (or `POST`) `/3pid/onbind`. Nobody signs it: what it says is shown by the signatures in the invites."""
         self._context.rate_limits.check_address("bound_addresses", request.client_address)
         body = await request.parse(BoundBody)
         await self._invites.bound(body.mxid, body.invites)
