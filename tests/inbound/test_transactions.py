@@ -81,6 +81,7 @@ class Told:
                 application.rooms.live,
                 application.people.typing,
                 application.people.receipts,
+                application.people.delivery_receipts,
                 application.people.presence,
                 application.people.to_device,
                 NoDevices(),
