@@ -14,7 +14,10 @@ import orjson
 from crypto.errors import CanonicalJsonError
 
 MAX_INTEGER = 2**53 - 1
-_MAX_DEPTH = 200
+MAX_DEPTH = 200
+"""So deep may lists and objects be inside of each other."""
+MAX_MESSAGE_DEPTH = 800
+"""So deep may they be in a whole request: what is in it is judged by itself."""
 
 
 def encode(value: Any) -> bytes:
@@ -47,13 +50,26 @@ def encode_historical(value: Any) -> bytes:
         check(value, any_number=True)
     else:
         return encode_unchecked(value)
+    return _encode_slowly(value)
+
+
+def encode_message(value: Any) -> bytes:
+    """The form in which whole requests are signed: what is in them may be of any room version, or deeper than it may."""
+    try:
+        return encode_historical(value)
+    except CanonicalJsonError:
+        check(value, any_number=True, max_depth=MAX_MESSAGE_DEPTH)
+    return _encode_slowly(value)
+
+
+def _encode_slowly(value: Any) -> bytes:
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
-    except UnicodeEncodeError as error:
+    except (UnicodeEncodeError, RecursionError) as error:
         raise CanonicalJsonError(str(error)) from error
 
 
-def check(value: Any, *, any_number: bool = False) -> None:
+def check(value: Any, *, any_number: bool = False, max_depth: int = MAX_DEPTH) -> None:
     """Raise `CanonicalJsonError` unless the value has a canonical form.
 
     `any_number` lets floats and integers out of range pass, as old room versions do.
@@ -69,7 +85,7 @@ def check(value: Any, *, any_number: bool = False) -> None:
                 message = f"the integer {item} is out of range"
                 raise CanonicalJsonError(message)
             continue
-        if depth >= _MAX_DEPTH:
+        if depth >= max_depth:
             message = "nested too deeply"
             raise CanonicalJsonError(message)
         if kind is dict:

@@ -54,7 +54,7 @@ def sign_request(
 ) -> str:
     """The `Authorization` header of a request; `target` is its path and query as they are sent."""
     signed = _signed_object(origin, destination, method, target, content)
-    signature = signatures.signature_of(signed, key, encode=canonical_json.encode_historical)
+    signature = signatures.signature_of(signed, key, encode=canonical_json.encode_message)
     # Without spaces, with all values in quotes: so every older server can read it.
     return f'{SCHEME} origin="{origin}",destination="{destination}",key="{key.key_id}",sig="{signature}"'
 
@@ -98,7 +98,7 @@ def verify_request(
             authorization.origin,
             authorization.key_id,
             verify_key,
-            encode=canonical_json.encode_historical,
+            encode=canonical_json.encode_message,
         )
     except CryptoError:
         return False

@@ -13,6 +13,7 @@ import pydantic
 from starlette.requests import ClientDisconnect
 
 from crypto import exact_json
+from crypto.canonical_json import MAX_DEPTH
 from homeserver.errors import BadJson, InvalidParam, MatrixError, MissingParam, NotJson, TooLarge
 from homeserver.http.compression import decompress
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 Form = TypeVar("Form", bound=msgspec.Struct)
 
-_MAX_DEPTH = 200
 _MAX_FIELDS = 200
 _CACHED_TEXTS = 2_000
 _MAX_CACHED_BYTES = 1_000
@@ -264,8 +264,8 @@ class Request:
         if not isinstance(value, dict):
             message = "The body is not a JSON object"
             raise BadJson(message)
-        if len(body) > _MAX_DEPTH:
-            check_depth(value)
+        if len(body) > MAX_DEPTH:
+            check_depth(value, self.route.max_depth)
         return value
 
     async def parse(self, model: type[Model], *, allow_empty: bool = False) -> Model:
@@ -333,10 +333,10 @@ def parse(model: type[Model], value: dict[str, Any]) -> Model:
         raise BadJson(message) from error
 
 
-def check_depth(value: Any) -> None:
+def check_depth(value: Any, most: int = MAX_DEPTH) -> None:
     """Refuse JSON that is nested absurdly."""
     layer = [value]
-    for _ in range(_MAX_DEPTH):
+    for _ in range(most):
         layer = [
             child
             for item in layer

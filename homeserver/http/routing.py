@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from crypto.canonical_json import MAX_DEPTH
 from homeserver.errors import InvalidParam
 
 if TYPE_CHECKING:
@@ -24,13 +25,14 @@ MEBIBYTE = 1 << 20
 class Route:
     """A method and a path, as in `GET /_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}`.
 
-    A trailing slash makes no difference. `max_body_bytes` bounds the request's body.
+    A trailing slash makes no difference. `max_body_bytes` bounds the request's body, `max_depth` how deep it is.
     """
 
     method: str
     path: str
     handler: Handler
     max_body_bytes: int = MEBIBYTE
+    max_depth: int = MAX_DEPTH
 
 
 def client(

@@ -162,5 +162,6 @@ def _is_stripped(entry: Any) -> bool:
     return (
         isinstance(entry, dict)
         and all(isinstance(entry.get(name), str) for name in ("type", "state_key", "sender"))
+        and is_user_id(entry["sender"])
         and isinstance(entry.get("content"), dict)
     )

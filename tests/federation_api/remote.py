@@ -68,7 +68,7 @@ class Remote:
         target = path + (f"?{urlencode(query, doseq=True)}" if query else "")
         destination = self.server.settings.server_name
         header = sign_request(self.key, origin or self.name, destination, method, target, content)
-        body = None if content is NO_CONTENT else canonical_json.encode_historical(content)
+        body = None if content is NO_CONTENT else canonical_json.encode_message(content)
         response = await self.server.http.request(
             method, target, content=body, headers={"Authorization": header}
         )

@@ -50,7 +50,7 @@ GARBAGE: tuple[Any, ...] = (
         "/",
     ),
     *([], {}, [[]], [None], [{}], {"": {}}, {"a": {"b": {}}}, {"\x00": 1}, [1, "x", None], {"x": "y"}),
-    *(["x"] * 100, [0] * 1_000, {str(n): n for n in range(300)}, nested(150)),
+    *(["x"] * 100, [0] * 1_000, {str(n): n for n in range(300)}, nested(150), nested(300)),
 )
 WORDS = (
     *(

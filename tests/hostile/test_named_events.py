@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.client import bodies
+from tests.federation_api.remote import Network
+from tests.hostile.mallory import Mallory
+from tests.hostile.mutations import nested
 
 if TYPE_CHECKING:
     from tests.client import Client
+    from tests.conftest import StartServer
     from tests.hostile.conftest import Judge
-    from tests.hostile.mallory import Mallory
     from tests.server import Server
 
 VERSIONS = ("1", "10", "12")
@@ -48,3 +52,51 @@ async def test_an_event_that_follows_one_of_another_room_changes_nothing(
     await judge()
     await alice.send(target, "still here")
     assert bodies((await alice.messages(target))["chunk"])[0] == "still here"
+
+
+async def test_an_event_that_is_nested_absurdly_is_refused_by_itself(
+    server: Server, alice: Client, mallory: Mallory, judge: Judge
+) -> None:
+    """Its server sends whatever its users say; it must not be punished for that with a transaction that fails."""
+    room_id = await shared_room(alice, mallory, version="11")
+    good = await mallory.event_in(room_id, "m.room.message", {"body": "good"})
+    deep = {**good.pdu, "content": {"body": "deep", "x": nested(600)}}
+    answer = await mallory.tell(deep, good, edus=[{"edu_type": "m.typing", "content": {"x": nested(600)}}])
+    assert answer == {good.event_id: {}}
+    assert bodies((await alice.messages(room_id, limit=1))["chunk"]) == ["good"]
+    await judge()
+
+
+async def test_fifty_events_may_be_as_large_as_events_may_be(
+    server: Server, alice: Client, mallory: Mallory
+) -> None:
+    room_id = await shared_room(alice, mallory, version="11")
+    large = [
+        await mallory.event_in(room_id, "m.room.message", {"body": f"{number}" + "x" * 64_000})
+        for number in range(50)
+    ]
+    assert await mallory.tell(*large) == {event.event_id: {} for event in large}
+
+
+@pytest.mark.parametrize("number", [True, -1, 2**53, 2**63, 2**64 - 1, 1e300, "5", None])
+async def test_numbers_in_edus_may_be_anything(start_server: StartServer, number: object) -> None:
+    server = await start_server(presence={"enabled": True})
+    alice = await server.register("alice")
+    evil = Network(server).remote("evil.example")
+    mallory = Mallory(server, evil.name, evil.key)
+    room_id = await shared_room(alice, mallory, version="11")
+    event_id = await alice.send(room_id, "read this")
+    user_id = mallory.user("mallory")
+    receipt = {"event_ids": [event_id], "data": {"ts": number}}
+    presence = {"user_id": user_id, "presence": "online", "last_active_ago": number}
+    with capture_logs() as logs:
+        await mallory.tell(
+            edus=[
+                {"edu_type": "m.receipt", "content": {room_id: {"m.read": {user_id: receipt}}}},
+                {"edu_type": "m.presence", "content": {"push": [presence]}},
+                {"edu_type": "m.device_list_update", "content": {"user_id": user_id, "stream_id": number}},
+            ]
+        )
+    assert [entry for entry in logs if entry["log_level"] == "error"] == []
+    section = (await alice.sync())["rooms"]["join"][room_id]
+    assert user_id in section["ephemeral"]["events"][0]["content"][event_id]["m.read"]

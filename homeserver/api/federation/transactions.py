@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from crypto import exact_json
+from crypto.canonical_json import MAX_MESSAGE_DEPTH
 from homeserver.http.request import Body, parse
 from homeserver.http.response import json_response
-from homeserver.http.routing import Route
+from homeserver.http.routing import MEBIBYTE, Route
 from homeserver.services.inbound.transactions import MAX_EDUS, MAX_PDUS
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
     from homeserver.api.context import ApiContext
     from homeserver.http.request import Request
+
+
+# Fifty events as large as they may be, and a hundred EDUs: a server whose transaction is refused may drop it whole.
+_MAX_BYTES = 8 * MEBIBYTE
 
 
 class TransactionBody(Body):
@@ -34,7 +39,8 @@ class TransactionEndpoints:
 
     def routes(self) -> list[Route]:
         """All routes of this module."""
-        return [Route("PUT", "/_matrix/federation/v1/send/{txnId}", self.send)]
+        path = "/_matrix/federation/v1/send/{txnId}"
+        return [Route("PUT", path, self.send, max_body_bytes=_MAX_BYTES, max_depth=MAX_MESSAGE_DEPTH)]
 
     async def send(self, request: Request) -> Response:
         """`PUT /send/{txnId}`. The origin is whoever signed it; a transaction id is not needed to take it in once."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
+from crypto import canonical_json
+from crypto.errors import CanonicalJsonError
 from homeserver.errors import MatrixError
 from homeserver.eventgraph.errors import EventRefused
 from homeserver.eventgraph.receiving import read_pdu
@@ -171,7 +173,10 @@ class InboundTransactions:
         if not isinstance(edu_type, str) or not isinstance(content, dict):
             return
         try:
+            canonical_json.check(content, any_number=True)
             await self._edus.receive(origin, edu_type, content)
+        except CanonicalJsonError as error:
+            _log.info("edu_refused", origin=origin, edu_type=edu_type[:100], why=str(error))
         except MatrixError as error:
             _log.info("edu_refused", origin=origin, edu_type=edu_type[:100], why=error.message)
         except DatabaseUnavailable:
