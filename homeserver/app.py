@@ -133,7 +133,13 @@ class Application:
             people.typing,
             self.keys.backups,
             stores.server_keys,
-            (stores.openid_tokens, stores.catch_ups, stores.media, stores.delivery_news),
+            (
+                stores.openid_tokens,
+                stores.catch_ups,
+                stores.sliding_sync,
+                stores.media,
+                stores.delivery_news,
+            ),
             remote.keys,
             self.media.housekeeping,
         )
@@ -170,6 +176,7 @@ class Application:
             delivery_status=self.reading.delivery_status,
             missed_pages=self.reading.missed_pages,
             missed_summary=self.reading.missed_summary,
+            sliding_sync=self.reading.sliding_sync,
             # People.
             access_tokens=people.access_tokens,
             account_data=people.account_data,
@@ -293,6 +300,7 @@ class Application:
             if topic is Topic.ACCOUNT_DATA:
                 views.ignored.invalidate(UserId(key))
                 views.delivery_sharing.invalidate(UserId(key))
+                views.room_marks.invalidate(UserId(key))
             elif topic is Topic.READ:
                 user_id, _, room_id = key.partition("|")
                 views.unread.forget(UserId(user_id), RoomId(room_id))

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from homeserver.sync.device_lists import DeviceLists
     from homeserver.sync.missed.pages import MissedPages
     from homeserver.sync.missed.summary import MissedSummary
+    from homeserver.sync.sliding.engine import SlidingSync
     from homeserver.views.client_events import ClientEvents
 
 
@@ -123,6 +124,7 @@ class ApiContext:
     room_upgrades: RoomUpgrades
     space_answers: SpaceAnswers
     spaces: Spaces
+    sliding_sync: SlidingSync
     sync: ClassicSync
     third_party_invites: ThirdPartyInvites
     thumbnails: Thumbnails

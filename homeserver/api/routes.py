@@ -25,6 +25,7 @@ from homeserver.api.client.openid import OpenIdEndpoints
 from homeserver.api.client.profiles import ProfileEndpoints
 from homeserver.api.client.registration import RegistrationEndpoints
 from homeserver.api.client.room_creation import RoomCreationEndpoints
+from homeserver.api.client.sliding_sync import SlidingSyncEndpoints
 from homeserver.api.client.sync import SyncEndpoints
 from homeserver.api.client.to_device import ToDeviceEndpoints
 from homeserver.api.client.user_data import UserDataEndpoints
@@ -70,6 +71,7 @@ _CLIENT = (
     SyncEndpoints,
     MissedEndpoints,
     DeliveryStatusEndpoints,
+    SlidingSyncEndpoints,
     KeyBackupEndpoints,
     OpenIdEndpoints,
     MediaEndpoints,

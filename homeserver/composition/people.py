@@ -80,6 +80,7 @@ class PeopleLayer:
             stores.cross_signing,
             (
                 stores.to_device,
+                stores.sliding_sync,
                 stores.dehydrated_devices,
                 stores.device_keys,
                 stores.one_time_keys,

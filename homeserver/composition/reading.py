@@ -16,7 +16,17 @@ from homeserver.sync.missed.rooms import MissedRoomReader
 from homeserver.sync.missed.summary import MissedSummary
 from homeserver.sync.moves import MoveReader
 from homeserver.sync.rooms import RoomSections
+from homeserver.sync.sliding.bump_stamps import BumpStamps
+from homeserver.sync.sliding.connections import Connections
+from homeserver.sync.sliding.engine import SlidingSync
+from homeserver.sync.sliding.extensions import Extensions
+from homeserver.sync.sliding.room_lists import RoomLists
+from homeserver.sync.sliding.room_order import RoomOrders
+from homeserver.sync.sliding.room_state import WantedState
+from homeserver.sync.sliding.room_traits import RoomTraits
+from homeserver.sync.sliding.rooms import RoomResults
 from homeserver.sync.state import StateReader
+from homeserver.sync.stripped_states import StrippedStates
 from homeserver.sync.summaries import Summaries
 from homeserver.sync.timeline import TimelineReader
 from homeserver.sync.to_device import Inboxes
@@ -33,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class ReadingLayer:
-    """`/sync` and what it is made of."""
+    """`/sync`, classic and sliding, and what it is made of."""
 
     def __init__(
         self,
@@ -80,6 +90,20 @@ class ReadingLayer:
             views.tokens,
             delivered,
         )
+        timelines = TimelineReader(stores.events, rooms.recent, views.visibility)
+        summaries = Summaries(rooms.notifier, rooms.recent, stores.memberships)
+        stripped_states = StrippedStates(rooms.reader, stores.stripped_state)
+        extras = Extras(
+            clock,
+            stores.account_data,
+            stores.receipts,
+            views.typing,
+            views.presence,
+            views.ignored,
+            stores.delivery_news,
+            views.delivery_sharing,
+        )
+        lazy_members = LazyMembers()
         self.sync = ClassicSync(
             rooms.notifier,
             clock,
@@ -89,27 +113,18 @@ class ReadingLayer:
             stores.rooms,
             RoomSections(
                 rooms.reader,
-                TimelineReader(rooms.recent, views.visibility),
+                timelines,
                 StateReader(rooms.recent, stores.events, stores.state, stores.numbers),
-                Summaries(rooms.notifier, rooms.recent, stores.memberships),
+                summaries,
                 views.client_events,
                 views.tokens,
-                stores.stripped_state,
+                stripped_states,
             ),
-            Extras(
-                clock,
-                stores.account_data,
-                stores.receipts,
-                views.typing,
-                views.presence,
-                views.ignored,
-                stores.delivery_news,
-                views.delivery_sharing,
-            ),
+            extras,
             self.device_lists,
             views.unread,
             views.ignored,
-            LazyMembers(),
+            lazy_members,
             self.inboxes,
             views.keys_left,
             delivered,
@@ -130,4 +145,41 @@ class ReadingLayer:
             stores.room_servers,
             stores.destinations,
             views.delivery_sharing,
+        )
+        self.sliding_sync = SlidingSync(
+            rooms.notifier,
+            clock,
+            views.tokens,
+            Connections(database, stores.sliding_sync, clock),
+            RoomLists(
+                RoomOrders(rooms.notifier, rooms.memberships, stores.memberships),
+                RoomTraits(rooms.reader, stores.stripped_state),
+                views.room_marks,
+                views.ignored,
+            ),
+            moves,
+            RoomResults(
+                rooms.recent,
+                timelines,
+                WantedState(stores.events, stores.state, stores.numbers),
+                summaries,
+                BumpStamps(rooms.recent),
+                views.visibility,
+                views.client_events,
+                stripped_states,
+                views.unread,
+                views.tokens,
+            ),
+            Extensions(
+                views.tokens,
+                self.inboxes,
+                self.device_lists,
+                views.keys_left,
+                stores.account_data,
+                stores.receipts,
+                rooms.recent,
+                extras,
+            ),
+            stores.receipts,
+            lazy_members,
         )

@@ -48,6 +48,7 @@ from homeserver.storage.room_servers import RoomServerStore
 from homeserver.storage.rooms import RoomStore
 from homeserver.storage.server_keys import ServerKeyStore
 from homeserver.storage.shared_rooms import SharedRoomStore
+from homeserver.storage.sliding_sync import SlidingSyncStore
 from homeserver.storage.staged_events import StagedEventStore
 from homeserver.storage.state import StateStore
 from homeserver.storage.stripped_state import StrippedStateStore
@@ -100,6 +101,7 @@ class Stores:
         self.devices = DeviceStore(database, self.device_lists)
         self.dehydrated_devices = DehydratedDeviceStore(database)
         self.to_device = ToDeviceStore(database)
+        self.sliding_sync = SlidingSyncStore(database)
         self.device_keys = DeviceKeyStore(database)
         self.one_time_keys = OneTimeKeyStore(database)
         self.cross_signing = CrossSigningStore(database)

@@ -11,6 +11,7 @@ from homeserver.views.erasure import Erasure
 from homeserver.views.ignored import IgnoredUsers
 from homeserver.views.keys_left import KeysLeftNow
 from homeserver.views.presence import PresenceNow
+from homeserver.views.room_marks import RoomMarks
 from homeserver.views.tokens import Tokens
 from homeserver.views.typing import TypingNow
 from homeserver.views.unread import UnreadCounts
@@ -48,6 +49,7 @@ class ViewLayer:
         self.unread = UnreadCounts(
             stores.highlights, stores.receipts, stores.numbers, self.ignored, rooms.recent
         )
+        self.room_marks = RoomMarks(stores.account_data)
         self.typing = TypingNow(clock, stores.typing)
         self.presence = PresenceNow(database.position, stores.presence, rooms.memberships)
         self.delivery_sharing = DeliverySharing(stores.account_data)

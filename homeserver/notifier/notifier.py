@@ -95,6 +95,13 @@ class Notifier:
         end = None if upto is None else bisect_right(self._positions, upto)
         return self._log[bisect_right(self._positions, position) : end]
 
+    def positions_since(self, position: int) -> list[tuple[int, Topic, str]] | None:
+        """Everything announced after a position, with its own; None where memory does not reach back so far."""
+        if position < self._floor:
+            return None
+        start = bisect_right(self._positions, position)
+        return [(place, *one) for place, one in zip(self._positions[start:], self._log[start:], strict=True)]
+
     def on_commit(self, position: int, announcements: Sequence[Announcement]) -> None:
         """Take in the announcements of a commit, and wake those whom they concern."""
         for announcement in announcements:

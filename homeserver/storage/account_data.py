@@ -10,6 +10,8 @@ from homeserver.storage.accounts import NOT_DEACTIVATED
 from homeserver.storage.announcements import Topic
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from homeserver.ids import UserId
     from homeserver.storage.database import Database, Transaction
 
@@ -102,6 +104,15 @@ class AccountDataStore:
             GLOBAL,
         )
         return [(RoomId(room_id), bytes(content)) for room_id, content in rows]
+
+    async def load_of_types(self, user_id: UserId, types: Sequence[str]) -> list[AccountDataRow]:
+        """The account data of some types, global and of all rooms."""
+        rows = await self._database.fetch_all(
+            "SELECT room_id, type, content FROM account_data WHERE user_id = $1 AND type = ANY($2::text[])",
+            user_id,
+            list(types),
+        )
+        return [AccountDataRow(RoomId(room_id), type_, bytes(content)) for room_id, type_, content in rows]
 
     async def delete_of_user(self, transaction: Transaction, user_id: UserId) -> None:
         """Drop everything that a user kept."""

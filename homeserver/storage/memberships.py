@@ -106,6 +106,22 @@ class MembershipStore:
         rows = await self._database.fetch_all(f"SELECT {_COLUMNS} WHERE m.user_id = $1", user_id)
         return [_read(row) for row in rows]
 
+    async def load_activity(self, user_id: UserId) -> list[tuple[RoomId, int]]:
+        """The rooms that a user is in, with the position of what came last into each."""
+        rows = await self._database.fetch_all(
+            "SELECT r.room_id, r.last_position FROM memberships m JOIN rooms r ON r.room_nid = m.room_nid"
+            " WHERE m.user_id = $1 AND m.membership = 'join'",
+            user_id,
+        )
+        return [(RoomId(room_id), position) for room_id, position in rows]
+
+    async def load_once_joined(self, user_id: UserId) -> set[int]:
+        """The numbers of the rooms that a user was in at any time."""
+        rows = await self._database.fetch_all(
+            "SELECT DISTINCT room_nid FROM membership_log WHERE user_id = $1 AND membership = 'join'", user_id
+        )
+        return {row[0] for row in rows}
+
     async def load_in_room(self, room_nid: int, memberships: Iterable[str]) -> list[MembershipRow]:
         """The members of a room with one of these memberships, oldest change first."""
         rows = await self._database.fetch_all(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from homeserver.ids import RoomId
 from homeserver.storage.announcements import Topic
 from homeserver.storage.events import RoomPoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from homeserver.ids import EventId, RoomId, UserId
+    from homeserver.ids import EventId, UserId
     from homeserver.storage.database import Database, Transaction
 
 PUBLIC = "m.read"
@@ -29,6 +30,11 @@ class ReceiptRow:
     event_id: EventId
     point: RoomPoint
     ts: int
+    stream_id: int = 0
+    """Where it stands in the log itself; 0 before it is stored."""
+
+
+_COLUMNS = "room_id, user_id, receipt_type, thread_id, event_id, event_depth, event_stream_id, ts, stream_id"
 
 
 class ReceiptStore:
@@ -74,8 +80,7 @@ class ReceiptStore:
     ) -> list[ReceiptRow]:
         """Receipts in rooms set with `after < stream_id <= upto` that a user may see: public ones and their own."""
         rows = await self._database.fetch_all(
-            "SELECT room_id, user_id, receipt_type, thread_id, event_id, event_depth, event_stream_id, ts"
-            " FROM receipts WHERE room_id = ANY($1::text[]) AND stream_id > $2 AND stream_id <= $3"
+            f"SELECT {_COLUMNS} FROM receipts WHERE room_id = ANY($1::text[]) AND stream_id > $2 AND stream_id <= $3"
             f" AND (receipt_type <> '{PRIVATE}' OR user_id = $4) ORDER BY stream_id",
             list(room_ids),
             after,
@@ -84,11 +89,52 @@ class ReceiptStore:
         )
         return [_read(row) for row in rows]
 
+    async def load_for_timeline(
+        self, room_id: RoomId, user_id: UserId, event_ids: Iterable[EventId], *, since: int, upto: int
+    ) -> list[ReceiptRow]:
+        """The receipts at some events, none of them older than `since`, that a user may see; and all of their own."""
+        rows = await self._database.fetch_all(
+            f"SELECT {_COLUMNS} FROM receipts WHERE room_id = $1 AND stream_id > $2 AND stream_id <= $3"
+            f" AND event_id = ANY($4::text[]) AND receipt_type <> '{PRIVATE}' AND user_id <> $5"
+            f" UNION ALL SELECT {_COLUMNS} FROM receipts WHERE room_id = $1 AND user_id = $5 AND stream_id <= $3"
+            " ORDER BY stream_id",
+            room_id,
+            since,
+            upto,
+            list(event_ids),
+            user_id,
+        )
+        return [_read(row) for row in rows]
+
+    async def load_changed_rooms(self, room_ids: Iterable[RoomId], *, after: int, upto: int) -> list[RoomId]:
+        """Those of these rooms in which anybody has read on with `after < position <= upto`."""
+        rows = await self._database.fetch_all(
+            "SELECT DISTINCT room_id FROM receipts WHERE room_id = ANY($1::text[])"
+            " AND stream_id > $2 AND stream_id <= $3",
+            list(room_ids),
+            after,
+            upto,
+        )
+        return [RoomId(row[0]) for row in rows]
+
+    async def load_read_rooms(
+        self, room_ids: Iterable[RoomId], user_id: UserId, *, after: int, upto: int
+    ) -> list[RoomId]:
+        """Those of these rooms in which a user has read on with `after < position <= upto`."""
+        rows = await self._database.fetch_all(
+            "SELECT DISTINCT room_id FROM receipts WHERE room_id = ANY($1::text[]) AND user_id = $2"
+            " AND stream_id > $3 AND stream_id <= $4",
+            list(room_ids),
+            user_id,
+            after,
+            upto,
+        )
+        return [RoomId(row[0]) for row in rows]
+
     async def load_own(self, user_id: UserId, room_id: RoomId) -> list[ReceiptRow]:
         """All receipts of a user in a room."""
         rows = await self._database.fetch_all(
-            "SELECT room_id, user_id, receipt_type, thread_id, event_id, event_depth, event_stream_id, ts"
-            " FROM receipts WHERE room_id = $1 AND user_id = $2",
+            f"SELECT {_COLUMNS} FROM receipts WHERE room_id = $1 AND user_id = $2",
             room_id,
             user_id,
         )
@@ -107,5 +153,7 @@ class ReceiptStore:
 
 
 def _read(row: tuple) -> ReceiptRow:  # type: ignore[type-arg]
-    room_id, user_id, receipt_type, thread_id, event_id, depth, stream_id, ts = row
-    return ReceiptRow(room_id, user_id, receipt_type, thread_id, event_id, RoomPoint(depth, stream_id), ts)
+    room_id, user_id, receipt_type, thread_id, event_id, depth, place, ts, stream_id = row
+    return ReceiptRow(
+        room_id, user_id, receipt_type, thread_id, event_id, RoomPoint(depth, place), ts, stream_id
+    )

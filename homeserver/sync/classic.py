@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from homeserver.storage.announcements import Topic
 from homeserver.storage.left_out import LeftOut
 from homeserver.sync.interval import Concern, Interval, read_changes
+from homeserver.sync.lazy_members import NOTHING
 from homeserver.sync.moves import Moves, Start
 
 if TYPE_CHECKING:
@@ -131,7 +132,9 @@ class ClassicSync:
         if token is not None and token.own:
             self._delivered.acknowledge(requester, max(token.position, token.told))
         acknowledged = await self._inboxes.acknowledge(requester, token)
-        known_members = self._lazy_members.known(requester, request.filter, since)
+        reader = (requester.user_id, requester.device_id, request.filter.fingerprint)
+        redundant = request.filter.room.state.include_redundant_members
+        known_members = NOTHING if redundant else self._lazy_members.known(reader, since)
         deadline = self._clock.monotonic() + min(request.timeout_ms, MAX_TIMEOUT_MS) / 1000
         while True:
             rooms = await self._memberships.of_user(requester.user_id)
@@ -167,7 +170,7 @@ class ClassicSync:
             if not woken:
                 break
         if request.filter.room.state.lazy_load_members:
-            self._lazy_members.note(requester, request.filter, known_members, sent_members, upto)
+            self._lazy_members.note(reader, known_members, sent_members, upto)
         await self._note_delivery(requester, joined, left_out)
         answer["next_batch"] = self._tokens.sync_token(
             requester.user_id, requester.device_id, upto, last_message
@@ -244,12 +247,12 @@ class ClassicSync:
             "join": await self._joined(reading, account_data),
             "leave": await self._left(reading),
             "invite": {
-                room_id: await self._sections.invited(reading.requester, row)
+                room_id: await self._sections.invited(row)
                 for room_id, row in (await self._pending(reading, "invite")).items()
                 if row.sender not in reading.ignored
             },
             "knock": {
-                room_id: await self._sections.knocked(reading.requester, row)
+                room_id: await self._sections.knocked(row)
                 for room_id, row in (await self._pending(reading, "knock")).items()
             },
         }

@@ -59,13 +59,13 @@ class Extras:
         """Global account data, and that of rooms, as far as it changed; the push rules are in the first answer."""
         rows = await self._account_data.load_changes(user_id, after=interval.since or 0, upto=interval.upto)
         events: list[Any] = [
-            _account_data_event(row)
+            account_data_event(row)
             for row in rows
             if row.room_id == GLOBAL and sync_filter.account_data.allows_type(row.type)
         ]
         if interval.since is None:
             if sync_filter.account_data.allows_type(PUSH_RULES):
-                events.append({"type": PUSH_RULES, "content": {"global": default_rules(user_id)}})
+                events.append(push_rules_event(user_id))
             return events, {}
         return events, _by_room([row for row in rows if row.room_id != GLOBAL], sync_filter)
 
@@ -170,7 +170,13 @@ class Extras:
         ]
 
 
-def _account_data_event(row: AccountDataRow) -> dict[str, Any]:
+def push_rules_event(user_id: UserId) -> dict[str, Any]:
+    """The push rules of a user, as account data."""
+    return {"type": PUSH_RULES, "content": {"global": default_rules(user_id)}}
+
+
+def account_data_event(row: AccountDataRow) -> dict[str, Any]:
+    """A piece of account data as it goes out."""
     return {"type": row.type, "content": orjson.Fragment(row.content)}
 
 
@@ -179,5 +185,5 @@ def _by_room(rows: Iterable[AccountDataRow], sync_filter: SyncFilter) -> dict[Ro
     for row in rows:
         wanted = sync_filter.room.account_data
         if wanted.allows_type(row.type) and wanted.allows_room(row.room_id):
-            events.setdefault(RoomId(row.room_id), []).append(_account_data_event(row))
+            events.setdefault(RoomId(row.room_id), []).append(account_data_event(row))
     return events

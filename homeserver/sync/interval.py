@@ -46,6 +46,8 @@ class Changes:
     rooms_with_typing: frozenset[RoomId]
     shared_rooms: frozenset[RoomId]
     """Encrypted rooms that somebody came into or went out of."""
+    read_rooms: frozenset[RoomId]
+    """Rooms in which the user has read on."""
     changed_devices: frozenset[UserId]
     """Users whose devices changed, whether they share a room with the user or not."""
     topics: frozenset[Topic]
@@ -69,6 +71,7 @@ UNKNOWN = Changes(
     rooms_with_receipts=_NOTHING,
     rooms_with_typing=_NOTHING,
     shared_rooms=_NOTHING,
+    read_rooms=_NOTHING,
     changed_devices=frozenset(),
     topics=frozenset(),
 )
@@ -89,11 +92,15 @@ def read_changes(
     }
     topics = set()
     changed_devices = set()
+    read_rooms = set()
     for topic, key in announced:
         in_rooms = by_topic.get(topic)
         if in_rooms is not None:
             if key in rooms:
                 in_rooms.add(RoomId(key))
+        elif topic is Topic.READ:
+            if key.startswith(concern.read_prefix):
+                read_rooms.add(RoomId(key.removeprefix(concern.read_prefix)))
         elif key in concern.own_keys or topic in _NEIGHBOURS:
             topics.add(topic)
             if topic is Topic.DEVICE_LISTS:
@@ -104,6 +111,7 @@ def read_changes(
         rooms_with_receipts=frozenset(by_topic[Topic.RECEIPTS]),
         rooms_with_typing=frozenset(by_topic[Topic.TYPING]),
         shared_rooms=frozenset(by_topic[Topic.SHARED_ROOM]),
+        read_rooms=frozenset(read_rooms),
         changed_devices=frozenset(changed_devices),
         topics=frozenset(topics),
     )
@@ -112,10 +120,11 @@ def read_changes(
 class Concern:
     """Whether announcements may concern a device."""
 
-    __slots__ = ("_rooms", "own_keys")
+    __slots__ = ("_rooms", "own_keys", "read_prefix")
 
     def __init__(self, user_id: UserId, device_id: DeviceId | None, rooms: Mapping[RoomId, object]) -> None:
         self.own_keys = frozenset({user_id, f"{user_id}|{device_id}"})
+        self.read_prefix = f"{user_id}|"
         self._rooms = rooms
 
     def __call__(self, announcements: Iterable[tuple[Topic, str]]) -> bool:

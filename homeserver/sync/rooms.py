@@ -5,24 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from homeserver.storage.left_out import LeftOut
-from homeserver.views.client_events import stripped, stripped_state_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from homeserver.eventgraph.event import StateKey
     from homeserver.ids import UserId
     from homeserver.rooms.reader import RoomReader
     from homeserver.services.requester import Requester
     from homeserver.storage.events import StoredEvent
     from homeserver.storage.memberships import MembershipRow
-    from homeserver.storage.stripped_state import StrippedStateStore
     from homeserver.sync.interval import Interval
     from homeserver.sync.moves import Start
     from homeserver.sync.state import StateReader
+    from homeserver.sync.stripped_states import StrippedStates
     from homeserver.sync.summaries import Summaries
     from homeserver.sync.timeline import Timeline, TimelineReader
     from homeserver.views.client_events import ClientEvents
@@ -59,7 +55,7 @@ class RoomSections:
         summaries: Summaries,
         client_events: ClientEvents,
         tokens: Tokens,
-        stripped_state: StrippedStateStore,
+        stripped_states: StrippedStates,
     ) -> None:
         self._reader = reader
         self._timelines = timelines
@@ -67,7 +63,7 @@ class RoomSections:
         self._summaries = summaries
         self._client_events = client_events
         self._tokens = tokens
-        self._stripped_state = stripped_state
+        self._stripped_states = stripped_states
 
     async def joined(
         self,
@@ -100,7 +96,7 @@ class RoomSections:
             # What is to be said of the events that came by another way is said here.
             timeline = replace(timeline, may_change_summary=True, may_change_counts=True)
         if (came_in is not None and came_in.may_have_gap) or (
-            whole and not timeline.limited and await self._begins_in_a_gap(timeline)
+            whole and not timeline.limited and await self._timelines.begins_in_a_gap(timeline)
         ):
             timeline = replace(timeline, limited=True)
         wanted = sync_filter.room.state
@@ -182,13 +178,13 @@ class RoomSections:
             )
         return await self._section(requester, timeline, state, ended, sync_filter, aggregate=timeline.limited)
 
-    async def invited(self, requester: Requester, row: MembershipRow) -> dict[str, Any]:
+    async def invited(self, row: MembershipRow) -> dict[str, Any]:
         """An invite: the stripped state that lets the client show what it is to."""
-        return {"invite_state": {"events": await self._stripped(requester.user_id, row)}}
+        return {"invite_state": {"events": await self._stripped_states.of(row)}}
 
-    async def knocked(self, requester: Requester, row: MembershipRow) -> dict[str, Any]:
+    async def knocked(self, row: MembershipRow) -> dict[str, Any]:
         """A knock of the user's own."""
-        return {"knock_state": {"events": await self._stripped(requester.user_id, row)}}
+        return {"knock_state": {"events": await self._stripped_states.of(row)}}
 
     # -- parts -----------------------------------------------------------------------------------------
 
@@ -224,14 +220,6 @@ class RoomSections:
             },
         }
 
-    async def _begins_in_a_gap(self, timeline: Timeline) -> bool:
-        """Whether what the first event follows stands before the log, or is not here yet."""
-        if not timeline.events:
-            return False
-        followed = timeline.events[0].event.prev_event_ids
-        stored = await self._reader.events(followed)
-        return any(event_id not in stored or stored[event_id].stream_id <= 0 for event_id in followed)
-
     async def _is_named(self, row: MembershipRow) -> bool:
         """Whether a room has a name of its own, and needs no heroes to be called after."""
         state = await self._reader.state_entries(row.room_id, (_NAME, _CANONICAL_ALIAS))
@@ -251,15 +239,6 @@ class RoomSections:
         known = {stored.event.state_key for stored in held if stored.event.type == "m.room.member"}
         missing = [user_id for user_id in heroes if user_id not in known]
         return await self._states.members(row.room_nid, interval.upto, missing) if missing else []
-
-    async def _stripped(self, user_id: UserId, row: MembershipRow) -> Any:
-        """The state that a user is shown of a room: as it is here, or as another server told it."""
-        told = await self._stripped_state.get(user_id, row.room_nid)
-        if told is not None:
-            return orjson.Fragment(told)
-        keys: Sequence[StateKey] = stripped_state_keys(user_id, row.sender)
-        state: Mapping[StateKey, Any] = await self._reader.state_entries(row.room_id, keys)
-        return [stripped(state[key]) for key in dict.fromkeys(keys) if key in state]
 
 
 def _left_out(room_nid: int, timeline: Timeline) -> list[LeftOut]:

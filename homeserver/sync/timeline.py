@@ -10,7 +10,7 @@ from homeserver.views.aggregations import without_ignored
 if TYPE_CHECKING:
     from homeserver.ids import UserId
     from homeserver.rooms.recent_events import RecentEvents
-    from homeserver.storage.events import StoredEvent
+    from homeserver.storage.events import EventStore, StoredEvent
     from homeserver.views.filters import RoomEventFilter
     from homeserver.views.visibility import HistoryVisibility
 
@@ -42,7 +42,8 @@ class Timeline:
 class TimelineReader:
     """Reads timelines."""
 
-    def __init__(self, recent: RecentEvents, visibility: HistoryVisibility) -> None:
+    def __init__(self, events: EventStore, recent: RecentEvents, visibility: HistoryVisibility) -> None:
+        self._events = events
         self._recent = recent
         self._visibility = visibility
 
@@ -100,6 +101,14 @@ class TimelineReader:
             may_change_summary=limited or any(stored.event.type in _SUMMED_UP for stored in seen),
             may_change_counts=limited or any(_may_change_counts(stored) for stored in seen),
         )
+
+    async def begins_in_a_gap(self, timeline: Timeline) -> bool:
+        """Whether what the first event follows stands before the log, or is not here yet."""
+        if not timeline.events:
+            return False
+        followed = timeline.events[0].event.prev_event_ids
+        stored = await self._events.load(followed)
+        return any(event_id not in stored or stored[event_id].stream_id <= 0 for event_id in followed)
 
 
 def _may_change_counts(stored: StoredEvent) -> bool:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from homeserver.storage.to_device import MAX_MESSAGES
+
 if TYPE_CHECKING:
     from homeserver.ids import DeviceId, UserId
     from homeserver.services.requester import Requester
@@ -63,10 +65,12 @@ class Inboxes:
             inbox.oldest = max(inbox.oldest, upto + 1)
         return upto
 
-    async def read(self, requester: Requester, *, after: int, upto: int) -> tuple[list[orjson.Fragment], int]:
+    async def read(
+        self, requester: Requester, *, after: int, upto: int, limit: int = MAX_MESSAGES
+    ) -> tuple[list[orjson.Fragment], int]:
         """The oldest messages of a device between two positions, and the place of the last of them.
 
-        At most so many as go into one answer. Where there are none the place is `after`.
+        At most `limit`, and so many as go into one answer. Where there are none the place is `after`.
         """
         user_id, device_id = requester.user_id, requester.device_id
         if device_id is None:
@@ -74,7 +78,7 @@ class Inboxes:
         inbox = await self._inbox(user_id, device_id)
         if inbox.newest <= after:
             return [], after
-        batch = await self._store.load_batch(user_id, device_id, after=after, upto=upto)
+        batch = await self._store.load_batch(user_id, device_id, after=after, upto=upto, limit=limit)
         # What was heard of meanwhile lies after `upto`.
         if batch.is_last and inbox.newest <= upto:
             inbox.newest = batch.last

@@ -15,7 +15,7 @@ import struct
 from dataclasses import dataclass
 from typing import Protocol
 
-from homeserver.errors import InvalidParam
+from homeserver.errors import InvalidParam, MatrixError
 from homeserver.storage.events import RoomPoint
 
 _VERSION = 1
@@ -25,8 +25,10 @@ _SYNC = struct.Struct(f">BHQQ{_OWNER_BYTES}s")
 _PAGE = struct.Struct(">BHQqq")
 _CAUGHT_UP = struct.Struct(f">BHQQQ{_OWNER_BYTES}s")
 _CATCH_UP = struct.Struct(f">BHBQQQQBqqQ{_OWNER_BYTES}s")
+_POS = struct.Struct(">BHQQ8s")
 _OFFSET = struct.Struct(">BQ8s")
 _SYNC_PREFIX, _CAUGHT_UP_PREFIX, _CATCH_UP_PREFIX, _PAGE_PREFIX, _OFFSET_PREFIX = "s", "t", "c", "p", "o"
+_POS_PREFIX = "n"
 _CACHED_OWNERS = 10_000
 _MAX_LENGTH = 100
 
@@ -70,6 +72,23 @@ class PageToken:
 
     ceiling: int
     point: RoomPoint | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pos:
+    """Where a connection of sliding sync stands: a place in the log, and the stored answer that the client holds."""
+
+    position: int
+    answer_nid: int
+
+
+class UnknownPos(MatrixError):
+    """A `pos` with which a client cannot go on: it begins anew."""
+
+    errcode = "M_UNKNOWN_POS"
+
+    def __init__(self) -> None:
+        super().__init__("This pos is not, or no longer, known here for this connection: begin without one")
 
 
 _NO_POINT = RoomPoint(-1, 0)
@@ -157,20 +176,38 @@ class Tokens:
             raise _bad_token()
         return CatchUpToken(*place)
 
+    def pos(self, user_id: str, device_id: str, conn_id: str, position: int, answer_nid: int) -> str:
+        """The `pos` of an answer on this connection."""
+        owner = _kind(f"{user_id}\x00{device_id}\x00{conn_id}")
+        return self._seal(_POS_PREFIX, _POS.pack(_VERSION, self._epoch, position, answer_nid, owner))
+
+    async def read_pos(self, token: str, user_id: str, device_id: str, conn_id: str) -> Pos:
+        """Read a `pos`; `UnknownPos` for one that was not given to this connection, or before a backup was restored."""
+        try:
+            packed = self._open(token, _POS_PREFIX, _POS.size)
+        except InvalidParam as error:
+            raise UnknownPos from error
+        version, epoch, position, answer_nid, owner = _POS.unpack(packed)
+        own = hmac.compare_digest(owner, _kind(f"{user_id}\x00{device_id}\x00{conn_id}"))
+        if not own or version != _VERSION or epoch != self._epoch or not await self._log.reach(position):
+            raise UnknownPos
+        return Pos(position, answer_nid)
+
     def page_token(self, ceiling: int, point: RoomPoint | None) -> str:
         """A `prev_batch`, `start` or `end`."""
         depth, stream_id = (point or _NO_POINT).depth, (point or _NO_POINT).stream_id
         return self._seal(_PAGE_PREFIX, _PAGE.pack(_VERSION, self._epoch, ceiling, depth, stream_id))
 
     async def read_page_token(self, token: str) -> PageToken:
-        """Read a `from` or `to`: one of ours for pages, or any sync token, which is a position here."""
+        """Read a `from` or `to`: one of ours for pages, or any sync token or `pos`, which is a position here."""
+        point = None
         if token[:1] == _SYNC_PREFIX:
             version, _, position, _, _ = _SYNC.unpack(self._open(token, _SYNC_PREFIX, _SYNC.size))
-            point = None
         elif token[:1] == _CAUGHT_UP_PREFIX:
             packed = self._open(token, _CAUGHT_UP_PREFIX, _CAUGHT_UP.size)
             version, _, _, _, position, _ = _CAUGHT_UP.unpack(packed)
-            point = None
+        elif token[:1] == _POS_PREFIX:
+            version, _, position, _, _ = _POS.unpack(self._open(token, _POS_PREFIX, _POS.size))
         else:
             packed = self._open(token, _PAGE_PREFIX, _PAGE.size)
             version, _, position, depth, stream_id = _PAGE.unpack(packed)

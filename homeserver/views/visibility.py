@@ -61,6 +61,11 @@ class MembershipHistory:
         index = self._memberships.index("join") if "join" in self._memberships else None
         return None if index is None else self._positions[index]
 
+    def came_in_between(self, after: int, upto: int) -> bool:
+        """Whether the user came into the room with `after < position <= upto`."""
+        begin, end = bisect_right(self._positions, after), bisect_right(self._positions, upto)
+        return "join" in self._memberships[begin:end]
+
     def changed_between(self, after: int, upto: int) -> bool:
         """Whether the membership changed with `after < position <= upto`."""
         return bisect_right(self._positions, after) < bisect_right(self._positions, upto)

@@ -32,3 +32,8 @@ def test_history_leads_to_the_creation_of_a_room_from_everywhere(program: Path, 
 def test_threads_have_summaries_lists_and_unread_counts_of_their_own(program: Path, tmp_path: Path) -> None:
     with ServerProcess(tmp_path) as server:
         run_script(program, _SCRIPTS / "threads.js", server)
+
+
+def test_sliding_sync_shows_rooms_gaps_and_encrypted_messages(program: Path, tmp_path: Path) -> None:
+    with ServerProcess(tmp_path) as server:
+        run_script(program, _SCRIPTS / "sliding.js", server)

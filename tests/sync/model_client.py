@@ -58,6 +58,12 @@ class HeldRoom:
     receipts: dict[tuple[str, str, str], str] = field(default_factory=dict)
     account_data: dict[str, Any] = field(default_factory=dict)
 
+    def take_receipts(self, content: dict[str, Any]) -> None:
+        for event_id, by_type in content.items():
+            for receipt_type, by_user in by_type.items():
+                for user_id, receipt in by_user.items():
+                    self.receipts[user_id, receipt_type, receipt.get("thread_id", "")] = event_id
+
 
 class ModelClient:
     """One device."""
@@ -184,11 +190,7 @@ class ModelClient:
             held.account_data[event["type"]] = event["content"]
         for event in section.get("ephemeral", {}).get("events", []):
             if event["type"] == "m.receipt":
-                for event_id, by_type in event["content"].items():
-                    for receipt_type, by_user in by_type.items():
-                        for user_id, receipt in by_user.items():
-                            key = (user_id, receipt_type, receipt.get("thread_id", ""))
-                            held.receipts[key] = event_id
+                held.take_receipts(event["content"])
 
     async def _apply_timeline(self, room_id: str, held: HeldRoom, timeline: dict[str, Any]) -> None:
         new = [event["event_id"] for event in timeline["events"]]
@@ -302,6 +304,10 @@ class ModelClient:
         heroes = held.summary["m.heroes"]
         assert set(heroes) <= others
         assert len(heroes) == len(set(heroes)) == min(HEROES, len(others))
+
+    def check_receipts(self, room: TrueRoom, receipts: dict[tuple[str, str, str], str]) -> None:
+        """Whether the client holds the receipts that it may see."""
+        assert self.rooms[room.room_id].receipts == receipts
 
     def check_unread(self, room: TrueRoom, receipts: dict[str, str]) -> None:
         held = self.rooms[room.room_id]

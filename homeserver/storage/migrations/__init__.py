@@ -27,6 +27,7 @@ from homeserver.storage.migrations import (
     m0020_missed,
     m0021_media,
     m0022_delivery_status,
+    m0023_sliding_sync,
 )
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ _MODULES = (
     m0020_missed,
     m0021_media,
     m0022_delivery_status,
+    m0023_sliding_sync,
 )
 
 MIGRATIONS: tuple[Migration, ...] = tuple(module.MIGRATION for module in _MODULES)

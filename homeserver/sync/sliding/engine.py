@@ -1,0 +1,277 @@
+"""Simplified sliding sync (MSC4186): a client says which rooms it wants and how much of each, and is told what is new there.
+
+An answer goes up to the newest position that this process has heard of. Which rooms there is something to tell of is
+known from the order of the user's rooms, in memory, and from what the client holds (`homeserver.sync.sliding.holdings`):
+rooms that are not asked for cost nothing, however many there are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from homeserver.ids import RoomId
+from homeserver.storage.sliding_sync import ConnectionKey
+from homeserver.sync.interval import Concern, Interval, read_changes
+from homeserver.sync.sliding.draft import Draft
+from homeserver.sync.sliding.holdings import LIVE, Holdings
+from homeserver.sync.sliding.rooms import RoomView
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from homeserver.clock import Clock
+    from homeserver.notifier.notifier import Notifier
+    from homeserver.services.requester import Requester
+    from homeserver.storage.memberships import MembershipRow
+    from homeserver.storage.receipts import ReceiptStore
+    from homeserver.sync.lazy_members import LazyMembers
+    from homeserver.sync.moves import MoveReader
+    from homeserver.sync.sliding.connections import Connections
+    from homeserver.sync.sliding.extensions import Extensions
+    from homeserver.sync.sliding.request import RoomConfig, SlidingRequest
+    from homeserver.sync.sliding.room_lists import RoomLists
+    from homeserver.sync.sliding.rooms import RoomResult, RoomResults
+    from homeserver.views.tokens import Tokens
+
+MAX_TIMEOUT_MS = 600_000
+_MAX_EVENTS = 10_000
+"""Once an answer holds so many events, what is left of the rooms comes with the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlidingAnswer:
+    """An answer, in the names of the accepted dialect."""
+
+    pos: str
+    counts: Mapping[str, int]
+    """The number of rooms in each list."""
+    rooms: Mapping[RoomId, Mapping[str, Any]]
+    extensions: Mapping[str, Any]
+
+
+class SlidingSync:
+    """Answers requests."""
+
+    def __init__(
+        self,
+        notifier: Notifier,
+        clock: Clock,
+        tokens: Tokens,
+        connections: Connections,
+        lists: RoomLists,
+        moves: MoveReader,
+        results: RoomResults,
+        extensions: Extensions,
+        receipts: ReceiptStore,
+        lazy_members: LazyMembers,
+    ) -> None:
+        self._notifier = notifier
+        self._clock = clock
+        self._tokens = tokens
+        self._connections = connections
+        self._lists = lists
+        self._moves = moves
+        self._results = results
+        self._extensions = extensions
+        self._receipts = receipts
+        self._lazy_members = lazy_members
+
+    async def answer(
+        self, requester: Requester, request: SlidingRequest, check_access: Callable[[], Awaitable[None]]
+    ) -> SlidingAnswer:
+        """The answer to a request; waits for something to tell, for as long as the client allows.
+
+        Raises `UnknownPos` for a `pos` with which this client cannot go on, `InvalidParam` for a wrong `since` of an
+        extension, and what `check_access` raises once the device may read no more: it is asked whenever the wait ends.
+        """
+        key = ConnectionKey(requester.user_id, requester.device_id or "", request.conn_id)
+        since, held = None, Holdings()
+        if request.pos is not None:
+            pos = await self._tokens.read_pos(request.pos, *key)
+            since, held = pos.position, await self._connections.find(key, pos.answer_nid)
+        acknowledged = await self._extensions.acknowledge(requester, request.extensions.to_device)
+        deadline = self._clock.monotonic() + min(request.timeout_ms, MAX_TIMEOUT_MS) / 1000
+        while True:
+            draft = await self._draft(requester, request, held, since, acknowledged)
+            remaining = deadline - self._clock.monotonic()
+            if since is None or draft.has_news or remaining <= 0:
+                break
+            rooms = draft.selection.rooms
+            woken = await self._notifier.wait(
+                requester.user_id,
+                requester.device_id,
+                rooms,
+                after=draft.upto,
+                seconds=remaining,
+                concerns=Concern(requester.user_id, requester.device_id, rooms),
+            )
+            await check_access()
+            if not woken:
+                break
+        return await self._finish(key, draft)
+
+    async def _finish(self, key: ConnectionKey, draft: Draft) -> SlidingAnswer:
+        """Note what the client will hold: it is durable before the answer is given."""
+        held = draft.held
+        if draft.changes or not held.answer_nid:
+            room_nids = {row.room_nid for row in draft.selection.rooms.values()}
+            held = await self._connections.note(key, held, draft.changes, room_nids)
+        self._note_members(key, draft, (draft.upto, held.answer_nid))
+        return SlidingAnswer(
+            self._tokens.pos(*key, draft.upto, held.answer_nid),
+            draft.selection.counts,
+            {room_id: result.fields for room_id, result in draft.rooms.items() if result.is_news},
+            draft.extensions,
+        )
+
+    def _note_members(self, key: ConnectionKey, draft: Draft, place: tuple[int, int]) -> None:
+        known = dict(self._known_members(key, draft))
+        sent: dict[int, set[int]] = {}
+        for room_id, result in draft.rooms.items():
+            room_nid = draft.selection.rooms[room_id].room_nid
+            if result.is_news and draft.selection.wanted[room_id].required_state.lazy_members:
+                sent[room_nid] = result.members
+                if result.flushes_members:
+                    known.pop(room_nid, None)
+        if sent or known:
+            self._lazy_members.note(key, known, sent, place)
+
+    def _known_members(self, key: ConnectionKey, draft: Draft) -> Mapping[int, frozenset[int]]:
+        place = None if draft.since is None else (draft.since, draft.held.answer_nid)
+        return self._lazy_members.known(key, place)
+
+    # -- what there is to tell -------------------------------------------------------------------------
+
+    async def _draft(
+        self,
+        requester: Requester,
+        request: SlidingRequest,
+        held: Holdings,
+        since: int | None,
+        acknowledged: int,
+    ) -> Draft:
+        selection = await self._lists.select(requester.user_id, request, held, since)
+        concern = Concern(requester.user_id, requester.device_id, selection.rooms)
+        interval = Interval(since, selection.upto, full_state=False, state_name="state_after")
+        announced = read_changes(self._notifier, interval, concern, selection.rooms)
+        draft = Draft(requester, request, held, since, selection, announced)
+        await self._add_rooms(draft)
+        await self._extensions.add(draft, acknowledged)
+        return draft
+
+    async def _add_rooms(self, draft: Draft) -> None:
+        selection = draft.selection
+        read = await self._read_rooms(draft)
+        key = ConnectionKey(draft.requester.user_id, draft.requester.device_id or "", draft.request.conn_id)
+        known_members = self._known_members(key, draft)
+        number, left_out = 0, set[RoomId]()
+        for room_id, config in selection.wanted.items():
+            row = selection.rooms[room_id]
+            if not self._may_have_news(draft, row, config, read):
+                continue
+            if number >= _MAX_EVENTS:
+                left_out.add(room_id)
+                continue
+            result = await self._look_at(
+                draft, row, config, known_members.get(row.room_nid, frozenset()), is_read=room_id in read
+            )
+            if result is not None:
+                draft.rooms[room_id] = result
+                number += len(result.events) + len(result.fields.get("required_state", ()))
+        draft.has_news = draft.has_news or any(result.is_news for result in draft.rooms.values())
+        self._put_off(draft, (selection.activity.keys() | read) - selection.wanted.keys() | left_out)
+
+    async def _read_rooms(self, draft: Draft) -> set[RoomId]:
+        """The rooms in which the user has read on, where unread counts are wanted."""
+        if draft.since is None or not draft.request.with_counts:
+            return set()
+        if draft.announced.known:
+            return set(draft.announced.read_rooms & draft.selection.rooms.keys())
+        live = [
+            room_id
+            for room_id, row in draft.selection.rooms.items()
+            if row.membership == "join" and draft.held_room(row.room_nid).events == LIVE
+        ]
+        user_id = draft.requester.user_id
+        return set(await self._receipts.load_read_rooms(live, user_id, after=draft.since, upto=draft.upto))
+
+    def _may_have_news(self, draft: Draft, row: MembershipRow, config: RoomConfig, read: set[RoomId]) -> bool:
+        held = draft.held.rooms.get(row.room_nid)
+        return (
+            held is None
+            or held.events != LIVE
+            or draft.selection.activity[row.room_id] > (draft.since or 0)
+            or held.limit < config.timeline_limit
+            or held.required_state != config.required_state.number
+            or held.is_dm is not (row.room_id in draft.selection.marks.direct)
+            or row.room_id in read
+        )
+
+    async def _look_at(
+        self,
+        draft: Draft,
+        row: MembershipRow,
+        config: RoomConfig,
+        known_members: frozenset[int],
+        *,
+        is_read: bool,
+    ) -> RoomResult | None:
+        at_end = await self._moves.at(row, draft.upto)
+        if at_end is None:
+            return None
+        selection, held = draft.selection, draft.held.rooms.get(row.room_nid)
+        is_dm = row.room_id in selection.marks.direct
+        view = RoomView(
+            config,
+            told=None if held is None else draft.told(held.events, draft.since),
+            limit=0 if held is None else held.limit,
+            held_state=None if held is None else draft.held.required_states.get(held.required_state),
+            is_dm=is_dm,
+            was_dm=held is not None and held.is_dm,
+            known_members=known_members,
+        )
+        result = await self._results.of(
+            draft.requester,
+            at_end,
+            view,
+            since=draft.since,
+            upto=draft.upto,
+            ignored=selection.ignored,
+        )
+        was_put_off = held is not None and held.events != LIVE
+        if (
+            draft.request.with_counts
+            and at_end.membership == "join"
+            and (result.is_news or is_read or was_put_off)
+        ):
+            result.fields |= await self._results.counts(draft.requester, at_end, draft.upto)
+            result.is_news = True
+        if draft.request.with_lists and result.is_news:
+            names = [name for name, window in selection.windows.items() if row.room_id in window]
+            if names:
+                result.fields["lists"] = names
+        self._hold(draft, row.room_nid, config, result, is_dm=is_dm)
+        return result
+
+    def _hold(
+        self, draft: Draft, room_nid: int, config: RoomConfig, result: RoomResult, *, is_dm: bool
+    ) -> None:
+        wanted = config.required_state
+        if wanted.number not in draft.held.required_states:
+            draft.changes.required_states[wanted.number] = wanted
+        held = draft.held_room(room_nid)
+        draft.hold(
+            room_nid,
+            held._replace(events=LIVE, limit=result.limit, required_state=wanted.number, is_dm=is_dm),
+        )
+
+    def _put_off(self, draft: Draft, room_ids: set[RoomId]) -> None:
+        """Something came in rooms that are not told of now: it is told when they are."""
+        for room_id in room_ids:
+            row = draft.selection.rooms.get(room_id)
+            if row is None or draft.since is None:
+                continue
+            held = draft.held.rooms.get(row.room_nid)
+            if held is not None and held.events == LIVE:
+                draft.hold(row.room_nid, held._replace(events=draft.since))

@@ -1,0 +1,182 @@
+"""Which rooms a request is about: the windows of its lists, and its subscriptions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from homeserver.ids import RoomId
+from homeserver.sync.sliding.holdings import LIVE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from collections.abc import Set as AbstractSet
+
+    from homeserver.ids import UserId
+    from homeserver.storage.memberships import MembershipRow
+    from homeserver.sync.sliding.holdings import Holdings
+    from homeserver.sync.sliding.request import ListRequest, RoomConfig, RoomListFilter, SlidingRequest
+    from homeserver.sync.sliding.room_order import RoomOrder, RoomOrders
+    from homeserver.sync.sliding.room_traits import RoomTraits
+    from homeserver.views.ignored import IgnoredUsers
+    from homeserver.views.room_marks import Marks, RoomMarks
+
+_OUT = ("leave", "ban")
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a request is about at a position of the log."""
+
+    upto: int
+    rooms: Mapping[RoomId, MembershipRow]
+    """All rooms that the user has a membership in."""
+    counts: Mapping[str, int]
+    """How many rooms each list has, window or not."""
+    windows: Mapping[str, AbstractSet[RoomId]]
+    wanted: Mapping[RoomId, RoomConfig]
+    """The rooms that the request is about: those subscribed to, then by their last activity."""
+    activity: Mapping[RoomId, int]
+    """Where what came last into each of these stands, and into each where something came since the last answer."""
+    marks: Marks
+    ignored: frozenset[UserId]
+
+
+class RoomLists:
+    """Finds the rooms of requests; from memory, and without looking at rooms that no list shows."""
+
+    def __init__(
+        self, orders: RoomOrders, traits: RoomTraits, marks: RoomMarks, ignored: IgnoredUsers
+    ) -> None:
+        self._orders = orders
+        self._traits = traits
+        self._marks = marks
+        self._ignored = ignored
+
+    async def select(
+        self, user_id: UserId, request: SlidingRequest, held: Holdings, since: int | None
+    ) -> Selection:
+        """The rooms of a request of a client that holds `held` up to the position `since`."""
+        while True:
+            marks = await self._marks.of(user_id)
+            ignored = await self._ignored.of(user_id)
+            order = await self._orders.now(user_id)
+            if not await self._traits.match(order, {one.filter for one in request.lists.values()}):
+                break
+            # Something may have happened while the database was asked.
+        return _select(order, request, held, since, marks, ignored)
+
+
+def _select(
+    order: RoomOrder,
+    request: SlidingRequest,
+    held: Holdings,
+    since: int | None,
+    marks: Marks,
+    ignored: frozenset[UserId],
+) -> Selection:
+    rooms = order.rooms
+    listed: AbstractSet[RoomId] = order.listed
+    told_of = {room_id for room_id in order.left if _was_told_of(rooms[room_id], held, since)}
+    hidden = {
+        room_id
+        for room_id in order.listed
+        if ignored and rooms[room_id].membership == "invite" and rooms[room_id].sender in ignored
+    }
+    if told_of or hidden:
+        listed = (order.listed | told_of) - hidden
+    wanted = {
+        room_id: config
+        for room_id, config in request.subscriptions.items()
+        if _may_be_subscribed_to(order, room_id, ignored, told_of)
+    }
+    counts: dict[str, int] = {}
+    windows: dict[str, set[RoomId]] = {}
+    in_lists: dict[RoomId, RoomConfig] = {}
+    for name, one in request.lists.items():
+        passing = _passing(order, one.filter, listed, marks)
+        counts[name] = len(passing)
+        window = _window(order, one, passing)
+        windows[name] = set(window)
+        for room_id in window:
+            _combine(in_lists, room_id, one.config)
+    for room_id in sorted(in_lists, key=lambda one: -order.activity[one]):
+        _combine(wanted, room_id, in_lists[room_id])
+    activity = {room_id: order.activity[room_id] for room_id in wanted}
+    if since is not None:
+        activity |= {room_id: order.activity[room_id] for room_id in order.newest_first(after=since)}
+    return Selection(order.position, rooms, counts, windows, wanted, activity, marks, ignored)
+
+
+def _combine(configs: dict[RoomId, RoomConfig], room_id: RoomId, config: RoomConfig) -> None:
+    known = configs.get(room_id)
+    configs[room_id] = config if known is None else known.combined_with(config)
+
+
+def _was_told_of(row: MembershipRow, held: Holdings, since: int | None) -> bool:
+    """Whether the client holds a room that the user left. Of a forgotten one it only has to hear that it is left."""
+    known = held.rooms.get(row.room_nid)
+    if known is None or not row.forgotten:
+        return known is not None
+    return row.stream_id > ((since or 0) if known.events == LIVE else known.events)
+
+
+def _may_be_subscribed_to(
+    order: RoomOrder, room_id: RoomId, ignored: frozenset[UserId], told_of: AbstractSet[RoomId]
+) -> bool:
+    """Those that the user is or was in, is invited to, or knocks at; the others are passed over."""
+    row = order.rooms.get(room_id)
+    if row is None:
+        return False
+    if row.membership in _OUT:
+        return room_id in told_of or (row.room_nid in order.was_in and not row.forgotten)
+    return not (row.membership == "invite" and row.sender in ignored)
+
+
+def _passing(
+    order: RoomOrder, filter_: RoomListFilter, listed: AbstractSet[RoomId], marks: Marks
+) -> AbstractSet[RoomId]:
+    passing = listed
+    if filter_.asks_for_traits:
+        passing = passing & order.matching[filter_.traits]
+    if filter_.spaces is not None:
+        passing = passing & _in_spaces(order, filter_.spaces)
+    if filter_.is_dm is not None:
+        passing = passing & _ids(marks.direct) if filter_.is_dm else passing - _ids(marks.direct)
+    if filter_.tags is not None:
+        passing = passing & _ids(marks.with_any(filter_.tags))
+    if filter_.not_tags:
+        passing = passing - _ids(marks.with_any(filter_.not_tags))
+    if filter_.is_invited is not None:
+        passing = {
+            room_id
+            for room_id in passing
+            if (order.rooms[room_id].membership == "invite") is filter_.is_invited
+        }
+    return passing
+
+
+def _in_spaces(order: RoomOrder, spaces: Iterable[str]) -> set[RoomId]:
+    """What those of these spaces list that the user is in."""
+    children: set[RoomId] = set()
+    for space in _ids(spaces):
+        row = order.rooms.get(space)
+        if row is not None and row.membership == "join":
+            children |= order.children.get(space, frozenset())
+    return children
+
+
+def _ids(room_ids: Iterable[str]) -> set[RoomId]:
+    return {RoomId(room_id) for room_id in room_ids}
+
+
+def _window(order: RoomOrder, one: ListRequest, passing: AbstractSet[RoomId]) -> list[RoomId]:
+    if one.ranges is None:
+        return list(passing)
+    last = min(max((end for _, end in one.ranges), default=-1), len(passing) - 1)
+    shown = list(islice((i for i in order.newest_first() if i in passing), last + 1))
+    if len(one.ranges) == 1:
+        return shown[one.ranges[0][0] :]
+    indexes = sorted({index for begin, end in one.ranges for index in range(begin, min(end, last) + 1)})
+    return [shown[index] for index in indexes]

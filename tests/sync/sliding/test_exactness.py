@@ -1,0 +1,61 @@
+"""Whatever people do: who follows by sliding sync and has looked at all rooms holds what classic sync leads to.
+
+The deeds are those of the test of classic sync. Each device follows by both, and by both dialects; the connections look
+now at these rooms, now at those, lose answers, and change their minds with an answer on its way.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis.stateful import rule
+
+from tests.server import Server
+from tests.sync.model_client import ModelClient
+from tests.sync.sliding.model_client import SlidingModelClient
+from tests.sync.test_exactness import SyncMachine, World, number, run_machine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.client import Client
+    from tests.sync.model_client import Wishes
+
+EXAMPLES = 12
+SOAK_EXAMPLES = int(os.environ.get("RESTANTE_SOAK_EXAMPLES", "400"))
+
+
+class SlidingMachine(SyncMachine):
+    """The same deeds, followed in every way."""
+
+    def devices_of(self, client: Client, wished: Wishes) -> list[ModelClient]:
+        seed = len(self.devices)
+        sliding = SlidingModelClient(client, wished, deployed=seed % 4 < 2, seed=seed)
+        return [sliding] if seed % 3 else [ModelClient(client, wished), sliding]
+
+    @rule(which=number)
+    def change_ones_mind(self, which: int) -> None:
+        """Ask, give up, and ask for something else."""
+        device = self.devices[which % len(self.devices)]
+        if isinstance(device, SlidingModelClient):
+            self.world.run(device.ask())
+            device.draw()
+
+
+@pytest.fixture
+def world(tmp_path: Path, database_url: str) -> Iterator[World]:
+    made = World(Server(tmp_path, database_url))
+    yield made
+    made.close()
+
+
+def test_clients_hold_the_truth_whatever_happens(world: World) -> None:
+    run_machine(SlidingMachine, world, EXAMPLES, derandomize=True)
+
+
+@pytest.mark.soak
+def test_clients_hold_the_truth_for_long(world: World) -> None:
+    run_machine(SlidingMachine, world, SOAK_EXAMPLES, derandomize=False)
