@@ -15,7 +15,9 @@ from homeserver.services.inbound.further_joins import FurtherJoins
 from homeserver.services.inbound.gaps import GapFiller
 from homeserver.services.inbound.outliers import Outliers
 from homeserver.services.inbound.queues import RoomQueues
+from homeserver.services.inbound.redactions import InboundRedactions
 from homeserver.services.inbound.remote import RemoteSources
+from homeserver.services.inbound.short_way import ShortWay
 from homeserver.services.inbound.signatures import EventSignatures
 from homeserver.services.member_templates import MemberTemplates
 from homeserver.services.memberships_elsewhere import MembershipsElsewhere
@@ -51,6 +53,7 @@ class InboundLayer:
         stores.outliers.on_renumbered = rooms.memberships.invalidate
         resolver = StateResolver(stores.events, stores.state, stores.numbers)
         self.policy = PolicyServers(rooms.live, rooms.servers, remote.client, clock)
+        redactions = InboundRedactions(stores.events, stores.gaps)
         self.events = InboundEvents(
             database,
             clock,
@@ -63,6 +66,16 @@ class InboundLayer:
             writing.preparation,
             writing.room_writes,
             self.policy,
+            redactions,
+            ShortWay(
+                clock,
+                rooms.live,
+                stores.events,
+                writing.preparation,
+                writing.room_writes,
+                self.policy,
+                redactions,
+            ),
         )
         writing.events.policed = PolicedWrites(
             clock, self.policy, writing.events, self.events, stores.transaction_ids

@@ -139,6 +139,59 @@ async def test_messages_come_once_and_in_order(told: Told) -> None:
     assert bodies(in_room(await alice.sync(since=since), told)) == [str(number) for number in range(8)]
 
 
+async def test_what_follows_one_another_is_committed_together(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    persistence = told.server.application.writing.room_writes._persistence
+    commit, sizes = persistence.commit, []
+
+    async def count(writes: Any) -> Any:
+        sizes.append(len(writes))
+        return await commit(writes)
+
+    monkeypatch.setattr(persistence, "commit", count)
+    await told.send(*(told.message(str(number)) for number in range(20)))
+    assert sum(sizes) == 20
+    # The first may be on its way before the others are there.
+    assert len(sizes) <= 2
+
+
+async def test_events_of_one_transaction_depend_on_each_other(told: Told) -> None:
+    alice = told.alice
+    since = (await alice.sync())["next_batch"]
+    root, doomed = told.message("root"), told.message("doomed")
+    reply = relating(told, "m.thread", root)
+    reference = relating(told, "m.reference", reply)
+    redaction = told.room.send("m.room.redaction", BOB, {"redacts": doomed.event_id})
+    topic = told.room.send("m.room.topic", BOB, {"topic": "Tea"}, state_key="")
+    after = told.message("after")
+    sent = [root, doomed, reply, reference, redaction, topic, after]
+    assert await told.send(*sent) == {event.event_id: {} for event in sent}
+    seen = in_room(await alice.sync(since=since), told)
+    assert [event["event_id"] for event in seen] == [event.event_id for event in sent]
+    assert seen[1]["content"] == {}
+    events = told.server.application.stores.events
+    threads = [(await events.get(event.event_id)).thread_root for event in sent]
+    assert threads == [None, None, root.event_id, root.event_id, None, None, None]
+
+
+async def test_who_has_left_in_a_transaction_says_no_more_in_it(told: Told) -> None:
+    alice = told.alice
+    since = (await alice.sync())["next_batch"]
+    first, leave = told.message("bye"), told.room.set_member(BOB, BOB, "leave")
+    late = told.message("and another thing")
+    answer = await told.send(first, leave, late)
+    assert "error" in answer.pop(late.event_id)
+    assert answer == {first.event_id: {}, leave.event_id: {}}
+    seen = [event["event_id"] for event in in_room(await alice.sync(since=since), told)]
+    assert seen == [first.event_id, leave.event_id]
+
+
+def relating(told: Told, relation: str, to: Event) -> Event:
+    content = {"body": relation, "m.relates_to": {"rel_type": relation, "event_id": to.event_id}}
+    return told.room.send("m.room.message", BOB, content)
+
+
 async def test_one_that_is_wrong_does_not_stop_the_others(told: Told) -> None:
     alice = told.alice
     since = (await alice.sync())["next_batch"]

@@ -7,25 +7,20 @@ at it and the state of the room are resolved from what is stored, and it gets it
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
 
-from crypto import base64
 from homeserver.eventgraph.auth_rules import auth_types_of, check_auth_rules
 from homeserver.eventgraph.errors import AuthRuleViolated, EventRefused
-from homeserver.eventgraph.hashing import reference_hash
-from homeserver.ids import EventId, server_name_of
 from homeserver.rooms.live_rooms import CREATE, POWER_LEVELS, DerivedSnapshot, Head, SnapshotReference
 from homeserver.rooms.state_resolver import StatePoint
-from homeserver.services.event_preparation import redacted_form
 from homeserver.services.inbound.outliers import at_hand_of, cited_by, refusal
+from homeserver.services.inbound.short_way import extremity_of, write_of
 from homeserver.services.prepared_events import Fork, RoomWrite, Verdict
 from homeserver.storage.events import NumberedEvent, Status
-from homeserver.storage.rooms import Extremity
 from homeserver.storage.state import GONE
 
 if TYPE_CHECKING:
@@ -33,18 +28,21 @@ if TYPE_CHECKING:
 
     from homeserver.clock import Clock
     from homeserver.eventgraph.event import Event, StateKey
-    from homeserver.ids import RoomId
+    from homeserver.ids import EventId, RoomId
     from homeserver.rooms.live_rooms import LiveRoom, LiveRooms
     from homeserver.rooms.snapshots import SnapshotWriter
     from homeserver.rooms.state_resolver import StateResolver
     from homeserver.services.event_preparation import EventPreparation
+    from homeserver.services.inbound.redactions import InboundRedactions
+    from homeserver.services.inbound.short_way import ShortWay
     from homeserver.services.policy_servers import PolicyServers
     from homeserver.services.prepared_events import PreparedEvent
     from homeserver.services.room_writes import RoomWrites
     from homeserver.storage.database import Database, Transaction
-    from homeserver.storage.events import EventStore, StoredEvent
+    from homeserver.storage.events import EventStore
     from homeserver.storage.gaps import GapStore
     from homeserver.storage.outliers import OutlierStore
+    from homeserver.storage.rooms import Extremity
 
 MAX_EXTREMITIES = 100
 """So many forward extremities a room has, where nobody here may tie them together (`extremities`)."""
@@ -103,6 +101,8 @@ class InboundEvents:
         preparation: EventPreparation,
         writes: RoomWrites,
         policy: PolicyServers,
+        redactions: InboundRedactions,
+        short_way: ShortWay,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -115,6 +115,8 @@ class InboundEvents:
         self._preparation = preparation
         self._writes = writes
         self._policy = policy
+        self._redactions = redactions
+        self._short_way = short_way
         self.on_forked: Callable[[LiveRoom, int], None] = _nobody_listens
         """Hears how many forward extremities a room has once an event came beside others."""
 
@@ -150,7 +152,7 @@ class InboundEvents:
             signed = await self._policy.recommended(room, event)
             event, recommended = signed or event, signed is not None
         short = stored is None and recommended and not (event.rejected or given or older)
-        if short and await self._place_at_head(room, event, goes_out, furnish):
+        if short and await self._short_way.place(room, event, goes_out=goes_out, furnish=furnish):
             return Status.TIMELINE
         try:
             point = await self._state_before(room, event, given or {})
@@ -176,6 +178,13 @@ class InboundEvents:
                 return status
         message = "The room is too busy"
         raise Unplaceable(message)
+
+    async def place_in_turn(self, room: LiveRoom, events: Sequence[Event]) -> int:
+        """Place events that follow one another and all that stands in the room; how many, from the first on.
+
+        They are committed together. What is left is for `place`, one by one.
+        """
+        return await self._short_way.place_in_turn(room, events)
 
     async def arrive(self, room: LiveRoom, event: Event, state: Mapping[StateKey, NumberedEvent]) -> None:
         """Begin a room, or begin it anew, with an event of ours (a join, say) and the state that it came into.
@@ -223,69 +232,6 @@ class InboundEvents:
             message = f"cites {min(cited - found.keys())}, which is not known"
             raise Unplaceable(message)
         return found
-
-    # -- the short way ---------------------------------------------------------------------------------
-
-    async def _place_at_head(
-        self, room: LiveRoom, event: Event, goes_out: bool, furnish: Callable[[RoomWrite], None] | None
-    ) -> bool:
-        """Place an event that follows all that stands in the room; False where it does not, or is not allowed."""
-        wanted = set(event.prev_event_ids)
-        for _ in range(_ATTEMPTS):
-            async with room.lock:
-                head = await self._live_rooms.load_head(room)
-                if {extremity.event_id for extremity in head.extremities} != wanted:
-                    return False
-                generation = room.generation
-                keys = {*auth_types_of(event), CREATE, POWER_LEVELS}
-                if event.state_key is not None:
-                    keys.add(event.key)
-                state = await self._live_rooms.state_to_build_on(room, keys)
-                try:
-                    check_auth_rules(event, state)
-                except AuthRuleViolated:
-                    return False
-                if await self._is_early(event):
-                    return False
-                target = await self._redacted(room, event, state)
-                prepared = await self._preparation.prepare(
-                    room, event, state, before=head.snapshot, target=target
-                )
-                if generation != room.generation:
-                    continue
-                if event.state_key is not None:
-                    room.pending[event.key] = event
-                room.head = Head(
-                    secrets.randbits(62),
-                    (_extremity(event),),
-                    max(head.depth, event.depth),
-                    prepared.state_after,
-                )
-                write = self._write(room, generation, head, room.head, prepared)
-                write.goes_out = goes_out
-                if furnish is not None:
-                    furnish(write)
-                self._writes.enqueue(write)
-            outcome = await self._writes.finish(write)
-            if outcome.verdict is Verdict.WRITTEN:
-                return True
-            if await self._events.get(event.event_id) is not None:
-                # Another process was told of it as well.
-                return False
-        return False
-
-    def _write(
-        self, room: LiveRoom, generation: int, head: Head, after: Head, prepared: PreparedEvent
-    ) -> RoomWrite:
-        return RoomWrite(
-            room=room,
-            generation=generation,
-            built_on=head.head_version,
-            head=after,
-            events=[prepared],
-            done=asyncio.get_running_loop().create_future(),
-            created_ts=self._clock.now_ms(),
-        )
 
     # -- the long way ----------------------------------------------------------------------------------
 
@@ -358,7 +304,7 @@ class InboundEvents:
             after = await self._follow(placing, head, prepared)
             if generation != room.generation:
                 return None
-            write = self._write(room, generation, head, after, prepared)
+            write = write_of(room, generation, head, after, prepared, self._clock.now_ms())
             write.extra, write.goes_out = await self._gap_writer(placing), placing.goes_out
             if placing.furnish is not None:
                 placing.furnish(write)
@@ -378,9 +324,9 @@ class InboundEvents:
             keys.add(event.key)
         entries = await self._resolver.entries(placing.before, keys)
         state = {key: stored.event for key, stored in entries.items()}
-        target = await self._redacted(room, event, current)
+        target = await self._redactions.target(room, event, current)
         prepared = await self._preparation.prepare(room, event, state, before=before, target=target)
-        await self._redact_at_once(room, prepared, current)
+        await self._redactions.redact_at_once(room, prepared, current)
         if placing.is_older:
             prepared.notifies, prepared.highlights = False, frozenset()
         if event.state_key is not None:
@@ -395,7 +341,7 @@ class InboundEvents:
         extremities, snapshot, changes = head.extremities, head.snapshot, {}
         left = await self._left(placing, head)
         if left is not None:
-            extremities = (*left, _extremity(event))
+            extremities = (*left, extremity_of(event))
             after = placing.before
             if event.state_key is not None:
                 after = after.changed({event.key: placing.event_nid})
@@ -465,7 +411,7 @@ class InboundEvents:
             if event_id not in followed or not followed[event_id].has_state
         ]
         room_nid, event = placing.room.room_nid, placing.event
-        redacts = event.redacts if await self._is_early(event) else None
+        redacts = event.redacts if await self._redactions.is_early(event) else None
 
         async def write(transaction: Transaction, _: RoomId) -> None:
             await self._gaps.set(transaction, room_nid, event.event_id, placing.event_nid, missing)
@@ -502,58 +448,6 @@ class InboundEvents:
         await self._database.write(work)
         return status
 
-    # -- redactions ------------------------------------------------------------------------------------
-
-    async def _is_early(self, event: Event) -> bool:
-        """Whether an event redacts one that has not come yet."""
-        if event.type != "m.room.redaction" or event.redacts is None:
-            return False
-        return await self._events.get(event.redacts) is None
-
-    async def _redacted(
-        self, room: LiveRoom, event: Event, state: Mapping[StateKey, Event]
-    ) -> StoredEvent | None:
-        """The event that this one redacts, where it is here and the sender may redact it."""
-        if event.type != "m.room.redaction" or event.redacts is None:
-            return None
-        target = await self._events.get(event.redacts)
-        if target is None or target.room_nid != room.room_nid:
-            return None
-        return target if _may_redact(room, event, target.event, state) else None
-
-    async def _redact_at_once(
-        self, room: LiveRoom, prepared: PreparedEvent, state: Mapping[StateKey, Event]
-    ) -> None:
-        """Take the content of an event whose redaction came before it."""
-        event = prepared.event
-        early = await self._events.load(await self._gaps.load_early_redactions(room.room_nid, event.event_id))
-        for redaction in early.values():
-            if redaction.status is Status.TIMELINE and _may_redact(room, redaction.event, event, state):
-                prepared.event = redacted_form(event)
-                prepared.redacted_by = redaction.event.event_id
-                prepared.relation, prepared.notifies, prepared.highlights = None, False, frozenset()
-                return
-
 
 def _nobody_listens(room: LiveRoom, number: int) -> None:
     """Until the program has said who listens."""
-
-
-def _may_redact(room: LiveRoom, redaction: Event, target: Event, state: Mapping[StateKey, Event]) -> bool:
-    if redaction.version.redactions_are_authorised:
-        return True
-    if CREATE not in state:
-        return False
-    # "... the power level of the redaction event's sender is greater than or equal to the redact level", or
-    # "the domain of the redaction event's sender matches that of the original event's sender".
-    levels = room.power_levels(state[CREATE], state.get(POWER_LEVELS))
-    if server_name_of(target.sender) == server_name_of(redaction.sender):
-        return True
-    return levels.user_level(redaction.sender) >= levels.required_for("redact")
-
-
-def _extremity(event: Event) -> Extremity:
-    sha256 = None
-    if event.version.event_ids_are_given:
-        sha256 = base64.encode_unpadded(reference_hash(event.version, event.pdu))
-    return Extremity(event.event_id, sha256)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 MAX_PDUS = 50
 MAX_EDUS = 100
 _MAX_ENDS = 3
+_WRONGLY_SIGNED = "its signatures are not right"
 
 _log = structlog.get_logger(__name__)
 
@@ -122,11 +124,15 @@ class InboundTransactions:
         if not await self._hosted.hosts(room):
             return await self._receive_elsewhere(room, events)
         signed = await self._signatures.rightly_signed(events)
+        results.update((one.event_id, _WRONGLY_SIGNED) for one in events if one.event_id not in signed)
         late: list[Event] = []
-        for event in events:
-            if event.event_id not in signed:
-                results[event.event_id] = "its signatures are not right"
-                continue
+        ahead = deque(event for event in events if event.event_id in signed)
+        while ahead:
+            for _ in range(await self._inbound.place_in_turn(room, list(ahead))):
+                ahead.popleft()
+            if not ahead:
+                break
+            event = ahead.popleft()
             if await self._policy.lacking(room, event) is not None:
                 # Another server is to be asked first, which this one does not wait for.
                 late.append(event)
