@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
+from federation.request_auth import sign_request
 from tests.client import bodies
-from tests.federation_api.remote import Network
+from tests.federation_api.remote import V1, Network
 from tests.hostile.mallory import Mallory
 from tests.hostile.mutations import nested
 
@@ -100,3 +101,26 @@ async def test_numbers_in_edus_may_be_anything(start_server: StartServer, number
     assert [entry for entry in logs if entry["log_level"] == "error"] == []
     section = (await alice.sync())["rooms"]["join"][room_id]
     assert user_id in section["ephemeral"]["events"][0]["content"][event_id]["m.read"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"pdus":[],"x":' + b"9" * 5_000 + b"}",
+        b'{"pdus":[],"x":-' + b"9" * 500_000 + b"}",
+        b'{"pdus":[],"x":1' + b"0" * 20 + b"e1" + b"0" * 20 + b"}",
+        b'{"pdus":' + b"[" * 900 + b"9" * 20 + b"]" * 900 + b"}",
+        b"[" * 100_000,
+        b'{"pdus":NaN}',
+        b'{"pdus":"\\ud800"}',
+        b"\xff",
+    ],
+    ids=lambda body: str(body[:24]),
+)
+async def test_what_nobody_could_have_signed_is_refused(
+    server: Server, alice: Client, mallory: Mallory, body: bytes
+) -> None:
+    await shared_room(alice, mallory, version="11")
+    header = sign_request(mallory.key, mallory.name, "example.org", "PUT", f"{V1}/send/x", {"pdus": []})
+    response = await server.http.put(f"{V1}/send/x", content=body, headers={"Authorization": header})
+    assert response.status_code in (400, 401)
