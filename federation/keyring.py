@@ -120,7 +120,10 @@ class Keyring:
         self._attempts: OrderedDict[str, _Attempts] = OrderedDict()
         self._fetching: dict[str, asyncio.Task[None]] = {}
         self._unsaved: Counter[str] = Counter()
-        self._slots = asyncio.Semaphore(_AT_ONCE)
+        # Events name whatever servers somebody likes: those who call must not wait behind these.
+        self._slots = {for_request: asyncio.Semaphore(_AT_ONCE) for for_request in (False, True)}
+        self._waiting: set[str] = set()
+        """Servers that are to be asked for the sake of events, and are not asked yet."""
 
     async def close(self) -> None:
         """End what is under way."""
@@ -252,16 +255,33 @@ class Keyring:
     def _ask_directly(self, server_name: str, *, for_request: bool) -> asyncio.Task[None] | None:
         """The one task that asks a server; None where it was asked lately, or too much is under way."""
         task = self._fetching.get(server_name)
-        if task is not None:
+        if task is not None and not (for_request and server_name in self._waiting):
             return task
-        if not self._may_ask(server_name, for_request=for_request) or len(self._fetching) >= _MAX_UNDER_WAY:
+        most = 2 * _MAX_UNDER_WAY if for_request else _MAX_UNDER_WAY
+        if not self._may_ask(server_name, for_request=for_request) or len(self._fetching) >= most:
             return None
-        task = self._fetching[server_name] = asyncio.create_task(self._fetch_directly(server_name))
-        task.add_done_callback(lambda _: self._fetching.pop(server_name, None))
-        return task
+        asking = self._fetching[server_name] = asyncio.create_task(
+            self._fetch_directly(server_name, for_request=for_request)
+        )
+        asking.add_done_callback(lambda _: self._asked_directly(server_name, asking))
+        return asking
 
-    async def _fetch_directly(self, server_name: str) -> None:
-        async with self._slots:
+    def _asked_directly(self, server_name: str, task: asyncio.Task[None]) -> None:
+        if self._fetching.get(server_name) is task:
+            del self._fetching[server_name]
+
+    async def _fetch_directly(self, server_name: str, *, for_request: bool) -> None:
+        if not for_request:
+            self._waiting.add(server_name)
+        async with self._slots[for_request]:
+            self._waiting.discard(server_name)
+            other = self._fetching.get(server_name)
+            if other is not None and other is not asyncio.current_task():
+                # Somebody who could not wait asks already.
+                await asyncio.wait([other])
+                return
+            if not self._may_ask(server_name, for_request=for_request):
+                return
             try:
                 answer = await self._fetcher.server_keys(server_name)
                 document = parse_document(answer, server_name, self._clock.now_ms(), direct=True)

@@ -384,3 +384,24 @@ async def test_so_many_keys_at_most_are_kept_those_fetched_last(world: World, da
     await database.write(lambda transaction: store.prune_beyond(transaction, 6, 2))
     assert {key.server_name for key in await store.load_keys(names)} == set(names[3:])
     assert {document.server_name for document in await store.load_documents(names)} == set(names[4:])
+
+
+async def test_who_calls_does_not_wait_behind_the_servers_that_events_name(
+    world: World, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor where an event has named the caller as well."""
+    for slots in keyring._slots.values():
+        slots._value = 2
+    world.hold = asyncio.Event()
+    named = [event(None, name=f"slow{number}.example") for number in range(5)]
+    waiting = asyncio.create_task(keyring.find([*named, event(None)], seconds=3600))
+    while sum(world.asked.values()) < 2:  # noqa: ASYNC110 - the keyring tells nobody
+        await asyncio.sleep(0)
+    world.documents[THERE] = world.document(THERE, KEY)
+    calling = asyncio.create_task(keyring.find([request()], seconds=3600))
+    while not world.asked[THERE]:  # noqa: ASYNC110 - the keyring tells nobody
+        await asyncio.sleep(0)
+    world.hold.set()
+    assert await calling == {request(): KEY.private.verify_key}
+    assert await waiting == {event(None): KEY.private.verify_key}
+    assert world.asked[THERE] == 1
