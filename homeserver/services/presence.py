@@ -89,8 +89,14 @@ class Presence:
     async def receive(
         self, user_id: UserId, state: str, status_message: str | None, *, last_active_ago_ms: int
     ) -> None:
-        """Note the presence of a user of another server; written where it says something new."""
+        """Note the presence of a user of another server; written where it says something new.
+
+        Nothing is kept of users who are in no room here: there are as many of them as a server likes.
+        """
         if not self._enabled or state not in STATES:
+            return
+        rooms = await self._rooms.rooms_of(user_id)
+        if not any(row.membership == "join" for row in rooms.values()):
             return
         row = await self._store.get(user_id)
         last_active_ts = self._clock.now_ms() - max(0, last_active_ago_ms)

@@ -124,3 +124,31 @@ async def test_what_nobody_could_have_signed_is_refused(
     header = sign_request(mallory.key, mallory.name, "example.org", "PUT", f"{V1}/send/x", {"pdus": []})
     response = await server.http.put(f"{V1}/send/x", content=body, headers={"Authorization": header})
     assert response.status_code in (400, 401)
+
+
+async def test_of_users_who_are_in_no_room_nothing_is_kept(start_server: StartServer) -> None:
+    server = await start_server(presence={"enabled": True})
+    alice = await server.register("alice")
+    evil = Network(server).remote("evil.example")
+    mallory = Mallory(server, evil.name, evil.key)
+    room_id = await shared_room(alice, mallory, version="11")
+    users = [mallory.user(f"nobody{number}") for number in range(100)]
+    push = [{"user_id": one, "presence": "online", "last_active_ago": 1} for one in users]
+    await mallory.tell(
+        edus=[
+            {"edu_type": "m.presence", "content": {"push": push}},
+            *(
+                {"edu_type": "m.device_list_update", "content": {"user_id": one, "stream_id": 1}}
+                for one in users[:30]
+            ),
+            *(
+                {"edu_type": "m.typing", "content": {"room_id": room_id, "user_id": one, "typing": True}}
+                for one in users[:30]
+            ),
+            *({"edu_type": "m.signing_key_update", "content": {"user_id": one}} for one in users[:30]),
+        ]
+    )
+    database = server.application.database
+    for table in ("presence", "typing", "remote_device_lists"):
+        found = await database.fetch_all(f"SELECT user_id FROM {table} WHERE user_id LIKE '@nobody%'")
+        assert list(found) == [], table

@@ -78,3 +78,37 @@ async def test_ten_thousand_ends_are_offered(
     assert said > 20
     assert bodies((await alice.messages(other, limit=1))["chunk"]) == [str(said - 1)]
     await judge()
+
+
+async def test_many_transactions_at_once_change_nothing_for_others(
+    server: Server, alice: Client, mallory: Mallory, honest: Mallory, judge: Judge
+) -> None:
+    room_id = await shared_room(alice, mallory, version="11")
+    other = await shared_room(alice, honest, version="11")
+    told = [await mallory.event_in(room_id, "m.room.message", {"body": str(n)}) for n in range(40)]
+    said = await honest.event_in(other, "m.room.message", {"body": "hello"})
+    many = [mallory.tell(*told[n % 21 : n % 21 + 20]) for n in range(60)]
+    *outcomes, mine = await asyncio.gather(*many, honest.tell(said))
+    assert mine == {said.event_id: {}}
+    assert all(outcome == {} for answer in outcomes for outcome in answer.values())
+    assert bodies((await alice.messages(other, limit=1))["chunk"]) == ["hello"]
+    assert sorted(bodies((await alice.messages(room_id))["chunk"]), key=int) == [str(n) for n in range(40)]
+    await judge()
+
+
+async def test_the_same_event_told_in_a_thousand_ways_is_there_once(
+    server: Server, alice: Client, mallory: Mallory, judge: Judge
+) -> None:
+    """By transactions, as an event beside itself, with other signatures, and under its id with another content."""
+    for version in ("1", "11"):
+        room_id = await shared_room(alice, mallory, version=version)
+        event = await mallory.event_in(room_id, "m.room.message", {"body": "once"})
+        signatures = {**event.pdu["signatures"], "example.org": {"ed25519:1": "x"}}
+        other = mallory.signed(event.version, {**event.pdu, "content": {"body": "twice"}})
+        same = [event, event, {**event.pdu, "signatures": signatures}, {**event.pdu, "unsigned": {"age": 5}}]
+        for _ in range(3):
+            await asyncio.gather(*(mallory.tell(*same) for _ in range(5)))
+        if version == "1":
+            await mallory.tell(other)
+        assert bodies((await alice.messages(room_id))["chunk"]) == ["once"]
+    await judge()
