@@ -29,8 +29,11 @@ def check_size(canonical: bytes) -> None:
         raise EventRefused(f"the event has more than {MAX_EVENT_BYTES} bytes", too_large=True)
 
 
-def check_format(version: RoomVersion, pdu: dict[str, Any]) -> None:
-    """Raise `EventRefused` unless the fields of an event are there and of the right kind."""
+def check_format(version: RoomVersion, pdu: dict[str, Any], *, any_references: bool = False) -> None:
+    """Raise `EventRefused` unless the fields of an event are there and of the right kind.
+
+    `any_references`: however many it follows or cites, as old events may.
+    """
     try:
         canonical_json.check(pdu, any_number=not version.strict_canonical_json)
     except CanonicalJsonError as error:
@@ -62,8 +65,9 @@ def check_format(version: RoomVersion, pdu: dict[str, Any]) -> None:
         raise EventRefused("`hashes` is not an object with a `sha256`")
     if not isinstance(pdu.get("signatures"), dict):
         raise EventRefused("`signatures` is not an object")
-    _check_references(version, pdu, "prev_events", MAX_PREV_EVENTS)
-    _check_references(version, pdu, "auth_events", MAX_AUTH_EVENTS)
+    most = MAX_EVENT_BYTES if any_references else 0
+    _check_references(version, pdu, "prev_events", most or MAX_PREV_EVENTS)
+    _check_references(version, pdu, "auth_events", most or MAX_AUTH_EVENTS)
     event_id = pdu.get("event_id")
     if version.event_ids_are_given and (not isinstance(event_id, str) or not is_event_id(event_id)):
         raise EventRefused("`event_id` is not an event id")

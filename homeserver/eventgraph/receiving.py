@@ -18,15 +18,16 @@ if TYPE_CHECKING:
     from homeserver.eventgraph.room_versions import RoomVersion
 
 
-def read_pdu(version: RoomVersion, pdu: Any) -> Event:
+def read_pdu(version: RoomVersion, pdu: Any, *, any_references: bool = False) -> Event:
     """The event in a PDU, redacted where its content hash is wrong; its signatures are not checked.
 
     Raises `EventRefused` for what is no event of this room version. `unsigned` is dropped: nobody vouches for it.
+    `any_references` takes an old event that follows or cites more than new ones may.
     """
     if not isinstance(pdu, dict):
         raise EventRefused("an event is an object")
     signed = {name: value for name, value in pdu.items() if name != "unsigned"}
-    check_format(version, signed)
+    check_format(version, signed, any_references=any_references)
     try:
         json = encoder_of(version)(signed)
         check_size(json)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from homeserver.storage.accounts import NOT_DEACTIVATED
 from homeserver.storage.announcements import Topic
 
 if TYPE_CHECKING:
@@ -57,8 +58,7 @@ class PresenceStore:
         """Store the presence of a user; of one whose account was closed meanwhile there is none."""
         await transaction.execute(
             "INSERT INTO presence (user_id, state, status_message, last_active_ts, stream_id)"
-            " SELECT $1::text, $2::text, $3::text, $4::bigint, $5::bigint WHERE NOT EXISTS"
-            " (SELECT 1 FROM accounts WHERE user_id = $1::text AND deactivated_ts IS NOT NULL)"
+            f" SELECT $1::text, $2::text, $3::text, $4::bigint, $5::bigint WHERE {NOT_DEACTIVATED}"
             " ON CONFLICT (user_id) DO UPDATE SET state = excluded.state,"
             " status_message = excluded.status_message, last_active_ts = excluded.last_active_ts,"
             " stream_id = excluded.stream_id",

@@ -147,3 +147,20 @@ async def test_a_server_sees_of_fetched_history_what_its_users_were_there_for(se
 
     assert await shown(ALICE) == [True] * 7
     assert await shown(BOB) == [False] * 2 + [True] * 3 + [False] * 2
+
+
+async def test_old_events_may_follow_more_events_than_new_ones_may(server: Server) -> None:
+    """ "The response of backfill MUST NOT be validated on these specific restrictions." """
+    alice = await server.register("alice")
+    room = public_room("12", BOB)
+    before = room.newest()
+    many = [room.send("m.room.message", BOB, {"body": str(index)}, prev=[before]) for index in range(25)]
+    tie = room.send("m.room.message", BOB, {"body": "all of them"}, prev=many)
+    assert len(tie.prev_event_ids) == 25
+    talk(room, 3)
+    foreign, _ = await arrive(server, room, alice)
+    said = bodies(await whole_history(alice, room.room_id))
+    assert sorted(said) == sorted([*(str(index) for index in range(25)), "all of them", "0", "1", "2"])
+    # A new one may not.
+    wide = room.send("m.room.message", BOB, {"body": "too wide"}, prev=many)
+    assert foreign.outliers.read(room.version, room.room_id, [wide.pdu]) == {}

@@ -107,9 +107,8 @@ class GapFiller:
         """
         effort = self._effort(source)
         found: dict[EventId, Event] = {}
-        await self._add(
-            room, await effort.source.backfill(room.room_id, event_ids, limit), event_ids, 0, found
-        )
+        pdus = await effort.source.backfill(room.room_id, event_ids, limit)
+        await self._add(room, pdus, event_ids, 0, found, backfilled=True)
         came = 0
         for event in in_order(found):
             try:
@@ -161,7 +160,8 @@ class GapFiller:
                 if len(found) >= _MAX_EVENTS or self._clock.monotonic() >= effort.deadline:
                     break
                 pdus = await effort.source.backfill(room.room_id, ahead[:_MAX_NAMED], _PAGE)
-                if not await self._add(room, pdus, missing, row.arrival_depth, found):
+                depth = row.arrival_depth
+                if not await self._add(room, pdus, missing, depth, found, backfilled=True):
                     break
         except SourceFailed as error:
             _log.info("missing_events_not_backfilled", room_id=room.room_id, why=str(error))
@@ -181,12 +181,14 @@ class GapFiller:
         wanted: Iterable[EventId],
         least_depth: int,
         found: dict[EventId, Event],
+        *,
+        backfilled: bool = False,
     ) -> bool:
         """Add the events that are new, rightly signed and not from before we came; whether there were any.
 
-        Only those that are `wanted`, or followed by one that is: nobody else's place in the room is for a source to say.
+        Events that were `backfilled` may follow and cite more than new ones may: such were taken in once. Only those that are `wanted`, or followed by one that is: nobody else's place in the room is for a source to say.
         """
-        events = await self._outliers.read_many(room.version, room.room_id, pdus)
+        events = await self._outliers.read_many(room.version, room.room_id, pdus, any_references=backfilled)
         new: dict[EventId, Event] = {}
         ahead = [*wanted, *(one for event in found.values() for one in event.prev_event_ids)]
         while ahead and len(found) + len(new) < _MAX_EVENTS:

@@ -43,12 +43,14 @@ class Outliers:
         self._store = store
         self._signatures = signatures
 
-    def read(self, version: RoomVersion, room_id: RoomId, pdus: Iterable[Any]) -> dict[EventId, Event]:
+    def read(
+        self, version: RoomVersion, room_id: RoomId, pdus: Iterable[Any], *, any_references: bool = False
+    ) -> dict[EventId, Event]:
         """The events in PDUs that are events of this room; the others are left out."""
         events: dict[EventId, Event] = {}
         for pdu in pdus:
             try:
-                event = read_pdu(version, pdu)
+                event = read_pdu(version, pdu, any_references=any_references)
             except EventRefused as error:
                 _log.info("pdu_refused", room_id=room_id, reason=str(error))
                 continue
@@ -57,12 +59,16 @@ class Outliers:
         return events
 
     async def read_many(
-        self, version: RoomVersion, room_id: RoomId, pdus: Sequence[Any]
+        self, version: RoomVersion, room_id: RoomId, pdus: Sequence[Any], *, any_references: bool = False
     ) -> dict[EventId, Event]:
         """The same for the many of a whole state: other work gets its turn in between."""
         events: dict[EventId, Event] = {}
         for start in range(0, len(pdus), _BETWEEN_RESTS):
-            events.update(self.read(version, room_id, pdus[start : start + _BETWEEN_RESTS]))
+            events.update(
+                self.read(
+                    version, room_id, pdus[start : start + _BETWEEN_RESTS], any_references=any_references
+                )
+            )
             await asyncio.sleep(0)
         return events
 
