@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from homeserver.rooms.auth_chains import AuthChains
 from homeserver.rooms.state_resolver import StateResolver
 from homeserver.services.inbound.arrivals import RoomArrivals
 from homeserver.services.inbound.backfill import Backfill
@@ -51,7 +52,8 @@ class InboundLayer:
         clock: Clock,
     ) -> None:
         stores.outliers.on_renumbered = rooms.memberships.invalidate
-        resolver = StateResolver(stores.events, stores.state, stores.numbers)
+        self.chains = AuthChains(stores.events, stores.raw_events)
+        resolver = StateResolver(stores.events, stores.state, stores.numbers, self.chains)
         self.policy = PolicyServers(rooms.live, rooms.servers, remote.client, clock)
         redactions = InboundRedactions(stores.events, stores.gaps)
         self.events = InboundEvents(

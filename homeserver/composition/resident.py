@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from homeserver.rooms.auth_chains import AuthChains
 from homeserver.services.inbound.edus import InboundEdus
 from homeserver.services.inbound.invitations import Invitations
 from homeserver.services.inbound.transactions import InboundTransactions
@@ -54,7 +53,7 @@ class ResidentLayer:
             stores.events,
             stores.raw_events,
             stores.state,
-            AuthChains(stores.events, stores.raw_events),
+            inbound.chains,
             ServerVisibility(views.visibility, stores.memberships, views.erasure),
         )
         conditions = JoinConditions(rooms.live, rooms.reader, rooms.servers, deeds.restricted_joins)

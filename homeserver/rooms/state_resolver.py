@@ -7,7 +7,6 @@ only the events of the conflict are loaded.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,12 +20,12 @@ if TYPE_CHECKING:
     from homeserver.eventgraph.event import Event, StateKey
     from homeserver.eventgraph.questions import Question, Resolution
     from homeserver.eventgraph.room_versions import RoomVersion
+    from homeserver.rooms.auth_chains import AuthChains
     from homeserver.storage.events import EventStore, StoredEvent
     from homeserver.storage.interning import NumberStore
     from homeserver.storage.state import StateStore
 
 _AT_A_TIME = 1_000
-_REMEMBERED_AUTH_EVENTS = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +43,13 @@ class StatePoint:
 class StateResolver:
     """Reads and resolves states of one room. Event numbers are the order of storing: auth events are stored first."""
 
-    def __init__(self, events: EventStore, state: StateStore, numbers: NumberStore) -> None:
+    def __init__(
+        self, events: EventStore, state: StateStore, numbers: NumberStore, chains: AuthChains
+    ) -> None:
         self._events = events
         self._state = state
         self._numbers = numbers
-        # What an event cites never changes, and is asked for again with every fork of its room.
-        self._auth_events: OrderedDict[EventNumber, tuple[EventNumber, ...]] = OrderedDict()
+        self._chains = chains
 
     async def entries(self, point: StatePoint, keys: Iterable[StateKey]) -> dict[StateKey, StoredEvent]:
         """Some entries of a state; absent ones are left out."""
@@ -152,28 +152,10 @@ class StateResolver:
     async def _load_auth_events(
         self, numbers: Collection[EventNumber]
     ) -> dict[EventNumber, tuple[EventNumber, ...]]:
-        cited: dict[EventNumber, tuple[EventNumber, ...]] = {}
-        missing = []
-        for number in numbers:
-            known = self._auth_events.get(number)
-            if known is None:
-                missing.append(number)
-            else:
-                cited[number] = known
-        for start in range(0, len(missing), _AT_A_TIME):
-            events = await self._load_events(missing[start : start + _AT_A_TIME])
-            event_ids = {event_id for event in events.values() for event_id in event.auth_event_ids}
-            stored = await self._events.load_event_numbers(event_ids)
-            if len(stored) < len(event_ids):
-                message = f"the auth event {min(event_ids - stored.keys())} is not stored"
+        cited = cast("dict[EventNumber, tuple[EventNumber, ...]]", await self._chains.load_cited(numbers))
+        for number, found in cited.items():
+            if max(found, default=0) >= number:
+                # The walks rest on that order; without it they would go wrong in silence.
+                message = f"event number {number} was stored before what it cites"
                 raise LookupError(message)
-            for number, event in events.items():
-                found = tuple(EventNumber(stored[event_id]) for event_id in event.auth_event_ids)
-                if max(found, default=0) >= number:
-                    # The walks rest on that order; without it they would go wrong in silence.
-                    message = f"event number {number} was stored before what it cites"
-                    raise LookupError(message)
-                cited[number] = self._auth_events[number] = found
-        while len(self._auth_events) > _REMEMBERED_AUTH_EVENTS:
-            self._auth_events.popitem(last=False)
         return cited

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from homeserver.rooms.auth_chains import AuthChains
 from homeserver.rooms.state_resolver import StatePoint, StateResolver
 from homeserver.storage.events import EventRow, EventStore
 from homeserver.storage.interning import NumberStore
+from homeserver.storage.raw_events import RawEventStore
 from homeserver.storage.rooms import RoomRow, RoomStore
 from homeserver.storage.state import GONE, StateStore
 
@@ -115,4 +117,5 @@ async def store_room(database: Database, room: Room) -> StoredRoom:
         return room_nid
 
     room_nid = await database.write(work)
-    return StoredRoom(room, room_nid, database, state, StateResolver(events, state, numbers), numbers)
+    resolver = StateResolver(events, state, numbers, AuthChains(events, RawEventStore(database)))
+    return StoredRoom(room, room_nid, database, state, resolver, numbers)
