@@ -52,6 +52,11 @@ class Metrics:
         self.waiting_syncs = Gauge(
             "restante_waiting_syncs", "Long polls that wait for something new", registry=self.registry
         )
+        self.budgeted_syncs = Counter(
+            "restante_budgeted_syncs",
+            "Syncs answered part by part, since the client's link is weak",
+            registry=self.registry,
+        )
         self.position = Gauge(
             "restante_log_position", "The last position of the log that was told of", registry=self.registry
         )

@@ -88,6 +88,7 @@ class PeopleLayer:
                 stores.catch_ups,
                 stores.device_positions,
                 stores.left_out,
+                stores.owed_rooms,
             ),
         )
         self.accounts = Accounts(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from homeserver.ids import ServerName
 from homeserver.services.delivery_status import DeliveryStatus
+from homeserver.sync.budget import Importance
 from homeserver.sync.classic import ClassicSync
 from homeserver.sync.device_lists import DeviceLists
 from homeserver.sync.extras import Extras
@@ -76,7 +77,9 @@ class ReadingLayer:
             views.ignored,
             stores.numbers,
         )
-        self.missed_summary = MissedSummary(rooms.notifier, missed_rooms, plans, stores.missed, views.tokens)
+        self.missed_summary = MissedSummary(
+            rooms.notifier, missed_rooms, plans, stores.missed, views.tokens, stores.owed_rooms
+        )
         self.missed_pages = MissedPages(
             rooms.notifier,
             missed_rooms,
@@ -89,6 +92,8 @@ class ReadingLayer:
             views.client_events,
             views.tokens,
             delivered,
+            stores.owed_rooms,
+            clock,
         )
         timelines = TimelineReader(stores.events, rooms.recent, views.visibility)
         summaries = Summaries(rooms.notifier, rooms.recent, stores.memberships)
@@ -128,6 +133,8 @@ class ReadingLayer:
             self.inboxes,
             views.keys_left,
             delivered,
+            stores.owed_rooms,
+            Importance(stores.account_data, stores.missed, stores.rooms),
         )
         self.delivery_status = DeliveryStatus(
             ServerName(settings.server_name),

@@ -37,6 +37,7 @@ from homeserver.storage.outgoing_devices import OutgoingDeviceStore
 from homeserver.storage.outgoing_events import OutgoingEventStore
 from homeserver.storage.outgoing_to_device import OutgoingToDeviceStore
 from homeserver.storage.outliers import OutlierStore
+from homeserver.storage.owed_rooms import OwedRoomStore
 from homeserver.storage.presence import PresenceStore
 from homeserver.storage.profiles import ProfileStore
 from homeserver.storage.raw_events import RawEventStore
@@ -115,6 +116,7 @@ class Stores:
 
         # What came where.
         self.device_positions = DevicePositionStore(database)
+        self.owed_rooms = OwedRoomStore(database)
         self.left_out = LeftOutStore(database)
         self.delivery_news = DeliveryNewsStore(database)
 

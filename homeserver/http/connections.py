@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from homeserver.http.link import RATE
 from homeserver.http.response import CORS, Streamed, json_response
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ MAX_CONNECTIONS = 30_000
 """Of a listener; whoever comes then is turned away."""
 MAX_WAITING_REQUESTS = 32
 """So many requests may wait on a connection until the one before is answered."""
+_MEASURED_SECONDS = 0.5
+"""What takes less time than this tells nothing of how fast the client is."""
 _PROGRESS_BYTES = 4096
 """Less than this between two looks is no progress."""
 
@@ -61,6 +64,23 @@ class Connection(HttpToolsProtocol):
         self._last_look: tuple[tuple[str, int] | None, int] = (None, 0)
         self._looks_without_progress = 0
         self._answering: RequestResponseCycle | None = None
+        self._paused = (0.0, 0)
+        self._rate: float | None = None
+
+    # -- how fast the client is --------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        """More is to be sent than the client takes."""
+        super().pause_writing()
+        self._paused = (self.loop.time(), self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """The client has taken most of it."""
+        super().resume_writing()
+        since, unsent = self._paused
+        seconds = self.loop.time() - since
+        if seconds >= _MEASURED_SECONDS:
+            self._rate = (unsent - self.transport.get_write_buffer_size()) / seconds
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Somebody is there."""
@@ -97,6 +117,8 @@ class Connection(HttpToolsProtocol):
             raise ValueError(message)
         self._outside_bodies = 0
         self._heads += 1
+        if self._rate is not None:
+            cast("dict[str, object]", self.scope)[RATE] = self._rate
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

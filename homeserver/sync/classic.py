@@ -7,17 +7,19 @@ something to read of; where there is nothing, no question is asked of the databa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from homeserver.storage.announcements import Topic
 from homeserver.storage.left_out import LeftOut
-from homeserver.sync.interval import Concern, Interval, read_changes
+from homeserver.storage.owed_rooms import Owed
+from homeserver.sync.budget import Budget, with_short_timelines
+from homeserver.sync.interval import UNKNOWN, Concern, Interval, read_changes
 from homeserver.sync.lazy_members import NOTHING
 from homeserver.sync.moves import Moves, Start
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
     from homeserver.clock import Clock
     from homeserver.ids import RoomId, UserId
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
     from homeserver.services.requester import Requester
     from homeserver.storage.memberships import MembershipRow
     from homeserver.storage.one_time_keys import KeysLeft
+    from homeserver.storage.owed_rooms import OwedRoomStore
     from homeserver.storage.rooms import RoomStore
+    from homeserver.sync.budget import Importance
     from homeserver.sync.delivered import Delivered
     from homeserver.sync.device_lists import DeviceLists
     from homeserver.sync.extras import Extras
@@ -38,7 +42,7 @@ if TYPE_CHECKING:
     from homeserver.views.filters import SyncFilter
     from homeserver.views.ignored import IgnoredUsers
     from homeserver.views.keys_left import KeysLeftNow
-    from homeserver.views.tokens import Tokens
+    from homeserver.views.tokens import SyncToken, Tokens
     from homeserver.views.unread import UnreadCounts
 
 MAX_TIMEOUT_MS = 600_000
@@ -52,6 +56,8 @@ class SyncRequest:
     timeout_ms: int
     filter: SyncFilter
     full_state: bool
+    budget_bytes: int | None = None
+    """How much the sections of joined rooms may take, about; None for as much as there is."""
     state_name: str = "state"
     """Under which name the state comes: `state` is that before the timeline, any other that after it."""
 
@@ -74,10 +80,19 @@ class _Reading:
     sections: dict[RoomId, JoinedSection]
     """What the answer holds of joined rooms with events, as it is added to it."""
     unwanted_rooms: list[LeftOut]
-    """Rooms with events of which the answer holds nothing, since the filter does not want them."""
+    """Rooms with events of which the answer holds nothing, since the filter does not want them, or they are put off."""
+    budget: Budget | None
 
     def wants(self, room_id: RoomId) -> bool:
         return self.filter.room.allows_room(room_id)
+
+    def restricted_to(self, notifier: Notifier, room_ids: Iterable[RoomId]) -> _Reading:
+        """The reading of some of the rooms, with what was announced of them in the interval."""
+        rooms = (
+            self.rooms if room_ids is self.rooms else {room_id: self.rooms[room_id] for room_id in room_ids}
+        )
+        concern = Concern(self.requester.user_id, self.requester.device_id, rooms)
+        return replace(self, rooms=rooms, changes=read_changes(notifier, self.interval, concern, rooms))
 
 
 class ClassicSync:
@@ -100,6 +115,8 @@ class ClassicSync:
         inboxes: Inboxes,
         keys_left: KeysLeftNow,
         delivered: Delivered,
+        owed_rooms: OwedRoomStore,
+        importance: Importance,
     ) -> None:
         self._notifier = notifier
         self._clock = clock
@@ -116,6 +133,8 @@ class ClassicSync:
         self._inboxes = inboxes
         self._keys_left = keys_left
         self._delivered = delivered
+        self._owed_rooms = owed_rooms
+        self._importance = importance
 
     async def answer(
         self, requester: Requester, request: SyncRequest, check_access: Callable[[], Awaitable[None]]
@@ -129,12 +148,20 @@ class ClassicSync:
         if request.since is not None:
             token = await self._tokens.read_sync_token(request.since, requester.user_id, requester.device_id)
         since, told = (None, 0) if token is None else (token.position, token.told)
+        owed: Mapping[int, Owed] = {}
+        mark = None if token is None else (token.position, token.owed)
+        if token is not None and token.owed:
+            known = await self._owed_rooms.get(requester.user_id, requester.device_id, token.owed)
+            if known is None:
+                # An old token, of which it is no longer known what it says: everything is told from there on.
+                since = token.base or None
+            owed = known or {}
         if token is not None and token.own:
             self._delivered.acknowledge(requester, max(token.position, token.told))
         acknowledged = await self._inboxes.acknowledge(requester, token)
         reader = (requester.user_id, requester.device_id, request.filter.fingerprint)
         redundant = request.filter.room.state.include_redundant_members
-        known_members = NOTHING if redundant else self._lazy_members.known(reader, since)
+        known_members = NOTHING if redundant else self._lazy_members.known(reader, mark)
         deadline = self._clock.monotonic() + min(request.timeout_ms, MAX_TIMEOUT_MS) / 1000
         while True:
             rooms = await self._memberships.of_user(requester.user_id)
@@ -144,9 +171,23 @@ class ClassicSync:
             sent_members: dict[int, set[int]] = {}
             joined: dict[RoomId, JoinedSection] = {}
             left_out: list[LeftOut] = []
-            answer = await self._build(
-                requester, rooms, interval, request.filter, known_members, sent_members, joined, left_out
+            budget = None if request.budget_bytes is None else Budget(request.budget_bytes)
+            ignored = await self._ignored.of(requester.user_id)
+            reading = _Reading(
+                requester,
+                rooms,
+                interval,
+                request.filter if budget is None else with_short_timelines(request.filter),
+                UNKNOWN,
+                Moves(),
+                ignored,
+                known_members,
+                sent_members,
+                joined,
+                left_out,
+                budget,
             )
+            answer = await self._build(reading, owed)
             messages, last_message = await self._inboxes.read(requester, after=acknowledged, upto=upto)
             if messages:
                 answer["to_device"] = {"events": messages}
@@ -169,13 +210,31 @@ class ClassicSync:
             await check_access()
             if not woken:
                 break
+        number = await self._note_owed(requester, budget, token)
         if request.filter.room.state.lazy_load_members:
-            self._lazy_members.note(reader, known_members, sent_members, upto)
+            self._lazy_members.note(reader, known_members, sent_members, (upto, number))
         await self._note_delivery(requester, joined, left_out)
         answer["next_batch"] = self._tokens.sync_token(
-            requester.user_id, requester.device_id, upto, last_message
+            requester.user_id,
+            requester.device_id,
+            upto,
+            last_message,
+            owed=number,
+            base=min(one.since for one in budget.put_off.values()) if budget is not None and number else 0,
         )
         return answer
+
+    async def _note_owed(self, requester: Requester, budget: Budget | None, token: SyncToken | None) -> int:
+        """Keep which rooms were put off, and under which number; 0 where none were."""
+        if budget is None or not budget.put_off:
+            return 0
+        return await self._owed_rooms.insert(
+            requester.user_id,
+            requester.device_id,
+            budget.put_off,
+            in_use=token.owed if token is not None else 0,
+            now_ms=self._clock.now_ms(),
+        )
 
     async def _note_delivery(
         self, requester: Requester, joined: Mapping[RoomId, JoinedSection], unwanted: Sequence[LeftOut]
@@ -189,56 +248,55 @@ class ClassicSync:
 
     # -- what there is to tell -------------------------------------------------------------------------
 
-    async def _build(
-        self,
-        requester: Requester,
-        rooms: Mapping[RoomId, MembershipRow],
-        interval: Interval,
-        sync_filter: SyncFilter,
-        known_members: Mapping[int, frozenset[int]],
-        sent_members: dict[int, set[int]],
-        joined: dict[RoomId, JoinedSection],
-        left_out: list[LeftOut],
-    ) -> dict[str, Any]:
-        concern = Concern(requester.user_id, requester.device_id, rooms)
-        changes = read_changes(self._notifier, interval, concern, rooms)
+    async def _build(self, whole: _Reading, owed: Mapping[int, Owed]) -> dict[str, Any]:
+        """An answer; `owed` are the rooms that were put off, with the place from which they are told."""
+        requester, interval = whole.requester, whole.interval
+        main = whole.restricted_to(
+            self._notifier,
+            [room_id for room_id, row in whole.rooms.items() if row.room_nid not in owed]
+            if owed
+            else whole.rooms,
+        )
         answer: dict[str, Any] = {}
         if interval.since is not None:
+            changes = main.changes if not owed else whole.restricted_to(self._notifier, whole.rooms).changes
             answer["device_lists"] = await self._device_lists.read(
-                requester.user_id, rooms, interval, changes
+                requester.user_id, whole.rooms, interval, changes
             )
-        if changes.none and not interval.full_state:
+        if main.changes.none and not interval.full_state and not owed:
             return answer
-        moves = Moves()
-        if interval.since is not None and changes.has(Topic.MEMBERSHIP):
-            moves = await self._moves.read(requester.user_id, rooms, interval)
-        ignored = await self._ignored.of(requester.user_id)
-        reading = _Reading(
-            requester,
-            rooms,
-            interval,
-            sync_filter,
-            changes,
-            moves,
-            ignored,
-            known_members,
-            sent_members,
-            joined,
-            left_out,
-        )
         account_data: dict[RoomId, list[Any]] = {}
-        if changes.has(Topic.ACCOUNT_DATA):
-            events, account_data = await self._extras.account_data(requester.user_id, interval, sync_filter)
+        if main.changes.has(Topic.ACCOUNT_DATA):
+            events, account_data = await self._extras.account_data(requester.user_id, interval, whole.filter)
             if events:
                 answer["account_data"] = {"events": events}
-        sections = await self._room_sections(reading, account_data)
+        sections = await self._room_sections(await self._with_moves(main), account_data)
+        for start in sorted(set(owed.values())):
+            since, told = start
+            late = replace(whole, interval=replace(interval, since=since or None, told=told)).restricted_to(
+                self._notifier,
+                [room_id for room_id, row in whole.rooms.items() if owed.get(row.room_nid) == start],
+            )
+            account_data = {}
+            if since:
+                _, account_data = await self._extras.account_data(
+                    requester.user_id, late.interval, whole.filter
+                )
+            for name, part in (await self._room_sections(await self._with_moves(late), account_data)).items():
+                sections.setdefault(name, {}).update(part)
         if sections:
             answer["rooms"] = sections
-        if changes.has(Topic.PRESENCE):
-            events = await self._extras.presence(requester.user_id, interval, sync_filter)
+        if main.changes.has(Topic.PRESENCE) and whole.budget is None:
+            events = await self._extras.presence(requester.user_id, interval, whole.filter)
             if events:
                 answer["presence"] = {"events": events}
         return answer
+
+    async def _with_moves(self, reading: _Reading) -> _Reading:
+        if reading.interval.since is None or not reading.changes.has(Topic.MEMBERSHIP):
+            return reading
+        moves = await self._moves.read(reading.requester.user_id, reading.rooms, reading.interval)
+        return replace(reading, moves=moves)
 
     async def _room_sections(
         self, reading: _Reading, account_data: Mapping[RoomId, list[Any]]
@@ -285,7 +343,12 @@ class ClassicSync:
         )
         sections: dict[RoomId, dict[str, Any]] = {}
         counted: set[RoomId] = set()
-        for room_id in joined.keys() & (with_events | came_in.keys()):
+        told = joined.keys() & (with_events | came_in.keys())
+        first = True
+        for room_id in await self._in_order(reading, joined, told):
+            if reading.budget is not None and reading.budget.is_spent and not first:
+                self._put_off(reading, joined, room_id)
+                continue
             part = await self._sections.joined(
                 reading.requester,
                 joined[room_id],
@@ -295,6 +358,9 @@ class ClassicSync:
                 ignored=reading.ignored,
                 known_members=reading.known_members.get(joined[room_id].room_nid, frozenset()),
             )
+            first = False
+            if reading.budget is not None and part.is_news:
+                reading.budget.spend(part.section)
             reading.sections[room_id] = part
             if part.is_news:
                 sections[room_id] = part.section
@@ -328,6 +394,24 @@ class ClassicSync:
         for section in sections.values():
             self._complete(section, interval)
         return sections
+
+    async def _in_order(
+        self, reading: _Reading, joined: Mapping[RoomId, MembershipRow], told: Collection[RoomId]
+    ) -> Iterable[RoomId]:
+        """Rooms that there is something to tell of, the important first where not all may find room."""
+        if reading.budget is None:
+            return told
+        interval = reading.interval
+        return await self._importance.order(
+            reading.requester.user_id, joined, told, interval.since or 0, interval.upto
+        )
+
+    def _put_off(self, reading: _Reading, joined: dict[RoomId, MembershipRow], room_id: RoomId) -> None:
+        """Leave a room to the next answer, which tells it from where the client has it."""
+        assert reading.budget is not None
+        row, since = joined.pop(room_id), reading.interval.since or 0
+        reading.budget.put_off[row.room_nid] = Owed(since, reading.interval.told)
+        reading.unwanted_rooms.append(LeftOut(row.room_nid, since, reading.interval.upto))
 
     async def _delivery_news(self, reading: _Reading) -> Mapping[RoomId, list[Any]]:
         """What there is to hear of the user's own events; what happened before a first sync is asked for."""
@@ -375,8 +459,8 @@ class ClassicSync:
         typing = await self._extras.typing(
             reading.requester.user_id,
             reading.filter,
-            joined.keys() & changes.rooms_with_typing,
-            fresh if changes.known else set(joined),
+            joined.keys() & changes.rooms_with_typing if reading.budget is None else set(),
+            (fresh if changes.known else set(joined)) if reading.budget is None else set(),
         )
         for room_id in receipts.keys() | typing.keys():
             events = list(receipts.get(room_id, ()))

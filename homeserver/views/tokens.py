@@ -23,14 +23,14 @@ _MAC_BYTES = 8
 _OWNER_BYTES = 4
 _SYNC = struct.Struct(f">BHQQ{_OWNER_BYTES}s")
 _PAGE = struct.Struct(">BHQqq")
-_CAUGHT_UP = struct.Struct(f">BHQQQ{_OWNER_BYTES}s")
-_CATCH_UP = struct.Struct(f">BHBQQQQBqqQ{_OWNER_BYTES}s")
+_LONG_SYNC = struct.Struct(f">BHQQQQQ{_OWNER_BYTES}s")
+_CATCH_UP = struct.Struct(f">BHBQQQQBqqQQQ{_OWNER_BYTES}s")
 _POS = struct.Struct(">BHQQ8s")
 _OFFSET = struct.Struct(">BQ8s")
-_SYNC_PREFIX, _CAUGHT_UP_PREFIX, _CATCH_UP_PREFIX, _PAGE_PREFIX, _OFFSET_PREFIX = "s", "t", "c", "p", "o"
+_SYNC_PREFIX, _LONG_SYNC_PREFIX, _CATCH_UP_PREFIX, _PAGE_PREFIX, _OFFSET_PREFIX = "s", "t", "c", "p", "o"
 _POS_PREFIX = "n"
 _CACHED_OWNERS = 10_000
-_MAX_LENGTH = 100
+_MAX_LENGTH = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,10 @@ class SyncToken:
     epoch: int
     told: int = 0
     """Events up to here have come by another way than `/sync`, by catching up; all else counts from `position`."""
+    owed: int = 0
+    """The number under which it is kept which rooms were put off; 0 where none were."""
+    base: int = 0
+    """The position before which no room was put off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,8 @@ class CatchUpToken:
     key: int
     tie: int
     to_device_position: int
+    owed: int
+    base: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,37 +117,40 @@ class Tokens:
         self._log = log
 
     def sync_token(
-        self, user_id: str, device_id: str | None, position: int, to_device_position: int = 0
+        self,
+        user_id: str,
+        device_id: str | None,
+        position: int,
+        to_device_position: int = 0,
+        *,
+        told: int = 0,
+        owed: int = 0,
+        base: int = 0,
     ) -> str:
-        """The `next_batch` of an answer to this device."""
+        """The `next_batch` of an answer to this device; see `SyncToken`."""
         owner = _owner(user_id, device_id)
+        if not (told or owed):
+            return self._seal(
+                _SYNC_PREFIX, _SYNC.pack(_VERSION, self._epoch, position, to_device_position, owner)
+            )
         return self._seal(
-            _SYNC_PREFIX, _SYNC.pack(_VERSION, self._epoch, position, to_device_position, owner)
-        )
-
-    def caught_up_token(
-        self, user_id: str, device_id: str | None, position: int, told: int, to_device_position: int
-    ) -> str:
-        """A `since` from `position` on for all but events, which the client has up to `told`."""
-        owner = _owner(user_id, device_id)
-        return self._seal(
-            _CAUGHT_UP_PREFIX,
-            _CAUGHT_UP.pack(_VERSION, self._epoch, position, to_device_position, told, owner),
+            _LONG_SYNC_PREFIX,
+            _LONG_SYNC.pack(_VERSION, self._epoch, position, to_device_position, told, owed, base, owner),
         )
 
     async def read_sync_token(self, token: str, user_id: str, device_id: str | None) -> SyncToken:
         """Read a `since`; `InvalidParam` for one that this server did not make, or that lies in the future."""
-        told = 0
-        if token[:1] == _CAUGHT_UP_PREFIX:
-            packed = self._open(token, _CAUGHT_UP_PREFIX, _CAUGHT_UP.size)
-            version, epoch, position, to_device_position, told, owner = _CAUGHT_UP.unpack(packed)
+        told = owed = base = 0
+        if token[:1] == _LONG_SYNC_PREFIX:
+            packed = self._open(token, _LONG_SYNC_PREFIX, _LONG_SYNC.size)
+            version, epoch, position, to_device_position, told, owed, base, owner = _LONG_SYNC.unpack(packed)
         else:
             packed = self._open(token, _SYNC_PREFIX, _SYNC.size)
             version, epoch, position, to_device_position, owner = _SYNC.unpack(packed)
         if version != _VERSION or not await self._log.reach(max(position, told)):
             raise _bad_token()
         own = hmac.compare_digest(owner, _owner(user_id, device_id)) and epoch == self._epoch
-        return SyncToken(position, to_device_position, own, epoch, told)
+        return SyncToken(position, to_device_position, own, epoch, told, owed, base)
 
     def catch_up_token(self, user_id: str, device_id: str | None, place: CatchUpToken) -> str:
         """The `end` of a page of what a device missed."""
@@ -159,6 +168,8 @@ class Tokens:
                 place.key,
                 place.tie,
                 place.to_device_position,
+                place.owed,
+                place.base,
                 _owner(user_id, device_id),
             ),
         )
@@ -203,9 +214,10 @@ class Tokens:
         point = None
         if token[:1] == _SYNC_PREFIX:
             version, _, position, _, _ = _SYNC.unpack(self._open(token, _SYNC_PREFIX, _SYNC.size))
-        elif token[:1] == _CAUGHT_UP_PREFIX:
-            packed = self._open(token, _CAUGHT_UP_PREFIX, _CAUGHT_UP.size)
-            version, _, _, _, position, _ = _CAUGHT_UP.unpack(packed)
+        elif token[:1] == _LONG_SYNC_PREFIX:
+            packed = self._open(token, _LONG_SYNC_PREFIX, _LONG_SYNC.size)
+            version, _, position, _, told, _, _, _ = _LONG_SYNC.unpack(packed)
+            position = max(position, told)
         elif token[:1] == _POS_PREFIX:
             version, _, position, _, _ = _POS.unpack(self._open(token, _POS_PREFIX, _POS.size))
         else:

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
+from homeserver.sync import delivered
 from tests.client import Client, Refused
 from tests.server import Server
 from tests.sync.model_client import ModelClient, Wishes
@@ -291,6 +292,7 @@ class SyncMachine(RuleBasedStateMachine):
                 lambda: self.lose_an_answer(c),
                 lambda: self.catch_up(c, dice.choice(ORDERS), 1 + n % 9),
                 lambda: self.page_back(c, b, 1 + n % 7),
+                self.note_deliveries,
             ]
         )
         deed()
@@ -322,6 +324,10 @@ class SyncMachine(RuleBasedStateMachine):
         device, room_id = self.devices[which % len(self.devices)], self._room(where)
         if room_id in device.rooms and device.rooms[room_id].membership == "join":
             self._attempt(device.page_back(room_id, limit))
+
+    @rule()
+    def note_deliveries(self) -> None:
+        self.world.run(self.server.application.delivered.flush())
 
     @rule()
     def restart(self) -> None:
@@ -392,7 +398,9 @@ def _without_age(value: Any) -> Any:
 
 
 @pytest.fixture
-def world(tmp_path: Path, database_url: str) -> Iterator[World]:
+def world(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    # What is written down by the clock would come between two answers that are to be the same.
+    monkeypatch.setattr(delivered, "_EVERY_SECONDS", 3_600)
     made = World(Server(tmp_path, database_url))
     yield made
     made.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from homeserver.http.link import budget_bytes
 from homeserver.http.request import WhileConnected
 from homeserver.http.response import json_response
 from homeserver.http.routing import Route, client
@@ -39,7 +40,12 @@ class SyncEndpoints:
             filter=await context.filters.for_sync(requester.user_id, query.get("filter")),
             full_state=query.get_bool("full_state"),
             state_name=_state_name(query),
+            budget_bytes=budget_bytes(request) if context.settings.sync.adaptive else None,
         )
+        headers = {}
+        if wanted.budget_bytes is not None:
+            headers["Dev-Restante-Budget"] = str(wanted.budget_bytes)
+            context.metrics.budgeted_syncs.inc()
         if wanted.since is None:
             context.rate_limits.check("initial_syncs", requester.user_id)
 
@@ -49,10 +55,14 @@ class SyncEndpoints:
         await context.presence.sync_begins(requester.user_id, presence)
         try:
             if wanted.timeout_ms == 0 or wanted.since is None:
-                return json_response(await context.sync.answer(requester, wanted, check_access))
+                return json_response(
+                    await context.sync.answer(requester, wanted, check_access), headers=headers
+                )
             await request.body()
             async with WhileConnected(request):
-                return json_response(await context.sync.answer(requester, wanted, check_access))
+                return json_response(
+                    await context.sync.answer(requester, wanted, check_access), headers=headers
+                )
         finally:
             context.presence.sync_ends(requester.user_id, presence)
 

@@ -28,6 +28,7 @@ from homeserver.storage.migrations import (
     m0021_media,
     m0022_delivery_status,
     m0023_sliding_sync,
+    m0024_owed_rooms,
 )
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ _MODULES = (
     m0021_media,
     m0022_delivery_status,
     m0023_sliding_sync,
+    m0024_owed_rooms,
 )
 
 MIGRATIONS: tuple[Migration, ...] = tuple(module.MIGRATION for module in _MODULES)

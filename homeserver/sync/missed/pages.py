@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from homeserver.errors import InvalidParam
 from homeserver.storage.left_out import LeftOut
+from homeserver.storage.owed_rooms import Owed
 from homeserver.sync.missed.plan import Leg, Part, legs_by_importance, legs_of_log
 from homeserver.views.aggregations import without_ignored
 from homeserver.views.tokens import CatchUpToken
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
 
     import orjson
 
-    from homeserver.ids import EventId, RoomId, UserId
+    from homeserver.clock import Clock
+    from homeserver.ids import EventId, RoomId
     from homeserver.notifier.notifier import Notifier
     from homeserver.rooms.reader import RoomReader
     from homeserver.services.requester import Requester
     from homeserver.storage.events import EventStore, StoredEvent
     from homeserver.storage.missed import MissedStore
+    from homeserver.storage.owed_rooms import OwedRoomStore
     from homeserver.sync.delivered import Delivered
     from homeserver.sync.missed.plan import PlanMaker
     from homeserver.sync.missed.rooms import MissedRoomReader, MissedRooms
@@ -107,6 +110,8 @@ class MissedPages:
         client_events: ClientEvents,
         tokens: Tokens,
         delivered: Delivered,
+        owed_rooms: OwedRoomStore,
+        clock: Clock,
     ) -> None:
         self._notifier = notifier
         self._rooms = rooms
@@ -119,6 +124,8 @@ class MissedPages:
         self._client_events = client_events
         self._tokens = tokens
         self._delivered = delivered
+        self._owed_rooms = owed_rooms
+        self._clock = clock
 
     async def read(
         self, requester: Requester, request: MissedRequest, *, limit: int, lazy_load_members: bool
@@ -145,22 +152,44 @@ class MissedPages:
         if lazy_load_members:
             answer["state"] = await self._members(requester, new)
         if is_first:
-            answer["prev_batches"] = await self._prev_batches(user_id, place)
+            answer["prev_batches"] = await self._prev_batches(requester, place)
         if not page.is_last:
             answer["end"] = self._tokens.catch_up_token(user_id, device_id, page.place)
         elif not Kind(place.kind).by_time:
-            for room_nid in (await self._missed_rooms(user_id, place)).all:
-                await self._delivered.brought(requester, LeftOut(room_nid, place.after, place.upto))
-            answer["next_batch"] = self._tokens.caught_up_token(
-                user_id, device_id, place.since, place.upto, place.to_device_position
-            )
+            missed = await self._missed_rooms(requester, place)
+            for room_nid in missed.all:
+                begin = missed.begins.get(room_nid, place.after)
+                await self._delivered.brought(requester, LeftOut(room_nid, begin, place.upto))
+            answer["next_batch"] = await self._next_batch(requester, place)
         return answer
+
+    async def _next_batch(self, requester: Requester, place: CatchUpToken) -> str:
+        """From where `/sync` goes on: of the rooms that were put off it still owes what is no event."""
+        user_id, device_id = requester.user_id, requester.device_id
+        number = 0
+        if place.owed:
+            owed = {
+                room_nid: Owed(debt.since, place.upto if debt.since else 0)
+                for room_nid, debt in (await self._owed_rooms.load(user_id, device_id, place.owed)).items()
+            }
+            number = await self._owed_rooms.insert(
+                user_id, device_id, owed, in_use=place.owed, now_ms=self._clock.now_ms()
+            )
+        return self._tokens.sync_token(
+            user_id,
+            device_id,
+            place.since,
+            place.to_device_position,
+            told=place.upto,
+            owed=number,
+            base=place.base,
+        )
 
     # -- where to begin --------------------------------------------------------------------------------
 
     async def _begin(self, requester: Requester, request: MissedRequest) -> CatchUpToken:
         user_id = requester.user_id
-        position = acknowledged = 0
+        position = acknowledged = owed = base = 0
         if request.span is not None:
             kind = Kind.TIME_BY_IMPORTANCE if request.important_first else Kind.TIME
             after, upto = request.span
@@ -175,19 +204,26 @@ class MissedPages:
                 upto = (await self._tokens.read_page_token(request.stop)).ceiling
             upto = max(after, upto)
             acknowledged = since.to_device_position if since.own else 0
-        place = CatchUpToken(kind, position, after, upto, 0, 0, 0, 0, acknowledged)
+            owed, base = since.owed, since.base
+        place = CatchUpToken(kind, position, after, upto, 0, 0, 0, 0, acknowledged, owed, base)
         if kind.by_importance:
-            number, _ = await self._plans.begin(requester, await self._missed_rooms(user_id, place))
+            number, _ = await self._plans.begin(requester, await self._missed_rooms(requester, place))
             place = replace(place, number=number)
         return place
 
-    async def _missed_rooms(self, user_id: UserId, place: CatchUpToken) -> MissedRooms:
+    async def _missed_rooms(self, requester: Requester, place: CatchUpToken) -> MissedRooms:
         if Kind(place.kind).by_time:
-            return await self._rooms.read_ever(user_id, self._notifier.position)
-        return await self._rooms.read(user_id, since=place.since, after=place.after, upto=place.upto)
+            return await self._rooms.read_ever(requester.user_id, self._notifier.position)
+        return await self._rooms.read(
+            requester.user_id,
+            since=place.since,
+            after=place.after,
+            upto=place.upto,
+            owed=await self._owed_rooms.load(requester.user_id, requester.device_id, place.owed),
+        )
 
     async def _legs(self, requester: Requester, place: CatchUpToken) -> list[Leg]:
-        missed = await self._missed_rooms(requester.user_id, place)
+        missed = await self._missed_rooms(requester, place)
         if not Kind(place.kind).by_importance:
             return legs_of_log(missed)
         return legs_by_importance(missed, await self._plans.resume(requester, place.number))
@@ -289,11 +325,11 @@ class MissedPages:
         page.events += without_ignored(kept, ignored)
         page.told.update(one.event_nid for one in kept if one.event_nid in told)
 
-    async def _prev_batches(self, user_id: UserId, place: CatchUpToken) -> dict[RoomId, str]:
+    async def _prev_batches(self, requester: Requester, place: CatchUpToken) -> dict[RoomId, str]:
         """From where `/messages` pages back in the rooms that the user came into, which the client may not know."""
         if Kind(place.kind).by_time:
             return {}
-        missed = await self._missed_rooms(user_id, place)
+        missed = await self._missed_rooms(requester, place)
         return {
             missed.room_ids[nid]: self._tokens.page_token(missed.begins.get(nid, place.after), None)
             for nid in missed.came

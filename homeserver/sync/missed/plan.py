@@ -10,12 +10,13 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 
 from homeserver.errors import UnknownPosition
 from homeserver.storage.account_data import GLOBAL
+from homeserver.views.account_data import direct_rooms, is_favourite
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from homeserver.views.ignored import IgnoredUsers
 
 _MAX_MENTIONS = 10_000
-_FAVOURITE = "m.favourite"
 
 
 class Part(StrEnum):
@@ -134,11 +134,11 @@ class PlanMaker:
     async def begin(self, requester: Requester, missed: MissedRooms) -> tuple[int, Plan]:
         """A new plan and its number."""
         user_id = requester.user_id
-        direct_ids = _direct_rooms(await self._account_data.get(user_id, GLOBAL, "m.direct"))
+        direct_ids = direct_rooms(await self._account_data.get(user_id, GLOBAL, "m.direct"))
         favourite_ids = {
             room_id
             for room_id, content in await self._account_data.load_of_type(user_id, "m.tag")
-            if _is_favourite(content)
+            if is_favourite(content)
         }
         direct = frozenset(nid for nid, room_id in missed.room_ids.items() if room_id in direct_ids)
         favourite = frozenset(
@@ -170,17 +170,3 @@ class PlanMaker:
         ignored = await self._ignored.of(requester.user_id)
         numbers = [await self._numbers.user_number(user_id) for user_id in ignored]
         return [number for number in numbers if number is not None]
-
-
-def _direct_rooms(content: bytes | None) -> set[str]:
-    value: Any = orjson.loads(content) if content is not None else None
-    lists = value.values() if isinstance(value, dict) else ()
-    return {
-        room_id for rooms in lists if isinstance(rooms, list) for room_id in rooms if isinstance(room_id, str)
-    }
-
-
-def _is_favourite(content: bytes) -> bool:
-    value: Any = orjson.loads(content)
-    tags = value.get("tags") if isinstance(value, dict) else None
-    return isinstance(tags, dict) and _FAVOURITE in tags

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from homeserver.ids import RoomId, UserId
     from homeserver.rooms.memberships import Memberships
     from homeserver.storage.memberships import MembershipRow
+    from homeserver.storage.owed_rooms import Owed
     from homeserver.sync.moves import MoveReader
     from homeserver.views.visibility import HistoryVisibility, MembershipHistory
 
@@ -28,7 +29,7 @@ class MissedRooms:
     throughout: list[int] = field(default_factory=list)
     """Rooms that the user was in all the time."""
     came: list[int] = field(default_factory=list)
-    """Rooms that they were out of at some time, and are in at the end."""
+    """Rooms that they were out of at some time and are in at the end, or of which the client has less than of others."""
     ends: dict[int, int] = field(default_factory=dict)
     """Rooms that they left and are not in at the end, with the position at which their timeline ends."""
     begins: dict[int, int] = field(default_factory=dict)
@@ -50,34 +51,38 @@ class MissedRoomReader:
         self._moves = moves
         self._visibility = visibility
 
-    async def read(self, user_id: UserId, *, since: int, after: int, upto: int) -> MissedRooms:
+    async def read(
+        self, user_id: UserId, *, since: int, after: int, upto: int, owed: Mapping[int, Owed]
+    ) -> MissedRooms:
         """The rooms that a user was in at some time of an interval, as they were at its end.
 
         `since` is the position from which `/sync` will go on; it is before `after` where the device has caught up once
-        already. What `/sync` says apart from any timeline, such as an invite that was taken back, is not among them, nor
-        is a room of which it begins a new timeline, since something stood between the user's stays.
+        already. For the rooms that are `owed` it is another. What `/sync` says apart from any timeline, such as an invite
+        that was taken back, is not among them, nor is a room of which it begins a new timeline, since something stood
+        between the user's stays, or since the client has nothing of it.
         """
         missed = MissedRooms(after, upto)
         rooms: Mapping[RoomId, MembershipRow] = await self._memberships.of_user(user_id)
         for room_id, newest in rooms.items():
-            if newest.stream_id <= since:
+            debt = owed.get(newest.room_nid)
+            if debt is None and newest.stream_id <= since:
                 # The usual case: nothing moved.
                 if newest.membership == "join":
                     missed.room_ids[newest.room_nid] = room_id
                     missed.throughout.append(newest.room_nid)
                 continue
             row = await self._moves.at(newest, upto)
-            if row is None or newest.forgotten:
+            if row is None or newest.forgotten or (debt is not None and debt.since == 0):
                 continue
             history = await self._visibility.history(newest)
-            if not list(_stays(history, since, upto)) or _has_gap(history, since):
+            known, shown = (since, after) if debt is None else (debt.since, max(debt))
+            if not list(_stays(history, known, upto)) or _has_gap(history, known):
                 continue
             missed.room_ids[row.room_nid] = room_id
-            missed.stays[row.room_nid] = list(_stays(history, after, upto))
-            if history.at(after) != "join":
-                begin = history.timeline_end(after)
-                if begin:
-                    missed.begins[row.room_nid] = begin
+            missed.stays[row.room_nid] = list(_stays(history, shown, upto))
+            begin = history.timeline_end(shown)
+            if 0 < begin < after:
+                missed.begins[row.room_nid] = begin
             if row.membership == "join":
                 missed.came.append(row.room_nid)
             else:

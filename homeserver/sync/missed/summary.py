@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from homeserver.notifier.notifier import Notifier
     from homeserver.services.requester import Requester
     from homeserver.storage.missed import MissedStore
+    from homeserver.storage.owed_rooms import OwedRoomStore
     from homeserver.sync.missed.plan import PlanMaker
     from homeserver.sync.missed.rooms import MissedRoomReader, MissedRooms
     from homeserver.views.tokens import Tokens
@@ -27,12 +28,14 @@ class MissedSummary:
         plans: PlanMaker,
         missed: MissedStore,
         tokens: Tokens,
+        owed_rooms: OwedRoomStore,
     ) -> None:
         self._notifier = notifier
         self._rooms = rooms
         self._plans = plans
         self._missed = missed
         self._tokens = tokens
+        self._owed_rooms = owed_rooms
 
     async def read(self, requester: Requester, start: str) -> dict[str, Any]:
         """For each room with news: messages, mentions, time of the first and the last event, size in bytes.
@@ -44,7 +47,8 @@ class MissedSummary:
         since = await self._tokens.read_sync_token(start, user_id, requester.device_id)
         after = max(since.position, since.told)
         upto = max(after, self._notifier.position)
-        missed = await self._rooms.read(user_id, since=since.position, after=after, upto=upto)
+        owed = await self._owed_rooms.load(user_id, requester.device_id, since.owed)
+        missed = await self._rooms.read(user_id, since=since.position, after=after, upto=upto, owed=owed)
         ignored = await self._plans.ignored_numbers(requester)
         arrived = await self._arrived(missed, ignored)
         mentions: dict[int, int] = {}
