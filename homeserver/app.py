@@ -101,6 +101,7 @@ class Application:
             stores.rooms,
             rooms.recent,
             views.delivery_sharing,
+            stores.owed_rooms,
         )
         self.deeds = deeds = DeedLayer(
             settings,

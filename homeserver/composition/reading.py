@@ -152,6 +152,7 @@ class ReadingLayer:
             stores.room_servers,
             stores.destinations,
             views.delivery_sharing,
+            stores.owed_rooms,
         )
         self.sliding_sync = SlidingSync(
             rooms.notifier,

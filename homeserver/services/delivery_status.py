@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from homeserver.storage.events import StoredEvent
     from homeserver.storage.left_out import LeftOutStore
     from homeserver.storage.memberships import MembershipStore
+    from homeserver.storage.owed_rooms import OwedRoomStore
     from homeserver.storage.receipts import ReceiptStore
     from homeserver.storage.room_servers import RoomServerStore
     from homeserver.views.delivery_sharing import DeliverySharing
@@ -58,6 +59,7 @@ class DeliveryStatus:
         room_servers: RoomServerStore,
         destinations: DestinationStore,
         sharing: DeliverySharing,
+        owed_rooms: OwedRoomStore,
     ) -> None:
         self._server_name = server_name
         self._settings = settings
@@ -74,6 +76,7 @@ class DeliveryStatus:
         self._room_servers = room_servers
         self._destinations = destinations
         self._sharing = sharing
+        self._owed_rooms = owed_rooms
 
     async def of(self, requester: Requester, room_id: RoomId, event_id: str) -> dict[str, Any]:
         """The status of an event, for its sender.
@@ -125,6 +128,11 @@ class DeliveryStatus:
 
     async def _delivered(self, user_ids: Sequence[UserId], stored: StoredEvent) -> dict[UserId, Any]:
         positions = await self._positions.load(user_ids)
+        owed = {
+            key: await self._owed_rooms.get(*key, position.owed) or {}
+            for key, position in positions.items()
+            if position.owed
+        }
         without = await self._left_out.load_around(stored.room_nid, user_ids, stored.stream_id)
         status = {}
         for user_id in user_ids:
@@ -132,7 +140,9 @@ class DeliveryStatus:
             times = []
             for device in devices:
                 position = positions.get((user_id, device.device_id))
-                if position is not None and (user_id, device.device_id) not in without:
+                debt = owed.get((user_id, device.device_id), {}).get(stored.room_nid)
+                is_put_off = debt is not None and max(debt) < stored.stream_id
+                if position is not None and not is_put_off and (user_id, device.device_id) not in without:
                     ts = position.when(stored.stream_id)
                     if ts is not None:
                         times.append(ts)

@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class DevicePosition:
-    """A device's position; `acknowledged` are (position, time in milliseconds), the newest last."""
+    """A device's position; `acknowledged` are (position, time in milliseconds), the newest last.
+
+    `owed` is the number of the rooms that were put off then (`owed_rooms`), 0 where none were.
+    """
 
     user_id: UserId
     device_id: DeviceId
     position: int
     acknowledged: list[tuple[int, int]]
+    owed: int = 0
 
     def when(self, position: int) -> int | None:
         """When the device acknowledged a position, at the latest; None where it has not."""
@@ -42,7 +46,7 @@ class DevicePositionStore:
     ) -> dict[tuple[UserId, DeviceId], DevicePosition]:
         """The positions of the devices of some users."""
         rows = await (reader or self._database).fetch_all(
-            "SELECT user_id, device_id, position, acknowledged FROM device_positions"
+            "SELECT user_id, device_id, position, acknowledged, owed FROM device_positions"
             " WHERE user_id = ANY($1::text[])",
             list(user_ids),
         )
@@ -52,20 +56,22 @@ class DevicePositionStore:
                 DeviceId(device_id),
                 position,
                 [(upto, ts) for upto, ts in orjson.loads(acknowledged)],
+                owed,
             )
-            for user_id, device_id, position, acknowledged in rows
+            for user_id, device_id, position, acknowledged, owed in rows
         }
 
     async def set(self, transaction: Transaction, positions: Iterable[DevicePosition]) -> None:
         """Store positions, of devices that are still there."""
         await transaction.execute_many(
-            "INSERT INTO device_positions (user_id, device_id, position, acknowledged)"
-            " SELECT $1::text, $2::text, $3::bigint, $4::text"
+            "INSERT INTO device_positions (user_id, device_id, position, acknowledged, owed)"
+            " SELECT $1::text, $2::text, $3::bigint, $4::text, $5::bigint"
             " WHERE EXISTS (SELECT 1 FROM devices WHERE user_id = $1 AND device_id = $2)"
             " ON CONFLICT (user_id, device_id) DO UPDATE"
-            " SET position = excluded.position, acknowledged = excluded.acknowledged",
+            " SET position = excluded.position, acknowledged = excluded.acknowledged,"
+            " owed = excluded.owed",
             [
-                (one.user_id, one.device_id, one.position, orjson.dumps(one.acknowledged).decode())
+                (one.user_id, one.device_id, one.position, orjson.dumps(one.acknowledged).decode(), one.owed)
                 for one in positions
             ],
         )

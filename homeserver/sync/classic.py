@@ -80,7 +80,7 @@ class _Reading:
     sections: dict[RoomId, JoinedSection]
     """What the answer holds of joined rooms with events, as it is added to it."""
     unwanted_rooms: list[LeftOut]
-    """Rooms with events of which the answer holds nothing, since the filter does not want them, or they are put off."""
+    """Rooms with events of which the answer holds nothing, since the filter does not want them."""
     budget: Budget | None
 
     def wants(self, room_id: RoomId) -> bool:
@@ -157,7 +157,7 @@ class ClassicSync:
                 since = token.base or None
             owed = known or {}
         if token is not None and token.own:
-            self._delivered.acknowledge(requester, max(token.position, token.told))
+            self._delivered.acknowledge(requester, max(token.position, token.told), token.owed)
         acknowledged = await self._inboxes.acknowledge(requester, token)
         reader = (requester.user_id, requester.device_id, request.filter.fingerprint)
         redundant = request.filter.room.state.include_redundant_members
@@ -409,9 +409,8 @@ class ClassicSync:
     def _put_off(self, reading: _Reading, joined: dict[RoomId, MembershipRow], room_id: RoomId) -> None:
         """Leave a room to the next answer, which tells it from where the client has it."""
         assert reading.budget is not None
-        row, since = joined.pop(room_id), reading.interval.since or 0
-        reading.budget.put_off[row.room_nid] = Owed(since, reading.interval.told)
-        reading.unwanted_rooms.append(LeftOut(row.room_nid, since, reading.interval.upto))
+        row = joined.pop(room_id)
+        reading.budget.put_off[row.room_nid] = Owed(reading.interval.since or 0, reading.interval.told)
 
     async def _delivery_news(self, reading: _Reading) -> Mapping[RoomId, list[Any]]:
         """What there is to hear of the user's own events; what happened before a first sync is asked for."""

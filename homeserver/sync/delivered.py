@@ -21,7 +21,7 @@ from homeserver.storage.device_positions import DevicePosition
 from homeserver.storage.errors import DatabaseClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from homeserver.clock import Clock
     from homeserver.config import DeliveryStatusSettings
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from homeserver.storage.device_positions import DevicePositionStore
     from homeserver.storage.left_out import LeftOut, LeftOutStore
     from homeserver.storage.memberships import MembershipRow
+    from homeserver.storage.owed_rooms import Owed, OwedRoomStore
     from homeserver.storage.rooms import RoomStore
     from homeserver.views.delivery_sharing import DeliverySharing
 
@@ -56,6 +57,7 @@ class _Acknowledged:
 
     first: int
     times: list[tuple[int, int]] = field(default_factory=list)
+    owed: int = 0
 
 
 class Delivered:
@@ -74,6 +76,7 @@ class Delivered:
         rooms: RoomStore,
         recent: RecentEvents,
         sharing: DeliverySharing,
+        owed_rooms: OwedRoomStore,
     ) -> None:
         self._server_name = server_name
         self._settings = settings
@@ -86,8 +89,9 @@ class Delivered:
         self._rooms = rooms
         self._recent = recent
         self._sharing = sharing
+        self._owed_rooms = owed_rooms
         self._acknowledged: dict[_Key, _Acknowledged] = {}
-        self._known: OrderedDict[_Key, int] = OrderedDict()
+        self._known: OrderedDict[_Key, tuple[int, int]] = OrderedDict()
         self._rooms_with_gaps: OrderedDict[_Key, set[int]] = OrderedDict()
         self._flushing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -107,18 +111,20 @@ class Delivered:
 
     # -- what devices say ------------------------------------------------------------------------------
 
-    def acknowledge(self, requester: Requester, position: int) -> None:
-        """A device has come back with the token that ended an answer at this position."""
+    def acknowledge(self, requester: Requester, position: int, owed: int) -> None:
+        """A device has come back with the token that ended an answer at this position, and says what is owed."""
         if requester.device_id is None or self._task is None:
             return
         key = (requester.user_id, requester.device_id)
-        if self._known.get(key, -1) >= position:
+        known = self._known.get(key, (-1, 0))
+        if known == (position, owed) or known[0] > position:
             return
-        self._known[key] = position
+        self._known[key] = (position, owed)
         self._known.move_to_end(key)
         if len(self._known) > _CACHED_DEVICES:
             self._known.popitem(last=False)
         gathered = self._acknowledged.setdefault(key, _Acknowledged(position))
+        gathered.owed = owed
         times, now = gathered.times, self._clock.now_ms()
         if times and now - times[-1][1] < _APART_MS:
             times[-1] = (position, times[-1][1])
@@ -171,12 +177,17 @@ class Delivered:
                 moved, news = [], []
                 for key, gathered in acknowledged.items():
                     before = known.get(key) or DevicePosition(*key, position=0, acknowledged=[])
-                    times = [one for one in gathered.times if one[0] > before.position]
-                    if times:
-                        # Nobody waits for what a new device gets in its first answer.
-                        news += await self._news_of(key[0], before.position or gathered.first, *times[-1])
-                        kept = [*before.acknowledged, *times]
-                        moved.append(DevicePosition(*key, times[-1][0], kept[-_KEPT_TIMES:]))
+                    position, ts = gathered.times[-1]
+                    if position < before.position:
+                        continue
+                    kept = [
+                        *before.acknowledged,
+                        *(one for one in gathered.times if one[0] > before.position),
+                    ]
+                    after = DevicePosition(*key, position, kept[-_KEPT_TIMES:], gathered.owed)
+                    moved.append(after)
+                    # Nobody waits for what a new device gets in its first answer.
+                    news += await self._news_of(before, after, before.position or gathered.first, ts)
 
                 async def work(transaction: Transaction) -> None:
                     await self._positions.set(transaction, moved)
@@ -184,20 +195,26 @@ class Delivered:
 
                 await self._database.write(work)
 
-    async def _news_of(self, user_id: UserId, after: int, upto: int, ts: int) -> list[DeliveryNews]:
-        """Whose messages a device of a user has got between two positions; the newest of each sender and room."""
-        if upto <= after or not await self._sharing.of(user_id):
+    async def _news_of(
+        self, before: DevicePosition, now: DevicePosition, after: int, ts: int
+    ) -> list[DeliveryNews]:
+        """Whose messages a device has got since it acknowledged another answer; the newest of each sender and room."""
+        user_id = now.user_id
+        if not await self._sharing.of(user_id):
             return []
+        was_owed = await self._owed(before)
+        is_owed = await self._owed(now)
         rooms = await self._memberships.of_user(user_id)
         joined: dict[int, MembershipRow] = {
             row.room_nid: row for row in rooms.values() if row.membership == "join"
         }
         changed = await self._rooms.changed_since([row.room_id for row in joined.values()], after)
-        small = await self._small_rooms({rooms[room_id].room_nid for room_id in changed})
+        moved = {rooms[room_id].room_nid for room_id in changed} | (was_owed.keys() & joined.keys())
         news = []
-        for room_nid in small:
+        for room_nid in await self._small_rooms(moved - is_owed.keys()):
+            begin = was_owed[room_nid].since if room_nid in was_owed else after
             told = set()
-            events = await self._recent.load(room_nid, after=after, upto=upto, limit=_MAX_NEWS_EVENTS)
+            events = await self._recent.load(room_nid, after=begin, upto=now.position, limit=_MAX_NEWS_EVENTS)
             for stored in reversed(events):
                 sender = UserId(stored.event.sender)
                 if not stored.notifies or sender in told or sender == user_id:
@@ -210,6 +227,11 @@ class Delivered:
                     room_id, event_id = stored.room_id, stored.event.event_id
                     news.append(DeliveryNews(sender, room_id, user_id, DELIVERED, event_id, ts))
         return news
+
+    async def _owed(self, position: DevicePosition) -> Mapping[int, Owed]:
+        if not position.owed:
+            return {}
+        return await self._owed_rooms.get(position.user_id, position.device_id, position.owed) or {}
 
     async def _run(self) -> None:
         while True:

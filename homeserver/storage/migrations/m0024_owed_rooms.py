@@ -21,6 +21,8 @@ MIGRATION = Migration(
             PRIMARY KEY (user_id, device_id, number)
         ) /* without rowid */
         """,
+        # What was owed by the token that was acknowledged last.
+        "ALTER TABLE device_positions ADD COLUMN owed BIGINT NOT NULL DEFAULT 0",
     ),
 )
 
