@@ -16,7 +16,7 @@ from tests.client import Refused
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from tests.interop.network import Network, Peer
+    from tests.interop.network import AnyNetwork, Peer
     from tests.interop.people import Somebody
 
 _NOTES = 3
@@ -100,7 +100,7 @@ class Deeds:
     """Does what chance says."""
 
     def __init__(
-        self, seed: int, network: Network, people: dict[str, Inhabitants], room_id: str, *, roughly: bool
+        self, seed: int, network: AnyNetwork, people: dict[str, Inhabitants], room_id: str, *, roughly: bool
     ) -> None:
         """`roughly`: in every way that costs time as well."""
         self._random = random.Random(seed)

@@ -21,6 +21,7 @@ from tests.interop.synapse import Link
 from tests.server_process import ServerProcess, free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import trustme
@@ -68,6 +69,35 @@ class Peer(Protocol):
 
     def log(self) -> str:
         """All that it wrote, or the end of that."""
+        ...
+
+
+class AnyNetwork(Protocol):
+    """Servers, any two of which can be cut off from each other."""
+
+    peers: Sequence[Peer]
+    ours: Sequence[Peer]
+    pairs: Sequence[frozenset[str]]
+    cut_pairs: set[frozenset[str]]
+
+    async def cut(self, pair: frozenset[str], *, silently: bool = False) -> None:
+        """Let nothing pass between two servers; where `silently`, connections are neither refused nor ended."""
+        ...
+
+    async def heal(self, pair: frozenset[str]) -> None:
+        """Let everything pass between two servers."""
+        ...
+
+    async def heal_all(self) -> None:
+        """Let everything pass."""
+        ...
+
+    def peer(self, label: str) -> Peer:
+        """The server of a label."""
+        ...
+
+    async def calls(self) -> Counter[str]:
+        """How often each server of ours was called by others, by endpoint."""
         ...
 
 
@@ -143,16 +173,21 @@ class OurPeer:
         return calls
 
     def fates(self, room_id: str) -> dict[str, Fate]:
-        with closing(sqlite3.connect(self._directory / "data" / "restante.db")) as database:
-            rows = database.execute(
-                "SELECT e.event_id, e.status FROM events e JOIN rooms r ON r.room_nid = e.room_nid"
-                " WHERE r.room_id = ?",
-                [room_id],
-            ).fetchall()
-        return {event_id: _FATES[Status(status)] for event_id, status in rows}
+        return fates_in(self._directory / "data" / "restante.db", room_id)
 
     def log(self) -> str:
         return self.process.log()
+
+
+def fates_in(database_file: Path, room_id: str) -> dict[str, Fate]:
+    """What became of the events of a room on a server of ours."""
+    with closing(sqlite3.connect(database_file)) as database:
+        rows = database.execute(
+            "SELECT e.event_id, e.status FROM events e JOIN rooms r ON r.room_nid = e.room_nid"
+            " WHERE r.room_id = ?",
+            [room_id],
+        ).fetchall()
+    return {event_id: _FATES[Status(status)] for event_id, status in rows}
 
 
 _FATES = {
