@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from homeserver.ids import ServerName
 from homeserver.rooms.state_resolver import StatePoint
 from homeserver.services.inbound.arrivals import RoomArrivals
 from homeserver.services.inbound.gaps import GapFiller
@@ -60,6 +61,7 @@ class ForeignRoom:
         )
 
         self.filler = GapFiller(
+            ServerName(server.settings.server_name),
             application.clock,
             self.rooms,
             application.stores.events,

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from homeserver.ids import UserId
 from homeserver.services.inbound.events import Unplaceable
-from homeserver.services.inbound.sources import SourceFailed
+from homeserver.services.inbound.sources import SourceFailed, SourceRefused, SourceUnreachable
 from homeserver.storage.events import Status
 from tests.eventgraph.random_rooms import RandomRoom
 from tests.eventgraph.rooms import ALICE, BOB, CHARLIE, Room, member, public_room
 from tests.inbound.foreign_rooms import ForeignRoom, Resident
 
 if TYPE_CHECKING:
+    from homeserver.eventgraph.event import Event
     from homeserver.ids import EventId
     from tests.server import Server
 
@@ -114,6 +116,64 @@ async def test_a_state_that_leaves_out_a_ban_does_not_undo_it(server: Server) ->
     last = room.send("m.room.message", ALICE, {"body": "follows both"}, prev=[gap, ban])
     assert await foreign.receive(last, Resident(room, missing_limit=0, backfills=False)) is Status.TIMELINE
     assert (await foreign.current_state())[member(BOB)] == ban.event_id
+
+
+class Silent(Resident):
+    """Tells nothing, whatever it is asked."""
+
+    why: type[SourceFailed] = SourceRefused
+
+    async def _tell_nothing(self, *_: Any, **__: Any) -> Any:
+        raise self.why
+
+    missing_events = backfill = state_ids = event_auth = event = state = _tell_nothing
+
+
+async def put_out_while_away(server: Server, membership: str) -> tuple[ForeignRoom, UserId, Event, Event]:
+    """A user of ours is in a room and is put out of it, after something that does not come here."""
+    client = await server.register("mina")
+    room = public_room("11", BOB)
+    foreign = ForeignRoom(server, room)
+    await foreign.arrive(room.join(client.user_id))
+    missing = room.set_topic(ALICE, "missing")
+    return foreign, UserId(client.user_id), missing, room.set_member(ALICE, client.user_id, membership)
+
+
+@pytest.mark.parametrize("membership", ["leave", "ban"])
+async def test_whoever_was_put_out_while_this_server_was_away_is_out(server: Server, membership: str) -> None:
+    """Nobody tells this server any more what went before."""
+    foreign, user_id, _, put_out = await put_out_while_away(server, membership)
+    assert await foreign.receive(put_out, Silent(foreign.room)) is Status.TIMELINE
+    assert (await foreign.current_state())[member(user_id)] == put_out.event_id
+    row = await server.application.rooms.reader.membership(foreign.room.room_id, user_id)
+    assert row is not None
+    assert row.membership == membership
+
+
+async def test_whoever_may_not_put_anybody_out_does_not(server: Server) -> None:
+    foreign, user_id, *_ = await put_out_while_away(server, "leave")
+    room = foreign.room
+    usurped = room.send(
+        "m.room.message",
+        BOB,
+        {"body": "missing"},
+        prev=[room.events[one] for one in await foreign.extremities()],
+    )
+    put_out = room.set_member(BOB, user_id, "leave", prev=[usurped])
+    assert await foreign.receive(put_out, Silent(room)) is Status.REJECTED
+    assert (await foreign.current_state())[member(user_id)] != put_out.event_id
+
+
+async def test_of_others_nothing_is_guessed(server: Server) -> None:
+    """Nor of ours, as long as somebody may tell what went before."""
+    foreign, _, _, put_out = await put_out_while_away(server, "leave")
+    topic = foreign.room.set_topic(ALICE, "after something else")
+    with pytest.raises(SourceRefused):
+        await foreign.receive(topic, Silent(foreign.room))
+    unreachable = Silent(foreign.room)
+    unreachable.why = SourceUnreachable
+    with pytest.raises(SourceUnreachable):
+        await foreign.receive(put_out, unreachable)
 
 
 @pytest.mark.parametrize("version", ["2", "11", "12"])

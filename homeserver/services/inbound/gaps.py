@@ -14,11 +14,12 @@ import structlog
 
 from homeserver.eventgraph.errors import EventRefused
 from homeserver.eventgraph.receiving import in_order
+from homeserver.ids import is_user_id, server_name_of
 from homeserver.rooms.live_rooms import CREATE
 from homeserver.rooms.state_resolver import StatePoint
 from homeserver.services.inbound.events import Unplaceable
 from homeserver.services.inbound.outliers import cited_by
-from homeserver.services.inbound.sources import BoundedSource, SourceFailed
+from homeserver.services.inbound.sources import BoundedSource, SourceFailed, SourceRefused
 from homeserver.storage.events import Status
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from homeserver.clock import Clock
     from homeserver.eventgraph.event import Event
-    from homeserver.ids import EventId
+    from homeserver.ids import EventId, ServerName
     from homeserver.rooms.live_rooms import LiveRoom
     from homeserver.rooms.state_resolver import StateResolver
     from homeserver.services.inbound.events import InboundEvents
@@ -64,6 +65,7 @@ class GapFiller:
 
     def __init__(
         self,
+        server_name: ServerName,
         clock: Clock,
         rooms: RoomStore,
         events: EventStore,
@@ -71,6 +73,7 @@ class GapFiller:
         outliers: Outliers,
         inbound: InboundEvents,
     ) -> None:
+        self._server_name = server_name
         self._clock = clock
         self._rooms = rooms
         self._events = events
@@ -96,7 +99,30 @@ class GapFiller:
                     await self._place(room, one, effort)
                 except (Unplaceable, SourceFailed) as error:
                     _log.info("missing_event_not_placed", event_id=one.event_id, why=str(error))
-        return await self._place(room, event, effort)
+        try:
+            return await self._place(room, event, effort)
+        except SourceRefused:
+            if not self._puts_out(event):
+                raise
+            # Who was put out while this server was away is told no more of the room: what is known of it must do.
+            return await self._inbound.place(room, event, await self._as_it_is(room, event))
+
+    def _puts_out(self, event: Event) -> bool:
+        """Whether somebody else ends the membership of a user of this server."""
+        user_id = event.state_key or ""
+        return (
+            event.type == "m.room.member"
+            and event.membership in ("leave", "ban")
+            and event.sender != user_id
+            and is_user_id(user_id)
+            and server_name_of(user_id) == self._server_name
+        )
+
+    async def _as_it_is(self, room: LiveRoom, event: Event) -> dict[EventId, StatePoint]:
+        """The state of the room as the one after whatever an event follows that has no place here."""
+        row = await self._rooms.get(room.room_id)
+        assert row is not None
+        return dict.fromkeys(await self._without_state(event.prev_event_ids), StatePoint(row.state_snapshot))
 
     async def place_older(
         self, room: LiveRoom, event_ids: list[EventId], source: EventSource, limit: int

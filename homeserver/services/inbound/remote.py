@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from federation.errors import FederationError, Unreachable
-from homeserver.services.inbound.sources import SourceFailed, SourceUnreachable, StateIds
+from federation.errors import FederationError, Refused, Unreachable
+from homeserver.services.inbound.sources import SourceFailed, SourceRefused, SourceUnreachable, StateIds
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _OTHERS = 3
+_FORBIDDEN = 403
 _MISSING_EVENTS = 50
 _MAX_AUTH_CHAIN = 100_000
 _MAX_STATE = 500_000
@@ -144,9 +145,9 @@ class RemoteSource:
             try:
                 return await self._ask_one(server, ask)
             except SourceFailed as error:
-                # Whether it can be had at all is for the first to say.
-                if not isinstance(failure, SourceUnreachable):
-                    failure = SourceFailed(str(error))
+                # Why it cannot be had is for the first to say.
+                if self._first is None:
+                    failure = error
         raise failure
 
     async def _ask_one(self, server: ServerName, ask: Callable[[ServerName], Awaitable[T]]) -> T:
@@ -158,5 +159,7 @@ class RemoteSource:
         except Unreachable as error:
             self._unreachable.add(server)
             raise SourceUnreachable(str(error)) from error
+        except Refused as error:
+            raise (SourceRefused if error.status == _FORBIDDEN else SourceFailed)(str(error)) from error
         except FederationError as error:
             raise SourceFailed(str(error)) from error

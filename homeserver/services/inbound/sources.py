@@ -19,6 +19,10 @@ class SourceFailed(Exception):
     """The other server did not answer, or not with what was asked for."""
 
 
+class SourceRefused(SourceFailed):
+    """The server that an event came from does not tell us more about its room."""
+
+
 class SourceUnreachable(SourceFailed):
     """The server that an event came from cannot be asked now, and no other has what is missing."""
 
