@@ -21,7 +21,7 @@ from benchmarks.servers.restante import Restante
 from benchmarks.servers.synapse import Synapse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from benchmarks.servers.process import Process
 
@@ -32,14 +32,16 @@ class Bench:
     """Puts servers into a directory, measures them and gathers what comes out."""
 
     def __init__(
-        self, directory: Path, load: Load, kinds: Sequence[type[Process]], cores: tuple[int, int]
+        self, directory: Path, load: Load, kinds: Sequence[type[Process]], cores: Collection[int]
     ) -> None:
+        """The generator is to run on the first of the cores."""
         self.versions = {kind.name: "" for kind in kinds}
         self.limit = 0.0
         self._directory = directory
         self._load = load
         self._kinds = kinds
-        self._own_core, self._core = cores
+        self._cores = cores
+        self._own_core, self._core = {min(cores)}, {max(cores)}
 
     def clients(self) -> Section:
         """One server and its clients."""
@@ -67,11 +69,17 @@ class Bench:
             resident = Resident(
                 self._place(), self._own_core, authority, room, self._directory, partial=partial
             )
-            figures += parts.measure_join(self._server(Restante, authority), resident, room, what)
+            server = self._server(Restante, authority, self._cores)
+            figures += parts.measure_join(server, resident, room, what)
         return Section(*results.JOINING, [(Restante.name, figures)])
 
-    def _server(self, kind: type[Process], authority: Authority | None = None) -> Process:
-        server = kind(self._place(), self._core, authority)
+    def _server(
+        self,
+        kind: type[Process],
+        authority: Authority | None = None,
+        cores: Collection[int] | None = None,
+    ) -> Process:
+        server = kind(self._place(), cores or self._core, authority)
         self.versions[server.name] = server.versions
         return server
 
@@ -105,13 +113,13 @@ def main() -> None:
     if arguments.url:
         uvloop.run(parts.measure(arguments.url, arguments.shared_secret, load))
         return
-    mine, theirs = min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {mine})
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
     kinds = [kind for kind in (Restante, Synapse) if arguments.only in (None, kind.name.lower())]
     # Beside the programs: what the system has for temporary files may be no disk.
     _PLACE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=_PLACE) as directory:
-        bench = Bench(Path(directory), load, kinds, (mine, theirs))
+        bench = Bench(Path(directory), load, kinds, cores)
         sections = [PARTS[part](bench) for part in ([arguments.part] if arguments.part else PARTS)]
     for section in sections:
         print(f"\n{section}")

@@ -34,7 +34,14 @@ is on one of them; who listens is on the other, in a sync that waits.""",
 JOINING = (
     "Joining a large room",
     """\
-A user here joins a room of other servers, which a program plays by HTTPS.""",
+A user here joins a room of which nothing is known here: 20,000 members on 500 servers, 30,000 events of state, and 7,000
+more that these cite. A program plays those servers by HTTPS, each at an address of its own; each is asked for its keys.
+All hashes, signatures and permissions are checked, and all is written down. The server has all cores to itself but for
+that program. A sync that waits, as apps on phones ask, tells of the room.
+
+The join without members is what partial state (MSC3706) could save at most: the same, with an answer that leaves the
+members out. It is not done: it would save these seconds, once for a room, and until the rest has come nobody could say for
+certain who is in the room, and whom messages and keys are for.""",
 )
 
 Columns = Sequence[tuple[str, Sequence[Figure]]]

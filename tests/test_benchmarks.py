@@ -33,11 +33,11 @@ async def test_every_scenario_runs(shared_secret: str | None, tmp_path: Path) ->
 
 def test_every_scenario_of_two_servers_runs(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
-    core = min(os.sched_getaffinity(0))
+    cores = os.sched_getaffinity(0)
     pair = []
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
-        pair.append(Restante(tmp_path / name, core, authority))
+        pair.append(Restante(tmp_path / name, cores, authority))
     figures = measure_pair(*pair, SMALL)
     assert all(figure.value > 0 for figure in figures)
     assert len({figure.name for figure in figures}) == len(figures) == 5
@@ -46,13 +46,13 @@ def test_every_scenario_of_two_servers_runs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("partial", [False, True])
 def test_a_large_room_is_made_and_joined(tmp_path: Path, *, partial: bool) -> None:
     authority = Authority(tmp_path)
-    core = min(os.sched_getaffinity(0))
+    cores = os.sched_getaffinity(0)
     room = large_room.make(tmp_path, SMALL.room)
     places = [tmp_path / name for name in ("resident", "server")]
     for place in places:
         place.mkdir()
-    resident = Resident(places[0], core, authority, room, tmp_path, partial=partial)
-    figures = measure_join(Restante(places[1], core, authority), resident, room, "Join")
+    resident = Resident(places[0], cores, authority, room, tmp_path, partial=partial)
+    figures = measure_join(Restante(places[1], cores, authority), resident, room, "Join")
     assert all(figure.value > 0 for figure in figures)
     assert len(figures) == 4
 

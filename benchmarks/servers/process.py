@@ -1,4 +1,4 @@
-"""A server in a process of its own, on one core, whose memory and database can be measured."""
+"""A server in a process of its own, on some of the cores, whose memory and database can be measured."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Collection
 
     from benchmarks.servers.authority import Authority
 
@@ -48,7 +49,7 @@ class Process:
     name: str
     versions: str
 
-    def __init__(self, directory: Path, core: int, authority: Authority | None = None) -> None:
+    def __init__(self, directory: Path, cores: Collection[int], authority: Authority | None = None) -> None:
         self.directory = directory
         self.shared_secret: str | None = "a secret of the benchmark"
         self.port = free_port()
@@ -57,7 +58,7 @@ class Process:
         self.server_name = f"127.0.0.1:{self.port}" if authority else "localhost"
         if authority is not None:
             authority.issue(directory, "127.0.0.1")
-        self._core = core
+        self._cores = cores
         self._process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str | Path]:
@@ -79,8 +80,8 @@ class Process:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        # Whatever it starts in turn stays on the core, too.
-        os.sched_setaffinity(self._process.pid, {self._core})
+        # Whatever it starts in turn stays there, too.
+        os.sched_setaffinity(self._process.pid, self._cores)
         while not self._answers():
             if self._process.poll() is not None or time.perf_counter() > started + _START_SECONDS:
                 self.stop()

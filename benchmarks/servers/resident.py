@@ -10,6 +10,8 @@ from benchmarks.large_room import addresses, in_groups
 from benchmarks.servers.process import Process
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from benchmarks.large_room import LargeRoom
     from benchmarks.servers.authority import Authority
 
@@ -25,14 +27,14 @@ class Resident(Process):
     def __init__(
         self,
         directory: Path,
-        core: int,
+        cores: Collection[int],
         authority: Authority,
         room: LargeRoom,
         place: Path,
         *,
         partial: bool = False,
     ) -> None:
-        super().__init__(directory, core, authority)
+        super().__init__(directory, cores, authority)
         self.server_name = room.server_names[0]
         self.url = f"https://{self.server_name}"
         for number, group in enumerate(in_groups(addresses(len(room.server_names)))):

@@ -12,6 +12,7 @@ from benchmarks.servers.process import Process
 from homeserver import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from benchmarks.servers.authority import Authority
@@ -23,8 +24,8 @@ class Restante(Process):
     name = "Restante"
     versions = f"{__version__}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
 
-    def __init__(self, directory: Path, core: int, authority: Authority | None = None) -> None:
-        super().__init__(directory, core, authority)
+    def __init__(self, directory: Path, cores: Collection[int], authority: Authority | None = None) -> None:
+        super().__init__(directory, cores, authority)
         listener: dict[str, Any] = {"host": "127.0.0.1", "port": self.port}
         settings = {
             "server_name": self.server_name,

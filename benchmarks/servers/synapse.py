@@ -10,6 +10,7 @@ from benchmarks.servers.process import Process
 from tests.clients.environment import synapse_python
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from benchmarks.servers.authority import Authority
@@ -27,8 +28,8 @@ class Synapse(Process):
 
     name = "Synapse"
 
-    def __init__(self, directory: Path, core: int, authority: Authority | None = None) -> None:
-        super().__init__(directory, core, authority)
+    def __init__(self, directory: Path, cores: Collection[int], authority: Authority | None = None) -> None:
+        super().__init__(directory, cores, authority)
         self._python = synapse_python()
         self.versions = self._run("-c", _VERSIONS).strip()
         self._config = directory / "homeserver.yaml"

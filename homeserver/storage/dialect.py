@@ -51,6 +51,7 @@ _ELEMENTS = (
     " THEN replace(replace(json_extract(value, '$[0]'), '\ufdd00', char(0)), '\ufdd01', '\ufdd0')"
     " ELSE value END FROM json_each"
 )
+_LISTS = frozenset((list, tuple))
 _ESCAPE = "\ufdd0"
 _ESCAPED = {"\x00": _ESCAPE + "0", _ESCAPE: _ESCAPE + "1"}
 _UNESCAPED = {escaped: character for character, escaped in _ESCAPED.items()}
@@ -92,10 +93,9 @@ def for_sqlite(sql: str) -> str:
 
 def arguments_for_sqlite(arguments: Sequence[Any]) -> Sequence[Any]:
     """The arguments of a statement as SQLite takes them: lists as JSON."""
-    for value in arguments:
-        if isinstance(value, list | tuple):
-            return [_as_json(value) if isinstance(value, list | tuple) else value for value in arguments]
-    return arguments
+    if _LISTS.isdisjoint(map(type, arguments)):
+        return arguments
+    return [_as_json(value) if type(value) in _LISTS else value for value in arguments]
 
 
 def _as_json(values: Sequence[Any]) -> str:
@@ -109,10 +109,9 @@ def _as_json(values: Sequence[Any]) -> str:
 
 def arguments_for_postgres(arguments: Sequence[Any]) -> Sequence[Any]:
     """The arguments of a statement as PostgreSQL takes them: lists with escaped texts."""
-    for value in arguments:
-        if isinstance(value, list | tuple):
-            return [_with_escapes(value) if isinstance(value, list | tuple) else value for value in arguments]
-    return arguments
+    if _LISTS.isdisjoint(map(type, arguments)):
+        return arguments
+    return [_with_escapes(value) if type(value) in _LISTS else value for value in arguments]
 
 
 def _with_escapes(values: Sequence[Any]) -> list[Any]:

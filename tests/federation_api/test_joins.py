@@ -90,6 +90,27 @@ async def test_members_are_left_out_for_who_wants_that(
     assert not keys(answer["auth_chain"]) & keys(answer["state"])
 
 
+async def test_all_that_the_answer_rests_on_is_in_it_without_members(
+    alice: Client, bob: Client, one: Remote
+) -> None:
+    levels = {"events": {"m.room.topic": 0}}
+    room = await alice.create_room(
+        preset="public_chat", room_version="11", power_level_content_override=levels
+    )
+    await bob.join(room)
+    # His membership is in no state of the answer, and what he set stands on it.
+    await bob.set_state(room, "m.room.topic", {"topic": "Tea"})
+    await alice.set_state(room, "m.room.name", {"name": "It has a name"})
+    answer = await one.become("join", room, one.user("zoe"), omit_members="true")
+    assert ("m.room.member", bob.user_id) not in keys(answer["state"])
+    assert ("m.room.member", bob.user_id) in keys(answer["auth_chain"])
+    pdus = [*answer["state"], *answer["auth_chain"]]
+    version = ROOM_VERSIONS["11"]
+    told = {event_id_of(version, pdu) for pdu in pdus}
+    for pdu in (*pdus, answer["event"]):
+        assert told.issuperset(pdu["auth_events"])
+
+
 async def test_a_room_without_a_name_shows_after_whom_it_is_called(
     alice: Client, bob: Client, one: Remote
 ) -> None:
