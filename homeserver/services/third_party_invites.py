@@ -6,7 +6,9 @@ of whoever has the address shows the token signed for one of its users, it is ex
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -38,6 +40,9 @@ INVITE = "m.room.third_party_invite"
 MAX_BOUND = 100
 """So many invites are taken in at once when an address is bound to a user."""
 _MAX_NAME = 255
+_MAX_KEYS = 5
+_AT_ONCE = 10
+_SECONDS = 60.0
 _TOLD: tuple[tuple[StateKey, str, str], ...] = (
     (("m.room.canonical_alias", ""), "alias", "room_alias"),
     (("m.room.avatar", ""), "url", "room_avatar_url"),
@@ -185,18 +190,30 @@ class ThirdPartyInvites:
             raise NotFound("Unknown user")
         if len(invites) > MAX_BOUND:
             raise InvalidParam(f"There are more than {MAX_BOUND} invites")
-        unasked: MatrixError | None = None
-        for invite in invites:
-            try:
-                await self.claim(
-                    read_claim(invite.get("room_id"), invite.get("sender"), user_id, invite.get("signed"))
-                )
-            except MatrixError as error:
-                _log.info("third_party_invite_not_exchanged", user_id=user_id, why=error.message)
-                if error.status >= 500:
-                    unasked = error
-        if unasked is not None:
-            raise unasked
+        slots = asyncio.Semaphore(_AT_ONCE)
+
+        async def claim(invite: Mapping[str, Any]) -> bool:
+            async with slots:
+                return await self._claim_for(user_id, invite)
+
+        try:
+            async with asyncio.timeout(_SECONDS):
+                done = await asyncio.gather(*map(claim, invites))
+        except TimeoutError:
+            done = [False]
+        if not all(done):
+            raise MatrixError("Not all of the servers could be asked", status=502)
+
+    async def _claim_for(self, user_id: str, invite: Mapping[str, Any]) -> bool:
+        """Whether an invite has come to its end, be it that it was refused; False where it is to be tried again."""
+        try:
+            await self.claim(
+                read_claim(invite.get("room_id"), invite.get("sender"), user_id, invite.get("signed"))
+            )
+        except MatrixError as error:
+            _log.info("third_party_invite_not_exchanged", user_id=user_id, why=error.message)
+            return error.status < 500
+        return True
 
     async def _check_may_invite(self, user_id: UserId, room_id: RoomId) -> None:
         """The identity server writes to whoever is invited: it is not asked for what the room would refuse."""
@@ -209,7 +226,8 @@ class ThirdPartyInvites:
 
     async def _check_keys(self, source: Event, claim: Claim) -> None:
         """ "H1 MUST verify [...] the `signed` property is correct as well as the `key_validity_url` as still being valid." """
-        for key in keys_that_signed(source.version, claim.signed, source.content):
+        keys = keys_that_signed(source.version, claim.signed, source.content)
+        for key in islice(dict.fromkeys(keys), _MAX_KEYS):
             # "If this URL is absent, the key must be considered valid indefinitely."
             if key.key_validity_url is None:
                 return

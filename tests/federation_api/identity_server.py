@@ -29,6 +29,7 @@ class IdentityServer:
         self.stored: list[dict[str, Any]] = []
         self.tokens: list[str | None] = []
         self.valid: Any = {"valid": True}
+        self.validity_asked = 0
         self.refusal: tuple[int, Any] | None = None
         self.changed: dict[str, Any] = {}
         """What it says otherwise of an invite that it keeps."""
@@ -94,4 +95,5 @@ class IdentityServer:
 
     async def _is_valid(self, request: web.Request) -> web.Response:
         assert request.query["public_key"] == self.public_key
+        self.validity_asked += 1
         return web.json_response(self.valid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -12,6 +13,7 @@ from federation.errors import Refused, Unreachable
 from homeserver.eventgraph.receiving import read_pdu
 from homeserver.eventgraph.room_versions import ROOM_VERSIONS
 from homeserver.eventgraph.signing import countersigned
+from homeserver.services import third_party_invites
 from tests.client import refused
 from tests.federation_api.identity_server import IdentityServer
 from tests.federation_api.remote import V1, Network
@@ -342,6 +344,46 @@ async def test_the_server_of_whoever_invited_is_asked_about_a_room_elsewhere(
         signed,
         content={"third_party_invite": {"display_name": "", "signed": signed}},
     )
+
+
+async def test_many_invites_are_exchanged_at_once_and_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch, server: Server, alice: Client, one: Remote
+) -> None:
+    monkeypatch.setattr(third_party_invites, "_SECONDS", 0.1)
+    under_way = most = 0
+
+    async def ask(*_: Any) -> None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(3600)
+
+    server.application.remote.client.exchange_third_party_invite = ask  # type: ignore[method-assign]
+    signed = {"mxid": alice.user_id, "token": "t", "signatures": {}}
+    invites = [
+        {"room_id": f"!r{number}:one.example", "sender": one.user("zoe"), "signed": signed}
+        for number in range(50)
+    ]
+    with refused(502, "M_UNKNOWN"):
+        await bound(server, alice.user_id, *invites)
+    assert most == 10
+
+
+async def test_so_many_keys_are_asked_about_only(
+    server: Server, alice: Client, bob: Client, identity: IdentityServer
+) -> None:
+    room_id = await alice.create_room()
+    url = f"https://{identity.name}/_matrix/identity/v2/pubkey/isvalid"
+    keys = [
+        {"public_key": identity.public_key, "key_validity_url": f"{url}?number={number}"}
+        for number in range(100)
+    ]
+    await alice.set_state(room_id, _INVITE, {"display_name": "b", "public_keys": keys}, "token1")
+    identity.valid = {"valid": False}
+    invite = {"room_id": room_id, "sender": alice.user_id, "signed": identity.signed(bob.user_id)}
+    assert await bound(server, bob.user_id, invite) == {}
+    assert identity.validity_asked == 5
+    assert await invited(bob) == {}
 
 
 async def test_nothing_is_done_for_a_user_of_nobody(server: Server, alice: Client) -> None:

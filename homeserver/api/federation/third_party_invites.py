@@ -83,7 +83,10 @@ class ThirdPartyInviteEndpoints:
 
     async def bound(self, request: Request) -> Response:
         """`PUT` (or `POST`) `/3pid/onbind`. Nobody signs it: what it says is shown by the signatures in the invites."""
-        self._context.rate_limits.check_address("bound_addresses", request.client_address)
+        self._context.federation_authenticator.anyone(request)
         body = await request.parse(BoundBody)
+        # Each may cost a request to wherever somebody says.
+        count = max(1, len(body.invites))
+        self._context.rate_limits.check_address("bound_addresses", request.client_address, count)
         await self._invites.bound(body.mxid, body.invites)
         return json_response({})
