@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 
@@ -49,7 +49,7 @@ async def set_up(
         yield Ends(ours, synapse, one, other)
 
 
-def our_process(folder: Path, authority: trustme.CA, **settings: Any) -> ServerProcess:
+def our_process(folder: Path, authority: trustme.CA) -> ServerProcess:
     """A server of ours that others find over HTTPS at the port in its name; it trusts the authority."""
     folder.mkdir()
     port = free_port()
@@ -68,7 +68,6 @@ def our_process(folder: Path, authority: trustme.CA, **settings: Any) -> ServerP
         also_at=[for_servers],
         server_name=f"127.0.0.1:{port}",
         federation={"trusted_ca": ["ca.pem"], "allow_private_addresses": True},
-        **settings,
     )
 
 
