@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from tests.federation_api.remote import Network
 from tests.hostile.mallory import Mallory
 from tests.hostile.oracle import check_database
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Awaitable, Callable
 
     import nacl.signing
@@ -54,6 +57,33 @@ def judge(server: Server, mallory: Mallory, honest: Mallory) -> Judge:
         await check_database(server, keys_of(server, mallory, honest))
 
     return check
+
+
+def examples(attempt: Callable[[random.Random], None], number: int, *, derandomize: bool) -> None:
+    """Try something so often, each time with other chances; the world goes on from one time to the next."""
+    failures: list[Exception] = []
+
+    # What failed is shown as it was: it cannot be tried again in the same world.
+    @settings(
+        max_examples=number,
+        derandomize=derandomize,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+    )
+    @given(st.randoms(use_true_random=True))
+    def example(chance: random.Random) -> None:
+        if failures:
+            raise failures[0]
+        try:
+            attempt(chance)
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    example()
 
 
 def keys_of(server: Server, *others: Remote) -> dict[tuple[str, str], nacl.signing.VerifyKey]:

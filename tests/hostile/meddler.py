@@ -48,8 +48,9 @@ _STATUSES = (100, 201, 204, 301, 304, 400, 401, 403, 404, 405, 413, 418, 429, 50
 class Meddler:
     """Stands between `evil` and `victim`."""
 
-    def __init__(self, evil: Server, victim: Server, chance: Random, version: str) -> None:
-        self.chance = chance
+    chance: Random
+
+    def __init__(self, evil: Server, victim: Server, version: str) -> None:
         self.version = ROOM_VERSIONS[version]
         self.evil = evil.settings.server_name
         self.victim = victim.settings.server_name

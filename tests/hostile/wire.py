@@ -170,6 +170,8 @@ class _End:
 
 async def answer_of(server: Server, asked: Asked) -> Answered:
     """What a server answers."""
+    if server.http.is_closed:
+        raise Unreachable(asked.destination, "it has stopped")
     headers = {name: value for name, value in asked.headers.items() if name != "Host"}
     response = await server.http.request(asked.method, asked.target, content=asked.body, headers=headers)
     return Answered(response.status_code, response.content, dict(response.headers))
