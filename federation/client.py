@@ -393,7 +393,11 @@ class FederationClient:
         answer = await self._requests.json(
             destination, "GET", f"{_V1}/openid/userinfo", query=query, signed=False
         )
-        return parse(OpenIdUser, destination, answer)
+        user = parse(OpenIdUser, destination, answer)
+        # The caller must: "validate that the returned user ID is on the server they called".
+        if user.sub.partition(":")[2] != destination:
+            raise BadAnswer(destination, "`sub` is a user of another server")
+        return user
 
     @contextlib.asynccontextmanager
     async def download_media(

@@ -19,6 +19,7 @@ from homeserver.services.resident.access import ResidentAccess
 from homeserver.services.restricted_joins import RestrictedJoins
 from homeserver.services.room_access import RoomAccessRules
 from homeserver.services.room_creation import RoomCreation
+from homeserver.services.room_descriptions import RoomDescriptions
 from homeserver.services.room_previews import RoomPreviews
 from homeserver.services.room_state import RoomState
 from homeserver.services.room_summaries import RoomSummaries
@@ -88,6 +89,7 @@ class DeedLayer:
                 rooms.live,
                 stores.events,
                 inbound.elsewhere,
+                RoomDescriptions(inbound.signatures),
             ),
             self.restricted_joins,
         )

@@ -14,7 +14,6 @@ from homeserver.eventgraph.errors import EventRefused
 from homeserver.eventgraph.hashing import reference_hash
 from homeserver.eventgraph.room_versions import ROOM_VERSIONS
 from homeserver.ids import ServerName, server_name_of
-from homeserver.services.memberships_elsewhere import shown_of
 from homeserver.services.other_servers import as_matrix_error
 from homeserver.views.client_events import stripped
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from homeserver.rooms.live_rooms import LiveRooms
     from homeserver.services.member_templates import MemberTemplates
     from homeserver.services.memberships_elsewhere import MembershipsElsewhere
+    from homeserver.services.room_descriptions import RoomDescriptions
     from homeserver.storage.events import EventStore
     from homeserver.storage.memberships import MembershipRow
 
@@ -46,6 +46,7 @@ class RemoteDepartures:
         live_rooms: LiveRooms,
         events: EventStore,
         elsewhere: MembershipsElsewhere,
+        descriptions: RoomDescriptions,
     ) -> None:
         self._server_name = server_name
         self._client = client
@@ -53,6 +54,7 @@ class RemoteDepartures:
         self._live_rooms = live_rooms
         self._events = events
         self._elsewhere = elsewhere
+        self._descriptions = descriptions
 
     async def knock(
         self, user_id: UserId, room_id: RoomId, servers: Sequence[ServerName], content: dict[str, Any]
@@ -76,7 +78,8 @@ class RemoteDepartures:
             except (FederationError, EventRefused, KeyError) as error:
                 _log.info("knock_failed", room_id=room_id, server=server, why=str(error))
             else:
-                state = [*shown_of(answer.knock_room_state), stripped(event)]
+                shown = await self._descriptions.shown(version, room_id, answer.knock_room_state)
+                state = [*shown, stripped(event)]
                 await self._elsewhere.note(version, event, state)
                 return
         raise refusal or MatrixError("No server that is in the room could be reached", status=502)

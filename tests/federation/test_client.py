@@ -358,6 +358,13 @@ async def test_an_answer_about_somebody_else_is_a_bad_one(site: Site, client: Fe
         await client.user_devices(THERE, USER)
 
 
+async def test_a_server_says_only_who_its_own_users_are(site: Site, client: FederationClient) -> None:
+    for sub in ("@user:here.example", "@user", "@user:there.example:8448"):
+        site.answer = {"sub": sub}
+        with pytest.raises(BadAnswer, match="another server"):
+            await client.openid_userinfo(THERE, "token")
+
+
 async def test_a_file_that_is_too_large_is_not_read(site: Site, client: FederationClient) -> None:
     site.answer = MEDIA.replace(b"the file", b"x" * 200_000)
     with pytest.raises(BadAnswer, match="more than 1000 bytes"):

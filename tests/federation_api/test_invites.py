@@ -479,6 +479,42 @@ async def test_a_user_knocks_at_a_room_elsewhere_and_takes_that_back(
     assert await rooms_in(alice, "knock") == []
 
 
+@pytest.mark.parametrize("version", ["10", "12"])
+async def test_who_knocks_is_shown_what_is_rightly_signed_only(
+    server: Server, alice: Client, one: Remote, two: Remote, version: str
+) -> None:
+    far, other = FarRoom(one, version), FarRoom(two, version)
+    Answering(server, far)
+    forged = far.event("m.room.topic", {"topic": "Forged"}, "", after=[far.create], key=two.key)
+    bare = {"type": "m.room.avatar", "state_key": "", "sender": far.zoe, "content": {"url": "mxc://a/b"}}
+    unsigned = {name: value for name, value in forged.pdu.items() if name != "signatures"}
+    told = [
+        far.create.pdu,
+        far.name.pdu,
+        forged.pdu,
+        other.name.pdu,
+        bare,
+        {**unsigned, "type": 5},
+        "garbage",
+    ]
+
+    async def answer(*_: Any) -> KnockAnswer:
+        return KnockAnswer.model_construct(knock_room_state=told)
+
+    server.application.remote.client.send_knock = answer  # type: ignore[method-assign,assignment]
+    await alice.post(f"/knock/{far.room_id}", {}, via=one.name)
+    section = (await alice.sync(timeout=0))["rooms"]["knock"][far.room_id or ""]
+    shown = [event["type"] for event in section["knock_state"]["events"]]
+    # Before version 12 many servers tell less than whole events.
+    expected = [
+        "m.room.create",
+        "m.room.name",
+        *(["m.room.avatar"] if version == "10" else []),
+        "m.room.member",
+    ]
+    assert shown == expected
+
+
 async def test_a_knock_is_answered_by_an_invite(server: Server, alice: Client, one: Remote) -> None:
     far = FarRoom(one)
     Answering(server, far)
