@@ -125,6 +125,23 @@ async def test_a_fork_is_walked_on_both_sides(alice: Client, one: Remote, two: R
     assert set(ids(answer["pdus"])[1:]) == {join.event_id for join in joins}
 
 
+async def test_what_an_event_follows_is_told_before_what_that_follows(
+    alice: Client, one: Remote, two: Remote
+) -> None:
+    """ "a breadth-first walk of the `prev_events`": whoever asks needs these first, however old they are."""
+    room = await alice.create_room(preset="public_chat")
+    zoe, yan = one.user("zoe"), two.user("yan")
+    first = one.event_from(await one.make("join", room, zoe))
+    await one.send("join", first)
+    late = two.event_from(await two.make("join", room, yan))
+    sent = [await alice.send(room, f"{number}") for number in range(12)]
+    await two.send("join", late)
+    both = await alice.send(room, "follows both")
+    question = {"earliest_events": [], "latest_events": [both], "limit": 5}
+    told = ids((await one.post(f"/get_missing_events/{room}", question))["events"])
+    assert told == [first.event_id, late.event_id, *sent[-3:]]
+
+
 async def test_the_event_closest_to_a_time(alice: Client, one: Remote, room: str) -> None:
     event_id = await alice.send(room, "hello")
     ts = (await one.event(event_id))["origin_server_ts"]

@@ -203,8 +203,9 @@ class Deeds:
         self._note_down(f"{somebody.user_id}: {name}: {outcome}")
 
     def _judge(self, label: str, error: Refused) -> None:
-        """A server of ours may say that it reaches none of those who could help, and never that it failed itself."""
-        if error.status >= 500 and error.status != _NOBODY_REACHED and label != "synapse":
+        """A server of ours may reach none of those who could help, or be about to stop; it never fails itself."""
+        is_ours = label != "synapse" and self._network.peer(label).is_up
+        if error.status >= 500 and error.status != _NOBODY_REACHED and is_ours:
             raise error
 
     async def _say(self, who: Somebody, chance: random.Random) -> str:

@@ -138,7 +138,11 @@ class RoomGraph:
         limit: int,
         min_depth: int,
     ) -> list[bytes]:
-        """The events before `latest` back to `earliest`, without either, oldest first."""
+        """The events before `latest` back to `earliest`, without either, oldest first.
+
+        "This is done by doing a breadth-first walk of the `prev_events` for the `latest_events`": others take an event
+        only if they get all that it follows.
+        """
         room = await self._access.shared_room(origin, room_id)
         known = await self._events.load(latest)
         first = [
@@ -148,9 +152,15 @@ class RoomGraph:
             for event_id in stored.event.prev_event_ids
         ]
         found = await self._walk(
-            room, first, min(limit, MAX_EVENTS), without={*earliest, *latest}, min_depth=min_depth
+            room,
+            first,
+            min(limit, MAX_EVENTS),
+            without={*earliest, *latest},
+            min_depth=min_depth,
+            breadth_first=True,
         )
-        return await self._visibility.shown(origin, found[::-1])
+        found.sort(key=lambda stored: (stored.event.depth, stored.event_nid))
+        return await self._visibility.shown(origin, found)
 
     async def nearest(
         self, origin: ServerName, room_id: RoomId, ts: int, *, backwards: bool
@@ -180,39 +190,43 @@ class RoomGraph:
         *,
         without: Collection[EventId] = (),
         min_depth: int = 0,
+        breadth_first: bool = False,
     ) -> list[StoredEvent]:
-        """Events and what they follow, deepest first, as far as it is known; not beyond those of `without`."""
+        """Events and what they follow, as far as it is known; not beyond those of `without`.
+
+        Deepest first, or `breadth_first`: those that are fewer steps away.
+        """
         seen = set(without)
-        queue: list[tuple[int, int, StoredEvent]] = []
+        queue: list[tuple[int, int, int, StoredEvent]] = []
         near: dict[EventId, StoredEvent] = {}
 
-        async def add(wanted: Iterable[EventId]) -> None:
+        async def add(wanted: Iterable[EventId], steps: int) -> None:
             new = [one for one in dict.fromkeys(wanted) if one not in seen]
             seen.update(new)
             far = await self._events.load(one for one in new if one not in near)
             for event_id in new:
                 stored = near.get(event_id) or far.get(event_id)
                 if stored is not None and stored.room_nid == room.room_nid and stored.has_state:
-                    heappush(queue, (-stored.event.depth, -stored.event_nid, stored))
+                    heappush(queue, (steps, -stored.event.depth, -stored.event_nid, stored))
 
-        await add(event_ids)
+        await add(event_ids, 0)
         if queue and limit > 1:
             # Mostly these are the ones: read together, they need not be asked for one by one.
-            start = RoomPoint(-queue[0][0], _EVERYTHING)
+            start = RoomPoint(-queue[0][1], _EVERYTHING)
             stretch = Stretch(_EVERYTHING, start=start)
             read = await self._events.load_timeline(room.room_nid, stretch, backwards=True, limit=limit)
             near.update({stored.event.event_id: stored for stored in read})
         found: list[StoredEvent] = []
         passed_by = 0
         while queue and len(found) < limit and passed_by < _MAX_PASSED_BY:
-            stored = heappop(queue)[2]
+            steps, *_, stored = heappop(queue)
             if stored.event.depth < min_depth:
-                break
+                continue
             if stored.status is Status.REJECTED:
                 passed_by += 1
             else:
                 found.append(stored)
-            await add(stored.event.prev_event_ids)
+            await add(stored.event.prev_event_ids, steps + 1 if breadth_first else 0)
         return found
 
 
