@@ -30,12 +30,15 @@ class LeftOutStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def load_rooms(self, user_id: UserId, device_id: DeviceId) -> set[int]:
-        """The rooms of which something was left out for a device."""
+    async def load_ends(self, user_id: UserId, device_id: DeviceId) -> dict[int, int]:
+        """The rooms of which something was left out for a device, each with the position up to which that is."""
         rows = await self._database.fetch_all(
-            "SELECT DISTINCT room_nid FROM left_out WHERE user_id = $1 AND device_id = $2", user_id, device_id
+            "SELECT room_nid, max(upto_position) FROM left_out WHERE user_id = $1 AND device_id = $2"
+            " GROUP BY room_nid",
+            user_id,
+            device_id,
         )
-        return {row[0] for row in rows}
+        return dict(rows)
 
     async def load_around(
         self, room_nid: int, user_ids: Collection[UserId], position: int

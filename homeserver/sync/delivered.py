@@ -92,7 +92,8 @@ class Delivered:
         self._owed_rooms = owed_rooms
         self._acknowledged: dict[_Key, _Acknowledged] = {}
         self._known: OrderedDict[_Key, tuple[int, int]] = OrderedDict()
-        self._rooms_with_gaps: OrderedDict[_Key, set[int]] = OrderedDict()
+        self._gaps: OrderedDict[_Key, dict[int, int]] = OrderedDict()
+        """Of devices the rooms with gaps, each with the end of the last."""
         self._flushing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
@@ -141,25 +142,27 @@ class Delivered:
             return
         user_id, device_id = requester.user_id, requester.device_id
         await self._database.write(lambda t: self._left_out.add(t, user_id, device_id, kept))
-        gaps = self._rooms_with_gaps.get((user_id, device_id))
+        gaps = self._gaps.get((user_id, device_id))
         if gaps is not None:
-            gaps.update(one.room_nid for one in kept)
+            for one in kept:
+                gaps[one.room_nid] = max(one.upto, gaps.get(one.room_nid, 0))
 
     async def brought(self, requester: Requester, stretch: LeftOut) -> None:
         """A stretch of a room is being given to a device."""
         if requester.device_id is None or not self._settings.enabled or stretch.upto <= stretch.after:
             return
         user_id, device_id = requester.user_id, requester.device_id
-        if stretch.room_nid in await self._gaps_of(user_id, device_id):
+        # What is news lies behind all gaps.
+        if stretch.after < (await self._gaps_of(user_id, device_id)).get(stretch.room_nid, 0):
             await self._database.write(lambda t: self._left_out.subtract(t, user_id, device_id, stretch))
 
-    async def _gaps_of(self, user_id: UserId, device_id: DeviceId) -> set[int]:
+    async def _gaps_of(self, user_id: UserId, device_id: DeviceId) -> dict[int, int]:
         key = (user_id, device_id)
-        gaps = self._rooms_with_gaps.get(key)
+        gaps = self._gaps.get(key)
         if gaps is None:
-            gaps = self._rooms_with_gaps[key] = await self._left_out.load_rooms(*key)
-            if len(self._rooms_with_gaps) > _CACHED_DEVICES:
-                self._rooms_with_gaps.popitem(last=False)
+            gaps = self._gaps[key] = await self._left_out.load_ends(*key)
+            if len(self._gaps) > _CACHED_DEVICES:
+                self._gaps.popitem(last=False)
         return gaps
 
     async def _small_rooms(self, room_nids: set[int]) -> set[int]:

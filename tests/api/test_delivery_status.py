@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.client import Client, refused
+from homeserver.storage.left_out import LeftOutStore
+from tests.client import Client, bodies, refused
 from tests.server import Server
 
 if TYPE_CHECKING:
@@ -104,6 +105,24 @@ async def test_what_a_limited_answer_left_out_is_delivered_when_it_is_fetched(
     assert [(await delivered(alice, room_id, event_id, bob))[0] for event_id in sent] == [0, 0, 0, 1, 1, 1]
     await bob.messages(room_id, limit=20, **{"from": page["end"]})
     assert [(await delivered(alice, room_id, event_id, bob))[0] for event_id in sent] == [1] * 6
+
+
+async def test_news_in_a_room_with_a_gap_write_nothing(alice: Client, bob: Client) -> None:
+    room_id = await room_of(alice, bob)
+    start = await since(bob)
+    for number in range(3):
+        await alice.send(room_id, str(number))
+    # The answer is limited, and leaves a gap.
+    answer = await bob.sync(since=start, filter=ONE)
+    await alice.send(room_id, "news")
+
+    async def subtract(*_: Any) -> None:
+        pytest.fail("nothing of the gap has come")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LeftOutStore, "subtract", subtract)
+        answer = await bob.sync(since=answer["next_batch"], filter=ONE)
+    assert bodies(answer["rooms"]["join"][room_id]["timeline"]["events"]) == ["news"]
 
 
 async def test_what_was_left_out_is_delivered_by_catching_up(alice: Client, bob: Client) -> None:
