@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-PART_BYTES = 256 << 10
+PART_BYTES = 128 << 10
 """What is read, and so held in memory, of a file at a time."""
 NAME_LENGTH = 32
 
 _NAME = re.compile(rf"[a-z]{{{NAME_LENGTH}}}")
 _INCOMING = "incoming"
+_OWNER_ONLY = 0o700
 
 
 class FileLost(Exception):
@@ -54,7 +55,8 @@ class MediaDirectory:
         """Make the directory where it is missing; raises `StartupError`."""
         self._path = path
         try:
-            (path / _INCOMING).mkdir(parents=True, exist_ok=True)
+            path.mkdir(_OWNER_ONLY, parents=True, exist_ok=True)
+            (path / _INCOMING).mkdir(exist_ok=True)
         except OSError as error:
             raise StartupError(
                 f"media.path: cannot use {path} ({error.strerror}): let this user write there, or set media.path"

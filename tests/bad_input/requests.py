@@ -173,6 +173,8 @@ def kind_of(name: str, path: str) -> str | None:
         return "me"
     if name == "type" and path.endswith("/login"):
         return "login"
+    if name == "serverName" and "/media/" in path:
+        return "media_server"
     if name in ("from", "to") and path.endswith("/keys/changes"):
         return "since"
     if name == "type" and "/account_data/" in path:

@@ -102,6 +102,13 @@ KIND_OF = {
     "refresh_token": "token",
     "token": "token",
     "sessionId": "megolm_session",
+    "mediaId": "media",
+    "width": "pixels",
+    "height": "pixels",
+    "method": "thumbnail",
+    "animated": "truth",
+    "filename": "word",
+    "fileName": "word",
 }
 
 WORDS = {
@@ -167,6 +174,19 @@ WORDS = {
     ),
     "token": ("rsa_nobody", "rsr_nobody", "rsl_nobody"),
     "backup": ("1", "2", "0", "01", "one"),
+    "media_server": (
+        "example.org",
+        "example.org",
+        "example.org",
+        "example.org",
+        "elsewhere.test",
+        "..",
+        "x y",
+    ),
+    "media": ("unknown", "..", "a.b", "a" * 256),
+    "pixels": ("32", "96", "320", "1", "5000", "0", "-1", "1.5"),
+    "thumbnail": ("crop", "scale", "crop", "scale", "stretch"),
+    "truth": ("true", "false", "true", "false", "maybe"),
     "megolm_session": ("one", "two", "a/b+c="),
 }
 

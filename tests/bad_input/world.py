@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -19,6 +20,7 @@ from tests.bad_input.vocabulary import CROSS_SIGNING_KEYS, WORDS, Pairs, Ref
 from tests.client import Client, Refused
 from tests.federation_api.remote import Network
 from tests.keys import Device, User
+from tests.media.conftest import Desk, animation, picture
 from tests.server import RESOURCES, Server
 
 if TYPE_CHECKING:
@@ -44,13 +46,18 @@ ERRCODES = {
         "M_UNKNOWN_POS",
     ),
     *("M_UNABLE_TO_AUTHORISE_JOIN", "M_UNABLE_TO_GRANT_JOIN", "M_THREEPID_NOT_FOUND", "M_THREEPID_IN_USE"),
-    "M_WRONG_ROOM_KEYS_VERSION",
+    *("M_WRONG_ROOM_KEYS_VERSION", "M_NOT_YET_UPLOADED", "M_CANNOT_OVERWRITE_MEDIA"),
 }
 """Those of CS "Standard error response" that a server without federation and media can have a reason for."""
 _KNOWN = 60
 _PAGES = "/auth/{stage}/fallback/web"
 # A refusal may begin a session of user-interactive authentication; typing and being online end by the clock.
-_MAY_CHANGE = {"user_interactive_sessions", "typing", "presence", "announcements"}
+# Thumbnails are made by who looks at them; what devices have read is written by and by, unwanted files are deleted so.
+_MAY_CHANGE = {
+    *("user_interactive_sessions", "typing", "presence", "announcements"),
+    *("media_thumbnails", "media_strays", "device_positions", "delivery_news"),
+}
+_FILES = re.compile(r"/media/(download|thumbnail)/")
 
 
 class World:
@@ -89,6 +96,7 @@ class World:
         people["nobody"] = self.server.nobody()
         people["forger"] = Client(self.server.http, access_token="rsa_" + "A" * 43)
         self._learn_constants()
+        await self._upload()
         # Its key is fetched with its first request, which may have to be refused.
         await self._elsewhere.get("/query/profile", user_id="@alice:example.org")
 
@@ -205,6 +213,13 @@ class World:
         self._events_of[room] += [event["event_id"] for event in state]
         self._know("transaction", f"t{number}")
 
+    async def _upload(self) -> None:
+        """Let there be media: rather those of which a thumbnail can be made."""
+        desk = Desk(self._people["alice"])
+        for content, count in ((picture(), 4), (animation(), 4), (b"text", 1), (b"\x89PNG\r\n\x1a\n", 1)):
+            media = await desk.upload(content, "image/png")
+            self._know("media", *[media.partition("/")[2]] * count)
+
     def _learn_constants(self) -> None:
         self._know("user", *(f"@{name}:example.org" for name in ("alice", "bob", "carol", "dave", "nobody")))
         self._know("user", *[self._elsewhere.user("mallory"), self._elsewhere.user("eve")] * 2)
@@ -238,6 +253,8 @@ class World:
         ):
             if isinstance(answer.get(field), str):
                 self._know(kind, answer[field])
+        if isinstance(answer.get("content_uri"), str):
+            self._know("media", answer["content_uri"].rpartition("/")[2])
         if "event_id" in answer and self._room:
             self._events_of.setdefault(self._room, []).append(answer["event_id"])
 
@@ -285,6 +302,11 @@ class World:
             headers["Authorization"] = self._signature(plan.method, path, query, content)
         elif who.access_token is not None:
             headers["Authorization"] = f"Bearer {who.access_token}"
+        if _FILES.search(plan.path):
+            # Nobody uploads what is waited for.
+            query = "&".join(
+                [*(part for part in query.split("&") if "timeout_ms" not in part), "timeout_ms=0"]
+            )
         if plan.path.endswith("/sync"):
             query = "&".join(part for part in query.split("&") if not part.startswith("timeout="))
         response = await self.server.http.request(
@@ -317,9 +339,14 @@ class World:
 
     def _judge(self, plan: Plan, path: str, response: httpx.Response) -> None:
         # Other servers that are named in a request cannot be reached from here.
-        assert response.status_code < 500 or response.status_code == 502
+        assert response.status_code < 500 or response.status_code == (
+            504 if response.json()["errcode"] == "M_NOT_YET_UPLOADED" else 502
+        )
         assert response.headers["access-control-allow-origin"] == "*"
         if plan.path == "/metrics" or (plan.path.endswith(_PAGES) and response.status_code == 200):
+            return
+        if _FILES.search(plan.path) and response.status_code == 200:
+            assert plan.path.startswith("/_matrix/federation/") or response.headers["content-disposition"]
             return
         assert response.headers["content-type"] == "application/json"
         answer = json.loads(response.content)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
+from homeserver.ids import ServerName
 from homeserver.services.media.headers import OCTET_STREAM
+from homeserver.services.media.remote import AT_ONCE_OF_SERVER
 from tests.client import error_of, refused
 from tests.federation.internet import FEDERATION, HTTPS, Internet
 from tests.http.site import until
@@ -192,31 +194,30 @@ async def test_a_file_that_is_elsewhere_is_fetched_from_there(
     assert asked == [("/a", False), ("/b?signed=1", False)]
 
 
-@pytest.mark.parametrize(
-    "location",
-    [
-        "http://cdn.example/a",
-        "https://127.0.0.1/a",
-        "https://[::1]/a",
-        "https://169.254.169.254/latest",
-        "https://inside.example/a",
-        "https://user:secret@cdn.example/a",
-        "file:///etc/passwd",
-        "//cdn.example/a",
-        "/a",
-        "",
-        "https://",
-        "https://[/",
-        "https://cdn.example:99999/a",
-        "https://xn--a/\u00fc",
-        "https://cdn.example/round",
-        "https://cdn.example/inside",
-        "https://cdn.example/missing",
-        "https://cdn.example/nowhere",
-    ],
+LOCATIONS = (
+    "http://cdn.example/a",
+    "https://127.0.0.1/a",
+    "https://[::1]/a",
+    "https://169.254.169.254/latest",
+    "https://inside.example/a",
+    "https://user:secret@cdn.example/a",
+    "file:///etc/passwd",
+    "//cdn.example/a",
+    "/a",
+    "",
+    "https://",
+    "https://[/",
+    "https://cdn.example:99999/a",
+    "https://xn--a/\u00fc",
+    "https://cdn.example/round",
+    "https://cdn.example/inside",
+    "https://cdn.example/missing",
+    "https://cdn.example/nowhere",
 )
+
+
 async def test_no_file_is_fetched_from_where_this_server_must_not_go(
-    desk: Desk, far: FarServer, server: Server, internet: Internet, location: str
+    desk: Desk, far: FarServer, server: Server, internet: Internet
 ) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         targets = {"/round": "/round", "/inside": "https://10.0.0.1/", "/nowhere": "file:///etc/passwd"}
@@ -226,9 +227,12 @@ async def test_no_file_is_fetched_from_where_this_server_must_not_go(
 
     await cdn(internet, server, answer)
     server.dns.names["inside.example"] = ["10.0.0.1"]
-    far.has(b"", away(location))
-    error = await error_of(desk.download(f"{FAR}/abc"))
-    assert (error.status, error.errcode) == (502, "M_UNKNOWN")
+    for number, location in enumerate(LOCATIONS):
+        far.has(b"", away(location))
+        error = await error_of(desk.download(f"{FAR}/f{number}"))
+        assert (error.status, error.errcode) == (502, "M_UNKNOWN"), location
+        server.application.heard_from(ServerName(FAR))
+    assert len(far.asked) == len(LOCATIONS)
     assert {address for address, _ in internet.tried} <= {"1.2.3.4", "5.6.7.8"}
     assert files_of(server) == []
 
@@ -283,13 +287,15 @@ async def test_what_the_other_server_has_not_is_not_found_and_not_asked_for_agai
     assert (await desk.download(f"{FAR}/abc")).content == b"abc"
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 429, 500, 307])
 async def test_a_server_that_does_not_give_it_is_a_bad_gateway(
-    desk: Desk, far: FarServer, status: int
+    desk: Desk, far: FarServer, server: Server
 ) -> None:
-    far.refuses(status, "M_UNKNOWN")
-    error = await error_of(desk.download(f"{FAR}/abc"))
-    assert (error.status, error.errcode) == (502, "M_UNKNOWN")
+    for status in (400, 401, 403, 429, 500, 307):
+        far.refuses(status, "M_UNKNOWN")
+        error = await error_of(desk.download(f"{FAR}/f{status}"))
+        assert (error.status, error.errcode) == (502, "M_UNKNOWN")
+        server.application.heard_from(ServerName(FAR))
+    assert len(far.asked) == 6
 
 
 async def test_a_server_that_is_not_there_is_left_alone_until_it_calls(
@@ -301,59 +307,57 @@ async def test_a_server_that_is_not_there_is_left_alone_until_it_calls(
         assert (error.status, error.errcode) == (502, "M_UNKNOWN")
     tried = internet.tried.count(("9.9.9.9", FEDERATION))
     assert tried == 1
-    server.application.heard_from("gone.example")  # type: ignore[arg-type]
+    server.application.heard_from(ServerName("gone.example"))
     await error_of(desk.download("gone.example/abc"))
     assert internet.tried.count(("9.9.9.9", FEDERATION)) == 2
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"garbage",
-        b"--b\r\n\r\n{}\r\n--b--\r\n",
-        b"--b\r\n\r\n[]\r\n--b\r\n\r\nabc\r\n--b--\r\n",
-        b"--b\r\n\r\n{}\r\n--b\r\nContent-Type: text/plain\r\n\r\nhalf of the file",
-        b"--b\r\n" + b"x: " + b"y" * 100_000,
-    ],
-)
 async def test_what_is_not_in_two_parts_is_a_bad_gateway_and_leaves_nothing(
-    desk: Desk, far: FarServer, server: Server, body: bytes
+    desk: Desk, far: FarServer, server: Server
 ) -> None:
-    far.sends(body)
-    error = await error_of(desk.download(f"{FAR}/abc"))
-    assert (error.status, error.errcode) == (502, "M_UNKNOWN")
+    for number, body in enumerate(
+        (
+            b"",
+            b"garbage",
+            b"--b\r\n\r\n{}\r\n--b--\r\n",
+            b"--b\r\n\r\n[]\r\n--b\r\n\r\nabc\r\n--b--\r\n",
+            b"--b\r\n\r\n{}\r\n--b\r\nContent-Type: text/plain\r\n\r\nhalf of the file",
+            b"--b\r\n" + b"x: " + b"y" * 100_000,
+        )
+    ):
+        far.sends(body)
+        error = await error_of(desk.download(f"{FAR}/f{number}"))
+        assert (error.status, error.errcode) == (502, "M_UNKNOWN")
+        server.application.heard_from(ServerName(FAR))
+    assert len(far.asked) == 6
     assert files_of(server) == []
     assert await server.application.database.fetch_value("SELECT count(*) FROM media_strays") == 0
 
 
-@pytest.mark.parametrize(
-    ("headers", "content_type", "disposition"),
-    [
-        ("", OCTET_STREAM, "attachment"),
-        ("Content-Type: text/html; charset=\u00fc\r\n", OCTET_STREAM, "attachment"),
-        ("Content-Type: text/html\r\nContent-Disposition: inline\r\n", "text/html", "attachment"),
-        ("Content-Type: text/plain\x00\r\n", OCTET_STREAM, "attachment"),
-        ("Content-Type: text/plain\r\nContent-Type: text/html\r\n", "text/plain", "inline"),
-        ('Content-Disposition: x; filename="a\\\r\\\n\tb"\r\n', OCTET_STREAM, None),
+async def test_what_another_server_says_of_its_file_does_no_harm(desk: Desk, far: FarServer) -> None:
+    for number, (headers, content_type, disposition) in enumerate(
         (
-            f"Content-Disposition: x; filename={'n' * 9000}\r\n",
-            OCTET_STREAM,
-            f'attachment; filename="{"n" * 255}"',
-        ),
-        ('Content-Disposition: ;;;="\r\n', OCTET_STREAM, "attachment"),
-    ],
-)
-async def test_what_another_server_says_of_its_file_does_no_harm(
-    desk: Desk, far: FarServer, headers: str, content_type: str, disposition: str | None
-) -> None:
-    far.has(b"abc", headers)
-    answer = await desk.download(f"{FAR}/abc")
-    assert answer.content == b"abc"
-    assert answer.headers["content-type"] == content_type
-    if disposition is not None:
-        assert answer.headers["content-disposition"] == disposition
-    assert answer.headers["x-content-type-options"] == "nosniff"
+            ("", OCTET_STREAM, "attachment"),
+            ("Content-Type: text/html; charset=\u00fc\r\n", OCTET_STREAM, "attachment"),
+            ("Content-Type: text/html\r\nContent-Disposition: inline\r\n", "text/html", "attachment"),
+            ("Content-Type: text/plain\x00\r\n", OCTET_STREAM, "attachment"),
+            ("Content-Type: text/plain\r\nContent-Type: text/html\r\n", "text/plain", "inline"),
+            ('Content-Disposition: x; filename="a\\\r\\\n\tb"\r\n', OCTET_STREAM, None),
+            (
+                f"Content-Disposition: x; filename={'n' * 9000}\r\n",
+                OCTET_STREAM,
+                f'attachment; filename="{"n" * 255}"',
+            ),
+            ('Content-Disposition: ;;;="\r\n', OCTET_STREAM, "attachment"),
+        )
+    ):
+        far.has(b"abc", headers)
+        answer = await desk.download(f"{FAR}/f{number}")
+        assert answer.content == b"abc"
+        assert answer.headers["content-type"] == content_type
+        if disposition is not None:
+            assert answer.headers["content-disposition"] == disposition
+        assert answer.headers["x-content-type-options"] == "nosniff"
 
 
 async def test_so_many_files_can_be_fetched_for_one_user(
@@ -380,6 +384,28 @@ async def test_without_federation_there_is_nothing_of_others(start_server: Start
     server = await start_server(federation={"enabled": False})
     with refused(404, "M_NOT_FOUND"):
         await Desk(await server.register("alice")).download(f"{FAR}/abc")
+
+
+async def test_a_slow_server_keeps_the_files_of_others_waiting_for_nothing(
+    desk: Desk, far: FarServer, server: Server, internet: Internet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = FarServer()
+    slow.may_answer.clear()
+    server.dns.names["slow.example"] = ["6.6.6.6"]
+    await internet.site("6.6.6.6", FEDERATION, slow, "slow.example")
+    monkeypatch.setattr("homeserver.services.media.remote.MAX_UNDER_WAY_OF_SERVER", 20)
+    wanted = [asyncio.create_task(desk.download(f"slow.example/f{number}")) for number in range(20)]
+    queues = server.application.media.remote._queues
+    await until(lambda: len(slow.asked) == AT_ONCE_OF_SERVER and queues["slow.example"].length == 20)  # type: ignore[index]
+    with refused(503, "M_UNKNOWN"):
+        await desk.download("slow.example/another")
+    far.has(b"abc")
+    assert (await desk.download(f"{FAR}/abc")).content == b"abc"
+    assert len(slow.asked) == AT_ONCE_OF_SERVER
+    slow.has(b"slow")
+    slow.may_answer.set()
+    assert {answer.content for answer in await asyncio.gather(*wanted)} == {b"slow"}
+    assert queues == {}
 
 
 # -- what goes -------------------------------------------------------------------------------------------

@@ -78,44 +78,39 @@ def test_there_are_few_sizes() -> None:
 
 
 @on_sqlite
-@pytest.mark.parametrize(
-    ("method", "wanted", "size"),
-    [
+async def test_a_thumbnail_has_the_size_that_fits(desk: Desk) -> None:
+    media = await desk.upload(picture(1000, 500), "image/png")
+    for method, wanted, size in (
         ("scale", (320, 240), (320, 160)),
         ("scale", (300, 100), (320, 160)),
         ("scale", (640, 480), (640, 320)),
         ("crop", (96, 96), (96, 96)),
         ("crop", (20, 10), (32, 16)),
         ("crop", (640, 640), (640, 500)),
-    ],
-)
-async def test_a_thumbnail_has_the_size_that_fits(
-    desk: Desk, method: str, wanted: tuple[int, int], size: tuple[int, int]
-) -> None:
-    media = await desk.upload(picture(1000, 500), "image/png")
-    answer = await desk.thumbnail(media, *wanted, method=method)
-    image = image_in(answer)
-    assert image.size == size
-    assert answer.headers["content-type"] == "image/jpeg"
-    assert answer.headers["content-disposition"] == 'inline; filename="thumbnail.jpeg"'
-    left, right = image.getpixel((1, 1)), image.getpixel((size[0] - 2, size[1] - 2))
-    assert left[0] > 200
-    assert left[2] < 50
-    assert right[2] > 200
-    assert right[0] < 50
+    ):
+        answer = await desk.thumbnail(media, *wanted, method=method)
+        image = image_in(answer)
+        assert image.size == size
+        assert answer.headers["content-type"] == "image/jpeg"
+        assert answer.headers["content-disposition"] == 'inline; filename="thumbnail.jpeg"'
+        left, right = image.getpixel((1, 1)), image.getpixel((size[0] - 2, size[1] - 2))
+        assert left[0] > 200
+        assert left[2] < 50
+        assert right[2] > 200
+        assert right[0] < 50
 
 
 @on_sqlite
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP"])
-async def test_an_image_that_is_small_enough_is_its_own_thumbnail(desk: Desk, kind: str) -> None:
-    small = picture(100, 50, kind)
-    # Whatever its owner says that it is.
-    media = await desk.upload(small, "text/html")
-    for wanted in ((320, 240), (100, 50), (5000, 5000)):
-        answer = await desk.thumbnail(media, *wanted)
-        assert answer.content == small
-        assert answer.headers["content-type"] == f"image/{kind.lower()}"
-        assert answer.headers["content-disposition"].startswith("inline")
+async def test_an_image_that_is_small_enough_is_its_own_thumbnail(desk: Desk) -> None:
+    for kind in ("JPEG", "PNG", "GIF", "WEBP"):
+        small = picture(100, 50, kind)
+        # Whatever its owner says that it is.
+        media = await desk.upload(small, "text/html")
+        for wanted in ((320, 240), (100, 50), (5000, 5000)):
+            answer = await desk.thumbnail(media, *wanted)
+            assert answer.content == small
+            assert answer.headers["content-type"] == f"image/{kind.lower()}"
+            assert answer.headers["content-disposition"].startswith("inline")
 
 
 @on_sqlite
@@ -158,21 +153,21 @@ async def test_an_image_is_turned_as_its_camera_was_held_and_tells_no_more(desk:
 
 
 @on_sqlite
-@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
-async def test_an_animation_moves_if_that_is_wanted_and_stands_still_if_not(desk: Desk, kind: str) -> None:
-    moving = animation(600, 300, kind=kind)
-    media = await desk.upload(moving, "image/gif")
-    answer = await desk.thumbnail(media, 320, 240, animated=True)
-    assert answer.headers["content-type"] == "image/webp"
-    image = image_in(answer)
-    assert (image.size, image.n_frames) == ((320, 160), 3)
-    for query in ({}, {"animated": False}):
-        image = image_in(await desk.thumbnail(media, 320, 240, **query))
-        assert (image.size, getattr(image, "is_animated", False)) == ((320, 160), False)
-    assert (await desk.thumbnail(media, 800, 600, animated=True)).content == moving
-    # Small enough, but it must not move.
-    image = image_in(await desk.thumbnail(media, 800, 600, animated=False))
-    assert (image.size, getattr(image, "is_animated", False)) == ((600, 300), False)
+async def test_an_animation_moves_if_that_is_wanted_and_stands_still_if_not(desk: Desk) -> None:
+    for kind in ("GIF", "PNG", "WEBP"):
+        moving = animation(600, 300, kind=kind)
+        media = await desk.upload(moving, "image/gif")
+        answer = await desk.thumbnail(media, 320, 240, animated=True)
+        assert answer.headers["content-type"] == "image/webp"
+        image = image_in(answer)
+        assert (image.size, image.n_frames) == ((320, 160), 3)
+        for query in ({}, {"animated": False}):
+            image = image_in(await desk.thumbnail(media, 320, 240, **query))
+            assert (image.size, getattr(image, "is_animated", False)) == ((320, 160), False)
+        assert (await desk.thumbnail(media, 800, 600, animated=True)).content == moving
+        # Small enough, but it must not move.
+        image = image_in(await desk.thumbnail(media, 800, 600, animated=False))
+        assert (image.size, getattr(image, "is_animated", False)) == ((600, 300), False)
 
 
 @on_sqlite
@@ -254,21 +249,21 @@ BROKEN = {
 
 
 @on_sqlite
-@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())
-async def test_of_what_is_no_image_there_is_no_thumbnail(desk: Desk, content: bytes) -> None:
-    media = await desk.upload(content, "image/png")
-    for _ in range(2):
-        with refused(400, "M_UNKNOWN"):
-            await desk.thumbnail(media, 32, 32)
-    assert (await desk.download(media)).content == content
+async def test_of_what_is_no_image_there_is_no_thumbnail(desk: Desk) -> None:
+    for content in BROKEN.values():
+        media = await desk.upload(content, "image/png")
+        for _ in range(2):
+            with refused(400, "M_UNKNOWN"):
+                await desk.thumbnail(media, 32, 32)
+        assert (await desk.download(media)).content == content
 
 
 @on_sqlite
-@pytest.mark.parametrize("size", [(10_000, 10_000), (2**31 - 1, 2**31 - 1), (2**31 - 1, 1)], ids=str)
-async def test_a_small_file_that_is_a_huge_image_is_too_large(desk: Desk, size: tuple[int, int]) -> None:
-    media = await desk.upload(png_of(*size), "image/png")
-    with refused(413, "M_TOO_LARGE"):
-        await desk.thumbnail(media, 32, 32)
+async def test_a_small_file_that_is_a_huge_image_is_too_large(desk: Desk) -> None:
+    for size in ((10_000, 10_000), (2**31 - 1, 2**31 - 1), (2**31 - 1, 1)):
+        media = await desk.upload(png_of(*size), "image/png")
+        with refused(413, "M_TOO_LARGE"):
+            await desk.thumbnail(media, 32, 32)
 
 
 def test_of_a_big_jpeg_no_more_is_decoded_than_is_needed() -> None:
@@ -348,9 +343,9 @@ async def test_an_image_without_end_meets_the_bound_of_memory() -> None:
 
 
 @on_sqlite
-@pytest.mark.parametrize(
-    "query",
-    [
+async def test_a_size_that_is_none_is_refused(desk: Desk) -> None:
+    media = await desk.upload(picture(), "image/png")
+    for query in (
         {"width": "a", "height": "32"},
         {"width": "-1", "height": "32"},
         {"width": "0", "height": "32"},
@@ -359,12 +354,9 @@ async def test_an_image_without_end_meets_the_bound_of_memory() -> None:
         {"width": "32", "height": "32", "method": "stretch"},
         {"width": "32", "height": "32", "animated": "maybe"},
         {"width": "32", "height": "32", "timeout_ms": "-1"},
-    ],
-)
-async def test_a_size_that_is_none_is_refused(desk: Desk, query: dict[str, str]) -> None:
-    media = await desk.upload(picture(), "image/png")
-    with refused(400, "M_INVALID_PARAM"):
-        await desk.get(f"/thumbnail/{media}", **query)
+    ):
+        with refused(400, "M_INVALID_PARAM"):
+            await desk.get(f"/thumbnail/{media}", **query)
 
 
 @on_sqlite

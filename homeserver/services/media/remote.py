@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from homeserver.services.media.headers import clean_content_type, name_in
 from homeserver.storage.media import Content, Media
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from federation.client import FederationClient
     from federation.media import RemoteMedia
@@ -26,13 +27,25 @@ if TYPE_CHECKING:
     from homeserver.storage.database import Database, Transaction
     from homeserver.storage.media import MediaStore
 
-MAX_UNDER_WAY = 500
-"""So many files are fetched or wait for it."""
+MAX_UNDER_WAY = 2_000
+"""So many files are fetched or wait for it,"""
+MAX_UNDER_WAY_OF_SERVER = 200
+"""so many of one server, which may be slow on purpose,"""
+AT_ONCE_OF_SERVER = 6
+"""and so many of it come at the same time."""
 _REMEMBERED_SECONDS = 60.0
 _MAX_REMEMBERED = 10_000
 _ACCESS_EVERY_MS = 3_600_000
 
 _log = structlog.get_logger(__name__)
+
+
+class _Queue:
+    """The files of one server that come, and those that wait for them."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self.places = asyncio.Semaphore(AT_ONCE_OF_SERVER)
 
 
 class RemoteContents:
@@ -64,6 +77,7 @@ class RemoteContents:
         self._failed: OrderedDict[tuple[ServerName, str], tuple[float, MatrixError]] = OrderedDict()
         """Why it cannot be had, and until when nobody asks again."""
         self._accessed: set[tuple[ServerName, str]] = set()
+        self._queues: dict[ServerName, _Queue] = {}
 
     async def find(
         self, server_name: ServerName, media_id: str, timeout_ms: int, before_fetch: Callable[[], None]
@@ -81,7 +95,10 @@ class RemoteContents:
         task = self._under_way.get(key)
         if task is None:
             before_fetch()
-            if len(self._under_way) >= MAX_UNDER_WAY:
+            waiting = self._queues.get(server_name)
+            if len(self._under_way) >= MAX_UNDER_WAY or (
+                waiting is not None and waiting.length >= MAX_UNDER_WAY_OF_SERVER
+            ):
                 raise MatrixError("Too many files are being fetched: try again later", status=503)
             task = asyncio.create_task(self._fetch(server_name, media_id, timeout_ms))
             self._under_way[key] = task
@@ -124,7 +141,8 @@ class RemoteContents:
                 raise
 
         try:
-            found = await self._calls.ask(server_name, attempt)
+            async with self._turn(server_name):
+                found = await self._calls.ask(server_name, attempt)
         except TimedOut as error:
             raise MatrixError(f"The server {server_name} did not answer in time", status=504) from error
         except FederationError as error:
@@ -132,6 +150,19 @@ class RemoteContents:
         if isinstance(found, MatrixError):
             raise found
         return found
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, server_name: ServerName) -> AsyncIterator[None]:
+        """Wait until few enough files of a server are coming: so it does not keep those of others waiting."""
+        queue = self._queues.setdefault(server_name, _Queue())
+        queue.length += 1
+        try:
+            async with queue.places:
+                yield
+        finally:
+            queue.length -= 1
+            if not queue.length:
+                del self._queues[server_name]
 
     async def _download(self, server_name: ServerName, media_id: str, timeout_ms: int) -> Content:
         most = self._max_bytes
