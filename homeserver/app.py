@@ -38,6 +38,7 @@ from homeserver.storage import key_file
 from homeserver.storage.announcements import Announcement, Topic
 from homeserver.storage.engines import open_database
 from homeserver.storage.errors import DatabaseRefused
+from homeserver.storage.media_bucket import MediaBucket
 from homeserver.storage.media_files import MediaDirectory
 from homeserver.sync.delivered import Delivered
 
@@ -240,7 +241,7 @@ class Application:
         clock = clock or Clock()
         tls = federation_tls(settings.federation)
         keys = key_file.load_or_make(settings.signing_key_path)
-        files = MediaDirectory(settings.media_path)
+        files = _media_files(settings)
         try:
             database = await open_database(
                 settings.database_url, settings.server_name, clock, directory=settings.data_dir
@@ -341,3 +342,18 @@ class Application:
     def _measure(self) -> None:
         self.metrics.waiting_syncs.set(self.rooms.notifier.waiting)
         self.metrics.position.set(self.rooms.notifier.position)
+
+
+def _media_files(settings: Settings) -> MediaFiles:
+    """Where the files of media are; raises `StartupError`."""
+    s3 = settings.media.s3
+    if s3.bucket is None:
+        return MediaDirectory(settings.media_path)
+    return MediaBucket(
+        s3.bucket,
+        prefix=s3.prefix,
+        endpoint=s3.endpoint,
+        region=s3.region,
+        access_key_id=s3.access_key_id,
+        secret_access_key=s3.secret_access_key,
+    )

@@ -217,6 +217,17 @@ class RemoteMediaSettings(Section):
     max_bytes: WholeNumber = Field(default=10 * 1024 * MEBIBYTE, ge=0)
 
 
+class S3Settings(Section):
+    """A bucket for files, in the place of a directory."""
+
+    bucket: str | None = None
+    prefix: str = ""
+    endpoint: Annotated[str | None, AfterValidator(lambda url: url and _base_url(url))] = None
+    region: str = "us-east-1"
+    access_key_id: str | None = None
+    secret_access_key: Annotated[str | None, Secret()] = Field(default=None, repr=False)
+
+
 class MediaSettings(Section):
     """Uploaded files."""
 
@@ -224,6 +235,7 @@ class MediaSettings(Section):
     max_upload_bytes: WholeNumber = Field(default=50 * MEBIBYTE, ge=1)
     max_bytes_per_user: WholeNumber | None = Field(default=None, ge=0)
     remote: RemoteMediaSettings = RemoteMediaSettings()
+    s3: S3Settings = S3Settings()
     url_previews: UrlPreviewSettings = UrlPreviewSettings()
 
 

@@ -9,7 +9,6 @@ from starlette.responses import Response
 
 from homeserver.http.response import Streamed, json_response
 from homeserver.services.media.headers import content_disposition
-from homeserver.storage.media_files import PART_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -68,7 +67,7 @@ async def file_answer(request: Request, contents: Contents, content: Content, na
 
 async def begun(contents: Contents, file: StoredFile, start: int, end: int) -> AsyncIterator[bytes]:
     """A part of a file, of which the beginning has been read: what is lost is known before anything is sent."""
-    middle = min(end, start + PART_BYTES)
+    middle = min(end, start + contents.part_bytes)
     beginning = await contents.read(file, start, middle)
 
     async def parts() -> AsyncIterator[bytes]:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PART_BYTES = 128 << 10
-"""What is read, and so held in memory, of a file at a time."""
 NAME_LENGTH = 32
 
 _NAME = re.compile(rf"[a-z]{{{NAME_LENGTH}}}")
@@ -32,7 +31,10 @@ class FileLost(Exception):
 
 
 class MediaFiles(Protocol):
-    """Keeps files."""
+    """Keeps files. What goes wrong outside of this program is an `OSError`."""
+
+    part_bytes: int
+    """How much is best read, and so held in memory, of a file at a time."""
 
     async def write(self, name: str, parts: AsyncIterator[bytes]) -> None:
         """Keep a file: once this returns it outlives a power cut. Whatever is raised may leave something of it."""
@@ -50,6 +52,8 @@ class MediaDirectory:
     What is being written stands in a directory of its own, and gets its place by a rename. A file is opened for each
     part that is read or written: who is slow holds nothing open, and who is cancelled leaves nothing open.
     """
+
+    part_bytes = PART_BYTES
 
     def __init__(self, path: Path) -> None:
         """Make the directory where it is missing; raises `StartupError`."""

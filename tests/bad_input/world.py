@@ -57,6 +57,8 @@ _MAY_CHANGE = {
     *("user_interactive_sessions", "typing", "presence", "announcements"),
     *("media_thumbnails", "media_strays", "device_positions", "delivery_news"),
 }
+# Others' typing ends by the clock; that a device has what was sent before is told when it is seen.
+_COME_BY_THEMSELVES = ("m.typing", "dev.restante.delivered")
 _FILES = re.compile(r"/media/(download|thumbnail)/")
 
 
@@ -392,7 +394,7 @@ class World:
             told = {
                 section: news[section]
                 for section in ("rooms", "account_data", "to_device")
-                if news.get(section) and not _is_only_typing(news[section])
+                if news.get(section) and not _comes_by_itself(news[section])
             }
             assert told == {}, f"a refused request was told to {name}: {told}"
 
@@ -429,10 +431,10 @@ class World:
         return dict(await database.fetch_all(question))
 
 
-def _is_only_typing(rooms: dict[str, Any]) -> bool:
+def _comes_by_itself(rooms: dict[str, Any]) -> bool:
     joined = rooms.get("join", {})
     return all(section == "join" for section in rooms) and all(
-        event["type"] == "m.typing"
+        event["type"] in _COME_BY_THEMSELVES
         for room in joined.values()
         for event in room["ephemeral"]["events"] + room["timeline"]["events"] + room["account_data"]["events"]
     )

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from federation.server_names import is_server_name
-from homeserver.errors import NotFound, NotYetUploaded
+from homeserver.errors import MatrixError, NotFound, NotYetUploaded
 from homeserver.ids import ServerName, is_media_id
-from homeserver.storage.media_files import PART_BYTES, FileLost
+from homeserver.storage.media_files import FileLost
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -45,6 +45,8 @@ class Contents:
         self._files = files
         self._arrivals = arrivals
         self._remote = remote
+        self.part_bytes = files.part_bytes
+        """How much of a file is read at a time."""
 
     def is_ours(self, server_name: str) -> bool:
         """Whether media of that server are of this one."""
@@ -92,15 +94,18 @@ class Contents:
         return media.content
 
     async def read(self, file: StoredFile, start: int, end: int) -> bytes:
-        """Some bytes of a file, all of it at most; `NotFound` where the file has been lost."""
+        """Some bytes of a file; `NotFound` where the file has been lost, 503 where it cannot be read now."""
         try:
             return await self._files.read(file.name, start, end)
         except FileLost as error:
             _log.error("media_file_lost", file=file.name, error=str(error))
             raise NotFound("The content has been lost") from error
+        except OSError as error:
+            _log.error("media_not_read", file=file.name, error=str(error))
+            raise MatrixError("The file cannot be read now: try again later", status=503) from error
 
     async def parts(self, file: StoredFile, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """A file from `start` to before `end`, part by part."""
         end = file.size if end is None else end
-        for begin in range(start, end, PART_BYTES):
-            yield await self.read(file, begin, min(begin + PART_BYTES, end))
+        for begin in range(start, end, self.part_bytes):
+            yield await self.read(file, begin, min(begin + self.part_bytes, end))

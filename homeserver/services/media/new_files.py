@@ -77,8 +77,10 @@ class NewFiles:
     async def _drop(self, name: str) -> None:
         """Something went wrong. What was committed all the same, though nobody heard of it, stays."""
         if await self._database.write(lambda transaction: self._strays.give_up_unclaimed(transaction, name)):
-            await self._files.delete(name)
-            await self._forget([name])
+            # Where it cannot be deleted now, it is later.
+            with contextlib.suppress(OSError):
+                await self._files.delete(name)
+                await self._forget([name])
 
     async def _forget(self, names: Collection[str]) -> None:
         await self._database.write(lambda transaction: self._strays.delete(transaction, names))
