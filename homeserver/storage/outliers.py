@@ -90,13 +90,14 @@ class OutlierStore:
             event_nid,
             int(_status(event)),
         )
+        user_id = UserId(event.key[1])
         for table in ("memberships", "membership_log"):
             await transaction.execute(
-                f"UPDATE {table} SET event_nid = $2 WHERE event_nid = $1",
+                f"UPDATE {table} SET event_nid = $3 WHERE user_id = $1 AND event_nid = $2",
+                user_id,
                 noted_nid,
                 event_nid,
             )
-        user_id = UserId(event.key[1])
         transaction.announce(Topic.REDACTED, event.event_id)
         transaction.announce(Topic.MEMBERSHIP, user_id)
 

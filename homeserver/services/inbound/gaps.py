@@ -212,7 +212,8 @@ class GapFiller:
     ) -> bool:
         """Add the events that are new, rightly signed and not from before we came; whether there were any.
 
-        Events that were `backfilled` may follow and cite more than new ones may: such were taken in once. Only those that are `wanted`, or followed by one that is: nobody else's place in the room is for a source to say.
+        Only those that are `wanted`, or followed by one that is: nobody else's place in the room is for a source to say.
+        Events that were `backfilled` may follow and cite more than new ones may: such were taken in once.
         """
         events = await self._outliers.read_many(room.version, room.room_id, pdus, any_references=backfilled)
         new: dict[EventId, Event] = {}
