@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from structlog.testing import capture_logs
 
+from crypto.keys import key_from_seed
 from federation.request_auth import sign_request
+from federation.server_keys import countersign
 from tests.client import bodies
 from tests.federation_api.remote import V1, Network
 from tests.hostile.mallory import Mallory
@@ -152,3 +155,33 @@ async def test_of_users_who_are_in_no_room_nothing_is_kept(start_server: StartSe
     for table in ("presence", "typing", "remote_device_lists"):
         found = await database.fetch_all(f"SELECT user_id FROM {table} WHERE user_id LIKE '@nobody%'")
         assert list(found) == [], table
+
+
+@pytest.mark.parametrize("version", ["4", "11"])
+async def test_a_retired_key_signs_what_is_older_than_its_end(
+    server: Server, alice: Client, network: Network, version: str
+) -> None:
+    """Room versions before 5 do not ask when a key was valid; a key that was exchanged signs nowhere."""
+    new, retired, stolen = (key_from_seed(name, name.encode() * 8) for name in ("new_", "old_", "evil"))
+    now_ms = server.clock.now_ms()
+    ended_ts = now_ms - 1_000_000
+    document = {
+        "server_name": "evil.example",
+        "valid_until_ts": now_ms + 86_400_000,
+        "verify_keys": {new.key_id: {"key": new.public_base64}},
+        "old_verify_keys": {retired.key_id: {"key": retired.public_base64, "expired_ts": ended_ts}},
+    }
+    network.documents["evil.example"] = countersign(document, "evil.example", [new])
+    mallory = Mallory(server, "evil.example", new)
+    room_id = await shared_room(alice, mallory, version=version)
+    before, after = [
+        await mallory.event_in(room_id, "m.room.message", {"body": name}, key=retired, ts=ts)
+        for name, ts in (("before", ended_ts - 1), ("after", ended_ts + 1))
+    ]
+    swapped = await mallory.event_in(
+        room_id, "m.room.message", {"body": "x"}, key=replace(stolen, version=new.version)
+    )
+    outcome = await mallory.tell(before, after, swapped)
+    assert outcome[before.event_id] == {}
+    assert ("error" in outcome[after.event_id]) == (version == "11")
+    assert "error" in outcome[swapped.event_id]
