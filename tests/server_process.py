@@ -19,6 +19,8 @@ import httpx
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import trustme
+
 _RESOURCES = ("client", "federation", "admin", "metrics")
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _START_SECONDS = 60
@@ -47,8 +49,9 @@ class ServerProcess:
     """A server that tests start, stop, kill, and start again on the same port and the same data.
 
     Everybody may register and nothing is limited. `settings` are those of the configuration file; a section that is
-    given replaces the one of the tests; `also_at` are listeners besides the one of `url`. With `with`, it runs until the end of the block and must stop in good order,
-    without having logged an error. `under` is a program, with its arguments, that runs the server.
+    given replaces the one of the tests. With `with`, it runs until the end of the block and must stop in good order,
+    without having logged an error. `under` is a program, with its arguments, that runs the server. One with an
+    `authority` is called `127.0.0.1:PORT`, where other servers reach it with a certificate of that.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class ServerProcess:
         directory: Path,
         *,
         under: Sequence[str] = (),
-        also_at: Sequence[dict[str, Any]] = (),
+        authority: trustme.CA | None = None,
         **settings: Any,
     ) -> None:
         self.directory = directory
@@ -68,19 +71,21 @@ class ServerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         values: dict[str, Any] = {
             "server_name": "localhost",
-            "listeners": [
-                {"host": "127.0.0.1", "port": self.port, "resources": list(_RESOURCES)},
-                *also_at,
-            ],
+            "listeners": [{"host": "127.0.0.1", "port": self.port, "resources": list(_RESOURCES)}],
             "data_dir": "data",
             "registration": {"mode": "open"},
             "rate_limits": {"enabled": False},
             "passwords": {"hash_cost": "minimum"},
             "logging": {"level": "info", "format": "json"},
-            **settings,
         }
-        self.server_name: str = values["server_name"]
         directory.mkdir(parents=True, exist_ok=True)
+        if authority is not None:
+            port = free_port()
+            values["server_name"] = f"127.0.0.1:{port}"
+            values["listeners"] += [_federation_listener(directory, authority, port)]
+            values["federation"] = {"allow_private_addresses": True, "trusted_ca": ["ca.pem"]}
+        values |= settings
+        self.server_name: str = values["server_name"]
         # JSON is YAML.
         self.config_path.write_text(json.dumps(values, indent=2))
 
@@ -203,6 +208,15 @@ class ServerProcess:
             assert answer.status_code == 200, f"/versions: {answer.status_code} {answer.text}"
             return
         raise AssertionError(f"the server did not answer in {_START_SECONDS} s:\n{self.log()}")
+
+
+def _federation_listener(directory: Path, authority: trustme.CA, port: int) -> dict[str, Any]:
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_pem.write_to_path(str(directory / "key.pem"))
+    certificate.cert_chain_pems[0].write_to_path(str(directory / "cert.pem"))
+    authority.cert_pem.write_to_path(str(directory / "ca.pem"))
+    tls = {"certificate": "cert.pem", "private_key": "key.pem"}
+    return {"host": "127.0.0.1", "port": port, "resources": ["federation"], "tls": tls}
 
 
 def free_port() -> int:

@@ -148,10 +148,13 @@ class History:
         self, room_id: RoomId, stretch: Stretch, events: list[StoredEvent], last: StoredEvent | None
     ) -> bool:
         """Fetch what is missing within a page, or behind its end where the history that is here ends there."""
-        if stretch.stop is not None or stretch.floor is not None:
-            return False
+        lowest = stretch.stop.depth if stretch.stop is not None else 0
+        if stretch.floor is not None:
+            if stretch.floor_depth is None:
+                return False
+            lowest = stretch.floor_depth + 1
         upto = stretch.start.depth if stretch.start is not None else _DEEPEST
-        depth_from = events[-1].event.depth if events and last is not None else 0
+        depth_from = events[-1].event.depth if events and last is not None else lowest
         return await self._backfill.fill(room_id, depth_from=depth_from, depth_upto=upto)
 
     async def stretch(
@@ -167,9 +170,11 @@ class History:
             return Stretch(here, start=at.before if at is not None else None, stop=until)
         # A token without a point is a time: what arrived up to it lies before it, wherever it stands.
         until = last.point if last is not None else None
+        floor = last.ceiling if last is not None and until is None else None
         return Stretch(
             here if first is None else min(first.ceiling, here),
-            floor=last.ceiling if last is not None and until is None else None,
+            floor=floor,
+            floor_depth=await self._depth_at(access.room_id, floor) if floor is not None else None,
             start=first.point if first is not None else None,
             stop=until.before if until is not None else None,
         )
@@ -218,6 +223,12 @@ class History:
             return token.point
         last = await self._rooms.last_event(room_id, token.ceiling)
         return last.point.after if last is not None else RoomPoint(0, 0)
+
+    async def _depth_at(self, room_id: RoomId, position: int) -> int | None:
+        """How deep a room was at a position of the log; None where nothing of it had come."""
+        came = Stretch(position, floor=0)
+        deepest = await self._rooms.timeline(room_id, came, backwards=True, limit=1)
+        return deepest[0].event.depth if deepest else None
 
     # -- around an event -------------------------------------------------------------------------------
 

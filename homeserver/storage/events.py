@@ -101,11 +101,13 @@ class RoomPoint:
 class Stretch:
     """What arrived in a room after `floor` and up to `ceiling`, walking from `start` to `stop` in the order of the room.
 
-    Both points are exclusive; None is the end of the room in that direction.
+    Both points are exclusive; None is the end of the room in that direction. History that was fetched later has
+    arrived after `floor` where it stands deeper than `floor_depth`, which was the end of the room then.
     """
 
     ceiling: int
     floor: int | None = None
+    floor_depth: int | None = None
     start: RoomPoint | None = None
     stop: RoomPoint | None = None
 
@@ -115,7 +117,11 @@ class Stretch:
         conditions = [f"stream_id <= ${len(arguments)}"]
         if self.floor is not None:
             arguments.append(self.floor)
-            conditions.append(f"stream_id > ${len(arguments)}")
+            arrived = f"stream_id > ${len(arguments)}"
+            if self.floor_depth is not None:
+                arguments.append(self.floor_depth)
+                arrived = f"({arrived} OR stream_id < 0 AND depth > ${len(arguments)})"
+            conditions.append(arrived)
         lower, upper = (self.stop, self.start) if backwards else (self.start, self.stop)
         for point, sign in ((lower, ">"), (upper, "<")):
             if point is not None:

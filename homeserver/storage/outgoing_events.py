@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from homeserver.storage.room_servers import RoomServerStore
 
 KEPT_IN_ROOM = 5_000
-"""As many as a server gets that was away for long; beyond that it gets the newest of each room."""
+"""As many as a server gets that was away for long; one more, which says that there were more, is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +114,10 @@ class OutgoingEventStore:
             STILL_THERE,
         )
         crowded = await transaction.fetch_all(
-            "SELECT room_nid FROM outgoing_events GROUP BY room_nid HAVING count(*) > $1", KEPT_IN_ROOM
+            "SELECT room_nid FROM outgoing_events GROUP BY room_nid HAVING count(*) > $1", KEPT_IN_ROOM + 1
         )
         await transaction.execute_many(
             "DELETE FROM outgoing_events WHERE room_nid = $1 AND stream_id <= ("
             "SELECT stream_id FROM outgoing_events WHERE room_nid = $1 ORDER BY stream_id DESC LIMIT 1 OFFSET $2)",
-            [(room_nid, KEPT_IN_ROOM) for (room_nid,) in crowded],
+            [(room_nid, KEPT_IN_ROOM + 1) for (room_nid,) in crowded],
         )

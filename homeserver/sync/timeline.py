@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from homeserver.storage.events import Status
 from homeserver.views.aggregations import without_ignored
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from homeserver.ids import UserId
     from homeserver.rooms.recent_events import RecentEvents
     from homeserver.storage.events import EventStore, StoredEvent
@@ -24,7 +27,7 @@ class Timeline:
 
     events: list[StoredEvent]
     limited: bool
-    """Older ones of the interval were left out."""
+    """Older ones of the interval were left out, or are missing here."""
     gap_before: int
     """The position just before the first event, from which `/messages` pages back without gap or repetition."""
     filtered: bool
@@ -59,8 +62,8 @@ class TimelineReader:
     ) -> Timeline:
         """The newest events with `after < position <= upto` that pass visibility, filter and ignored users.
 
-        As many as the filter's limit. Where so many fail that the search is given up, the timeline is limited:
-        `/messages` finds the rest.
+        As many as the filter's limit, and none from before a gap. Where so many fail that the search is given up,
+        the timeline is limited: `/messages` finds the rest.
         """
         limit = filter_.limit
         kept: list[StoredEvent] = []
@@ -87,6 +90,11 @@ class TimelineReader:
                 break
             end = events[0].stream_id - 1
             chunk = min(chunk * 2, 500)
+        begins = kept[0].stream_id if limited and kept else after
+        gap = await self._last_gap(stored for stored in seen if stored.stream_id >= begins)
+        if gap is not None:
+            kept = [stored for stored in kept if stored.stream_id >= gap]
+            limited = True
         gap_before = kept[0].stream_id - 1 if kept else upto
         shown = sum(stored.stream_id > gap_before for stored in seen) if kept else 0
         return Timeline(
@@ -102,13 +110,28 @@ class TimelineReader:
             may_change_counts=limited or any(_may_change_counts(stored) for stored in seen),
         )
 
+    async def _last_gap(self, events: Iterable[StoredEvent]) -> int | None:
+        """The position of the newest of these events that came over a gap, if one did."""
+        # All that came so came the long way.
+        for stored in sorted(events, key=lambda one: -one.stream_id):
+            if stored.forks and await self._follows_a_gap(stored):
+                return stored.stream_id
+        return None
+
     async def begins_in_a_gap(self, timeline: Timeline) -> bool:
         """Whether what the first event follows stands before the log, or is not here yet."""
-        if not timeline.events:
-            return False
-        followed = timeline.events[0].event.prev_event_ids
-        stored = await self._events.load(followed)
-        return any(event_id not in stored or stored[event_id].stream_id <= 0 for event_id in followed)
+        return bool(timeline.events) and await self._follows_a_gap(timeline.events[0])
+
+    async def _follows_a_gap(self, stored: StoredEvent) -> bool:
+        """Whether what an event follows was not here when it came: it is missing, or was fetched later as history."""
+        followed = stored.event.prev_event_ids
+        found = await self._events.load(followed)
+        return any(
+            event_id not in found
+            or found[event_id].status is Status.OUTLIER
+            or (found[event_id].status is Status.TIMELINE and found[event_id].stream_id <= 0)
+            for event_id in followed
+        )
 
 
 def _may_change_counts(stored: StoredEvent) -> bool:

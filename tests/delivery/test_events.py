@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from homeserver.delivery import servers as outbox
 from homeserver.ids import RoomId
+from homeserver.storage import outgoing_events
 from tests.delivery.far_servers import CAROL, FAR, FarServers, set_membership, shared_room, until
 
 if TYPE_CHECKING:
@@ -255,6 +256,23 @@ async def test_beyond_so_many_events_a_server_gets_the_newest_of_each_room(
     for room_id in rooms:
         await alice.send(room_id, "after")
     await until(lambda: far.bodies()[2:] == ["after"] * 3)
+
+
+async def test_so_it_is_too_once_the_oldest_of_them_are_not_kept_any_more(
+    server: Server, alice: Client, far: FarServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "MAX_CAUGHT_UP", 100)
+    monkeypatch.setattr(outgoing_events, "KEPT_IN_ROOM", 100)
+    room_id = await shared_room(server, alice, CAROL)
+    far.away.add(FAR)
+    for number in range(120):
+        await alice.send(room_id, str(number))
+    await until(lambda: far.tried)
+    await server.application.delivery.prune()
+    assert len(await rows(server, "SELECT 1 FROM outgoing_events")) <= 101
+    far.away.clear()
+    await server.control("federation-retry", name=FAR)
+    await until(lambda: far.bodies() == ["119"])
 
 
 async def test_what_a_server_does_not_take_is_set_aside(

@@ -29,9 +29,14 @@ async def arrive(server: Server, room: Room, user: Client) -> tuple[ForeignRoom,
     """The user comes into the room by way of a resident, who can be asked from then on."""
     foreign, resident = ForeignRoom(server, room), Resident(room)
     await foreign.arrive(room.join(user.user_id))
-    backfill = server.application.inbound.backfill
-    backfill._filler, backfill._sources = foreign.filler, Sources(resident)
+    use_as_source(foreign, resident)
     return foreign, resident
+
+
+def use_as_source(foreign: ForeignRoom, resident: Resident) -> None:
+    """Have the server ask a resident for history of a room."""
+    backfill = foreign.application.inbound.backfill
+    backfill._filler, backfill._sources = foreign.filler, Sources(resident)
 
 
 async def whole_history(client: Client, room_id: str, **query: Any) -> list[dict[str, Any]]:
@@ -164,3 +169,53 @@ async def test_old_events_may_follow_more_events_than_new_ones_may(server: Serve
     # A new one may not.
     wide = room.send("m.room.message", BOB, {"body": "too wide"}, prev=many)
     assert foreign.outliers.read(room.version, room.room_id, [wide.pdu]) == {}
+
+
+async def test_what_was_fetched_is_between_two_syncs_only_if_it_was_missed_between_them(
+    server: Server,
+) -> None:
+    alice = await server.register("alice")
+    room = public_room("11", BOB)
+    before = talk(room, 30)
+    foreign, resident = await arrive(server, room, alice)
+    first = (await alice.sync())["next_batch"]
+    assert bodies(await whole_history(alice, room.room_id)) == before
+    missed = talk(room, 30)
+    last = room.send("m.room.message", BOB, {"body": "after the gap"})
+    await foreign.receive(last, Resident(room, missing_limit=0, backfills=False))
+    second = (await alice.sync())["next_batch"]
+    later = room.send("m.room.message", BOB, {"body": "later"})
+    await foreign.receive(later, resident)
+    for _ in range(2):
+        assert bodies(await whole_history(alice, room.room_id, to=second)) == ["later"]
+        since_first = await whole_history(alice, room.room_id, to=first, limit=20)
+        assert bodies(since_first) == [*missed, "after the gap", "later"]
+    assert bodies(await whole_history(alice, room.room_id)) == [*before, *missed, "after the gap", "later"]
+
+
+async def test_a_client_that_was_there_is_told_of_a_gap_also_once_it_is_filled(server: Server) -> None:
+    alice = await server.register("alice")
+    room = public_room("11", BOB)
+    foreign, resident = await arrive(server, room, alice)
+    since = (await alice.sync())["next_batch"]
+    before = talk(room, 3)
+    await foreign.receive(room.newest(), resident)
+    missed = talk(room, 30)
+    topic = room.set_topic(ALICE, "in the gap")
+    last = room.send("m.room.message", BOB, {"body": "after the gap"})
+    await foreign.receive(last, Resident(room, missing_limit=0, backfills=False))
+    for _ in range(2):
+        answer = await alice.sync(since=since)
+        section = answer["rooms"]["join"][room.room_id]
+        assert [event["event_id"] for event in section["state"]["events"]] == [topic.event_id]
+        timeline = section["timeline"]
+        assert bodies(timeline["events"]) == ["after the gap"]
+        assert timeline["limited"]
+        gap = await whole_history(alice, room.room_id, **{"from": timeline["prev_batch"], "to": since})
+        assert bodies(gap) == [*before, *missed]
+    # Whoever knows the end of the gap is told of none.
+    later = room.send("m.room.message", BOB, {"body": "later"})
+    await foreign.receive(later, resident)
+    timeline = (await alice.sync(since=answer["next_batch"]))["rooms"]["join"][room.room_id]["timeline"]
+    assert bodies(timeline["events"]) == ["later"]
+    assert not timeline["limited"]

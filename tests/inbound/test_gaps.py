@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from homeserver.ids import UserId
+from homeserver.services.inbound import gaps
 from homeserver.services.inbound.events import Unplaceable
 from homeserver.services.inbound.sources import SourceFailed, SourceRefused, SourceUnreachable
 from homeserver.storage.events import Status
+from tests.client import bodies
 from tests.eventgraph.random_rooms import RandomRoom
 from tests.eventgraph.rooms import ALICE, BOB, CHARLIE, Room, member, public_room
 from tests.inbound.foreign_rooms import ForeignRoom, Resident
+from tests.inbound.test_backfill import use_as_source, whole_history
 
 if TYPE_CHECKING:
     from homeserver.eventgraph.event import Event
@@ -70,6 +73,65 @@ async def test_a_gap_that_nobody_fills_is_stepped_over_with_the_state_at_its_end
     assert await foreign.receive(last, Resident(room, missing_limit=0, backfills=False)) is Status.TIMELINE
     assert await timeline(foreign) == [*before, last.event_id]
     assert await foreign.current_state() == room.state_after[last.event_id]
+
+
+async def test_a_jump_of_hundreds_of_events_is_walked_back_page_by_page(server: Server) -> None:
+    room = public_room("11", BOB)
+    foreign, resident = await arrived(server, room), Resident(room)
+    before = await timeline(foreign)
+    sent = [room.send("m.room.message", ALICE, {"body": str(number)}) for number in range(320)]
+    assert await foreign.receive(sent[-1], resident) is Status.TIMELINE
+    assert await timeline(foreign) == [*before, *(event.event_id for event in sent)]
+    assert resident.asked == ["missing_events", *["backfill"] * 4]
+
+
+class Slow(Resident):
+    """Takes its time for every page."""
+
+    server: Server
+
+    async def backfill(self, *args, **kwargs):
+        self.server.clock.offset_ms += 25_000
+        return await super().backfill(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("bound", "most", "missing"),
+    [
+        ("events", 200, 500),
+        ("time", 309, 500),
+        pytest.param("events", 2_000, 2_600, marks=pytest.mark.soak),
+    ],
+)
+async def test_a_walk_back_ends_at_its_bounds_and_the_rest_is_paged_in(
+    bound: str, most: int, missing: int, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = await server.register("alice")
+    room = public_room("11", BOB)
+    foreign, resident = ForeignRoom(server, room), Slow(room)
+    await foreign.arrive(room.join(alice.user_id))
+    resident.server = server
+    if bound == "events":
+        monkeypatch.setattr(gaps, "_MAX_EVENTS", most)
+        monkeypatch.setattr(gaps, "_MAX_SECONDS", 10_000)
+    since = (await alice.sync())["next_batch"]
+    before = await timeline(foreign)
+    room.set_topic(ALICE, "in the gap")
+    sent = [room.send("m.room.message", BOB, {"body": str(number)}) for number in range(missing)]
+    assert await foreign.receive(sent[-1], resident) is Status.TIMELINE
+    # The newest come as news, in order; before them the state is believed.
+    walked = [event.event_id for event in sent[-most - 1 :]]
+    assert await timeline(foreign) == [*before, *walked]
+    assert await foreign.current_state() == room.state_after[sent[-1].event_id]
+    assert (await alice.get_state(room.room_id, "m.room.topic"))["topic"] == "in the gap"
+    told = (await alice.sync(since=since))["rooms"]["join"][room.room_id]
+    assert told["timeline"]["limited"]
+    assert bodies(told["timeline"]["events"])[-1] == f"{missing - 1}"
+    assert [event["type"] for event in told["state"]["events"]] == ["m.room.topic"]
+    # The others come by asking, where they belong.
+    use_as_source(foreign, Resident(room))
+    history = await whole_history(alice, room.room_id, to=since)
+    assert bodies(history) == [str(number) for number in range(missing)]
 
 
 async def test_what_was_before_our_arrival_is_not_fetched(server: Server) -> None:

@@ -13,16 +13,14 @@ import httpx
 from tests.client import Client
 from tests.clients.stage import js_actor, nio_actor
 from tests.interop.people import Somebody, of_synapse
-from tests.server_process import ServerProcess, free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    import trustme
-
     from tests.clients.actors import Actor
     from tests.interop.synapse import Synapse
+    from tests.server_process import ServerProcess
 
 _numbers = itertools.count()
 
@@ -47,28 +45,6 @@ async def set_up(
         _actor(there, folder / "there", synapse.url, ours.directory / "ca.pem") as other,
     ):
         yield Ends(ours, synapse, one, other)
-
-
-def our_process(folder: Path, authority: trustme.CA) -> ServerProcess:
-    """A server of ours that others find over HTTPS at the port in its name; it trusts the authority."""
-    folder.mkdir()
-    port = free_port()
-    certificate = authority.issue_cert("127.0.0.1")
-    certificate.private_key_pem.write_to_path(str(folder / "key.pem"))
-    certificate.cert_chain_pems[0].write_to_path(str(folder / "cert.pem"))
-    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    for_servers = {
-        "host": "127.0.0.1",
-        "port": port,
-        "resources": ["federation"],
-        "tls": {"certificate": "cert.pem", "private_key": "key.pem"},
-    }
-    return ServerProcess(
-        folder,
-        also_at=[for_servers],
-        server_name=f"127.0.0.1:{port}",
-        federation={"trusted_ca": ["ca.pem"], "allow_private_addresses": True},
-    )
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from tests.federation.neighbours import Neighbour
     from tests.interop.synapse import Synapse
 
-_WAIT_SECONDS = 30
+_WAIT_SECONDS = 120
 _POLL_MS = 500
 _numbers = itertools.count()
 
@@ -41,17 +42,24 @@ class Somebody:
 
     async def sync(self, timeout: int = _POLL_MS) -> None:
         """See what is new."""
-        answer = await self.client.sync(since=self._since, timeout=timeout)
+        since = self._since
+        answer = await self.client.sync(since=since, timeout=timeout)
+        await self.take_in(answer, since)
         self._since = answer["next_batch"]
+
+    async def take_in(self, answer: dict[str, Any], since: str | None) -> None:
+        """Keep what an answer to `/sync` says."""
         rooms = answer.get("rooms", {})
         self.invited = (self.invited | rooms.get("invite", {}).keys()) - rooms.get("join", {}).keys()
         self.left = (self.left | rooms.get("leave", {}).keys()) - rooms.get("join", {}).keys()
         self.to_device += answer.get("to_device", {}).get("events", [])
         self.changed |= set(answer.get("device_lists", {}).get("changed", ()))
 
-    async def until(self, holds: Callable[[], Awaitable[Any]], what: str) -> None:
+    async def until(
+        self, holds: Callable[[], Awaitable[Any]], what: str, seconds: float = _WAIT_SECONDS
+    ) -> None:
         """Sync until it holds."""
-        deadline = time.monotonic() + _WAIT_SECONDS
+        deadline = time.monotonic() + seconds
         while not await holds():
             assert time.monotonic() < deadline, f"{self.user_id} waits in vain for {what}"
             await self.sync()
@@ -156,6 +164,16 @@ async def of_synapse(server: Synapse, http: httpx.AsyncClient, name: str) -> Som
     person = Person(http, f"@{name}:{server.name}", "", token)
     person.device_id = (await person.get("/account/whoami"))["device_id"]
     return Somebody(person, server.name)
+
+
+async def another_device(client: Client) -> Client:
+    """Another device of a user."""
+    identifier = {"type": "m.id.user", "user": client.user_id}
+    password = "password" if isinstance(client, Person) else "secret"
+    answer = await client.post(
+        "/login", {"type": "m.login.password", "identifier": identifier, "password": password}
+    )
+    return replace(client, device_id=answer["device_id"], access_token=answer["access_token"])
 
 
 async def agree(room_id: str, one: Somebody, other: Somebody, *, but_for: Collection[str] = ()) -> None:

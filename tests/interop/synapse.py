@@ -123,9 +123,12 @@ class Link:
 
 
 class Synapse:
-    """A server called `127.0.0.1:PORT`, where its link must stand for other servers to find it."""
+    """A server called `127.0.0.1:PORT`, where its link must stand for other servers to find it.
 
-    def __init__(self, directory: Path, authority: trustme.CA) -> None:
+    It tries again after `least_pause` to reach a server that did not answer.
+    """
+
+    def __init__(self, directory: Path, authority: trustme.CA, *, least_pause: str = "1s") -> None:
         directory.mkdir()
         self._directory = directory
         self._python = synapse_python()
@@ -190,8 +193,8 @@ class Synapse:
                     # As patient as a test.
                     "federation": {
                         "max_long_retry_delay": "1s",
-                        "destination_min_retry_interval": "1s",
-                        "destination_max_retry_interval": "2s",
+                        "destination_min_retry_interval": least_pause,
+                        "destination_max_retry_interval": "2s" if least_pause == "1s" else "7d",
                     },
                 }
             )
@@ -260,7 +263,11 @@ class Synapse:
 
     def log(self) -> str:
         """What it wrote last."""
-        return (self._directory / "log").read_text("utf-8", "replace")[-20_000:]
+        return self.whole_log()[-20_000:]
+
+    def whole_log(self) -> str:
+        """What it wrote since the first start."""
+        return (self._directory / "log").read_text("utf-8", "replace")
 
     def _run(self, *arguments: str) -> None:
         subprocess.run(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.interop.people import another_device
 from tests.keys import Device, User
 
 if TYPE_CHECKING:
-    from tests.client import Client
     from tests.interop.people import Somebody
 
 pytestmark = pytest.mark.interop
@@ -21,15 +20,6 @@ async def shared_room(host: Somebody, guest: Somebody) -> str:
     await guest.join(room_id, host)
     await host.until_member(room_id, guest.user_id, "join")
     return room_id
-
-
-async def another_device(client: Client) -> Client:
-    identifier = {"type": "m.id.user", "user": client.user_id}
-    password = "secret" if type(client).__name__ == "Client" else "password"
-    answer = await client.post(
-        "/login", {"type": "m.login.password", "identifier": identifier, "password": password}
-    )
-    return replace(client, device_id=answer["device_id"], access_token=answer["access_token"])
 
 
 async def test_devices_that_are_added_and_removed_are_seen(people: tuple[Somebody, Somebody]) -> None:

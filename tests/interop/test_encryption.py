@@ -18,8 +18,9 @@ from tests.clients.stage import (
     talk,
     verify,
 )
-from tests.interop.devices import Ends, our_process, residents, set_up, unique
+from tests.interop.devices import Ends, residents, set_up, unique
 from tests.keys import claim_one, query
+from tests.server_process import ServerProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from tests.clients.actors import Actor, RemoteDevice
     from tests.interop.people import Somebody
     from tests.interop.synapse import Synapse
-    from tests.server_process import ServerProcess
 
 pytestmark = pytest.mark.interop
 _TURNS = 6
@@ -48,7 +48,7 @@ _js_here_in_the_soak = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory, authority: trustme.CA) -> Iterator[ServerProcess]:
-    with our_process(tmp_path_factory.mktemp("encryption") / "ours", authority) as server:
+    with ServerProcess(tmp_path_factory.mktemp("encryption"), authority=authority) as server:
         yield server
 
 
