@@ -155,6 +155,8 @@ class ServerDelivery:
             known = await self._destinations.get(server_name)
             now = self._clock.now_ms()
             if known is None:
+                # It may be about to come into a room, and is to be known for alive then.
+                self._heard.pop(server_name, None)
                 return
             is_away_elsewhere = known.failures > 0 and known.process_id not in (None, self._process_id)
             if is_away_elsewhere or now - (known.alive_ts or 0) > _DAY_MS:

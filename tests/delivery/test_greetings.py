@@ -133,3 +133,16 @@ async def test_who_calls_after_a_failure_is_told_of_what_passes_again(
     delivery.heard_from(FAR)
     await until(lambda: not delivery._sender._lines)
     assert far.greeted == [FAR]
+
+
+async def test_a_server_that_called_before_and_after_it_came_into_a_room_is_greeted(
+    server: Server, alice: Client, far: FarServers
+) -> None:
+    delivery = server.application.delivery
+    # It asks how to join, joins, and sends an event.
+    delivery.heard_from(FAR)
+    await until(lambda: len(delivery._tasks) <= 2)
+    await shared_room(server, alice, CAROL)
+    delivery.heard_from(FAR)
+    await until(lambda: len(delivery._tasks) <= 2)
+    assert await greeted_after_restart(server, far) == [FAR]

@@ -115,19 +115,31 @@ class Absence:
 
     async def until_known(self) -> None:
         """Sync until the device that was away knows of the newest messages, and of all that is not in rooms."""
-        away = self.away
+        lacking: list[str] = []
 
         async def has_all() -> bool:
-            return (
-                all(said[-1] in away.told(room_id) for room_id, said in self.said.items())
-                and len(away.to_device) >= len(self.sent)
-                and away.devices[self.here.user_id] == self.devices
-            )
+            lacking[:] = self._lacking()
+            return not lacking
 
-        what = "what was said, to its device too, and the change of devices"
-        await away.until(has_all, what, _WAIT_SECONDS)
-        await away.sync(0)
-        assert [message["content"]["number"] for message in away.to_device] == self.sent
+        try:
+            await self.away.until(has_all, "all", _WAIT_SECONDS)
+        except AssertionError:
+            raise AssertionError(f"{self.away.user_id} was not told of {'; '.join(lacking)}") from None
+        await self.away.sync(0)
+        assert [message["content"]["number"] for message in self.away.to_device] == self.sent
+
+    def _lacking(self) -> list[str]:
+        away, devices = self.away, self.away.devices[self.here.user_id]
+        lacking = [
+            f"the end of {room_id}, of which it has {len(away.told(room_id))}"
+            for room_id, said in self.said.items()
+            if said[-1] not in away.told(room_id)
+        ]
+        if len(away.to_device) < len(self.sent):
+            lacking.append(f"messages to it, of which it has {len(away.to_device)}")
+        if devices != self.devices:
+            lacking.append(f"devices {self.devices}, but {devices}")
+        return lacking
 
     def told(self) -> dict[str, list[str]]:
         """What the device was told, by room."""
