@@ -9,7 +9,7 @@ from homeserver.storage.events import Status
 from homeserver.views.aggregations import without_ignored
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from homeserver.ids import UserId
     from homeserver.rooms.recent_events import RecentEvents
@@ -91,7 +91,8 @@ class TimelineReader:
             end = events[0].stream_id - 1
             chunk = min(chunk * 2, 500)
         begins = kept[0].stream_id if limited and kept else after
-        gap = await self._last_gap(stored for stored in seen if stored.stream_id >= begins)
+        # Whatever came over a gap came the long way.
+        gap = await self._last_gap([stored for stored in seen if stored.forks and stored.stream_id >= begins])
         if gap is not None:
             kept = [stored for stored in kept if stored.stream_id >= gap]
             limited = True
@@ -110,11 +111,10 @@ class TimelineReader:
             may_change_counts=limited or any(_may_change_counts(stored) for stored in seen),
         )
 
-    async def _last_gap(self, events: Iterable[StoredEvent]) -> int | None:
-        """The position of the newest of these events that came over a gap, if one did."""
-        # All that came so came the long way.
-        for stored in sorted(events, key=lambda one: -one.stream_id):
-            if stored.forks and await self._follows_a_gap(stored):
+    async def _last_gap(self, events: Sequence[StoredEvent]) -> int | None:
+        """The position of the last of these events that came over a gap, if one did."""
+        for stored in reversed(events):
+            if await self._follows_a_gap(stored):
                 return stored.stream_id
         return None
 
