@@ -92,6 +92,8 @@ class Absence:
             await guest.join(rooms[-1], host)
             await host.until_member(rooms[-1], guest.user_id, "join")
         await Device(here.client).upload()
+        # Of changes before the first answer to `/sync` nobody is told.
+        await away.sync(0)
         await away.follow(here.user_id)
         for room_id in rooms:
             await here.say(room_id, "before")
