@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from benchmarks import large_room, parts, results
+from benchmarks import absence, large_room, parts, results
 from benchmarks.figures import SMALL, Load
 from benchmarks.results import Section
 from benchmarks.servers.authority import Authority
@@ -73,6 +73,22 @@ class Bench:
             figures += parts.measure_join(server, resident, room, what)
         return Section(*results.JOINING, [(Restante.name, figures)])
 
+    def absence(self) -> list[Section]:
+        """A device that was away."""
+        common, own = [], []
+        for kind in self._kinds:
+            figures, further = absence.measure(
+                lambda kind=kind: self._server(kind),
+                _PLACE,
+                self._load.absence,
+                has_catch_up=kind is Restante,
+            )
+            common.append((kind.name, figures))
+            if further:
+                own.append((kind.name, further))
+        beside = [Section(*results.CATCHING_UP, own)] if own else []
+        return [Section(*results.ABSENCE, common), *beside]
+
     def _server(
         self,
         kind: type[Process],
@@ -89,10 +105,11 @@ class Bench:
         return place
 
 
-PARTS: dict[str, Callable[[Bench], Section]] = {
-    "clients": Bench.clients,
-    "federation": Bench.federation,
-    "joining": Bench.joining,
+PARTS: dict[str, Callable[[Bench], list[Section]]] = {
+    "clients": lambda bench: [bench.clients()],
+    "federation": lambda bench: [bench.federation()],
+    "joining": lambda bench: [bench.joining()],
+    "absence": Bench.absence,
 }
 
 
@@ -120,7 +137,11 @@ def main() -> None:
     _PLACE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=_PLACE) as directory:
         bench = Bench(Path(directory), load, kinds, cores)
-        sections = [PARTS[part](bench) for part in ([arguments.part] if arguments.part else PARTS)]
+        sections = [
+            section
+            for part in ([arguments.part] if arguments.part else PARTS)
+            for section in PARTS[part](bench)
+        ]
     for section in sections:
         print(f"\n{section}")
     if not (arguments.only or arguments.part or arguments.small):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 import httptools
 import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Answer(NamedTuple):
@@ -35,11 +38,17 @@ class Address(NamedTuple):
 
 
 def encode_request(
-    address: Address, method: str, path: str, access_token: str | None = None, body: Any = None
+    address: Address,
+    method: str,
+    path: str,
+    access_token: str | None = None,
+    body: Any = None,
+    headers: Sequence[str] = (),
 ) -> bytes:
     """A request as it goes over the wire; made before the clock runs, where it can be."""
     content = b"" if body is None else orjson.dumps(body)
     lines = [f"{method} {path} HTTP/1.1", f"Host: {address.host}:{address.port}", "Accept: application/json"]
+    lines += headers
     if access_token is not None:
         lines.append(f"Authorization: Bearer {access_token}")
     if body is not None:

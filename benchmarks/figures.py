@@ -37,6 +37,15 @@ class RoomSize:
 
 
 @dataclass(frozen=True)
+class Absence:
+    """What a device comes back to."""
+
+    rooms: int = 2_000
+    busy_rooms: int = 300
+    messages: int = 20_000
+
+
+@dataclass(frozen=True)
 class Load:
     """How much is done."""
 
@@ -48,6 +57,7 @@ class Load:
     missed_rooms: int = 20
     far_receivers: int = 20
     room: RoomSize = RoomSize()
+    absence: Absence = Absence()
 
 
 SMALL = Load(
@@ -58,6 +68,7 @@ SMALL = Load(
     missed_rooms=2,
     far_receivers=3,
     room=RoomSize(members=40, state_events=60, servers=4),
+    absence=Absence(rooms=30, busy_rooms=22, messages=900),
 )
 """Enough to see that everything works, too little to measure anything."""
 

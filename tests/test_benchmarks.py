@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks import large_room
+from benchmarks import absence, large_room
 from benchmarks.client import Device, Refused
 from benchmarks.connection import Address
-from benchmarks.figures import SMALL, Figure
+from benchmarks.figures import SMALL, Absence, Figure
 from benchmarks.parts import measure, measure_join, measure_pair
 from benchmarks.results import table
 from benchmarks.servers.authority import Authority
@@ -55,6 +55,23 @@ def test_a_large_room_is_made_and_joined(tmp_path: Path, *, partial: bool) -> No
     figures = measure_join(Restante(places[1], cores, authority), resident, room, "Join")
     assert all(figure.value > 0 for figure in figures)
     assert len(figures) == 4
+
+
+def test_a_device_comes_back_by_every_way(tmp_path: Path) -> None:
+    core = min(os.sched_getaffinity(0))
+    places = (tmp_path / f"{number}" for number in range(20))
+
+    def make() -> Restante:
+        place = next(places)
+        place.mkdir()
+        return Restante(place, core)
+
+    size = Absence(rooms=4, busy_rooms=3, messages=9)
+    common, own = absence.measure(make, tmp_path, size, has_catch_up=True)
+    assert all(figure.value > 0 for figure in (*common, *own))
+    # Prepared once, and as it was.
+    again, _ = absence.measure(make, tmp_path, size, has_catch_up=False)
+    assert [figure.name for figure in again] == [figure.name for figure in common]
 
 
 async def test_a_refusal_is_not_counted(tmp_path: Path) -> None:

@@ -69,6 +69,10 @@ class Process:
         """The files of SQLite that hold all there is."""
         raise NotImplementedError
 
+    def data(self) -> list[Path]:
+        """The files and folders that hold all that a server of this kind knows."""
+        raise NotImplementedError
+
     def start(self) -> float:
         """Start it; how many seconds it took until it answered."""
         started = time.perf_counter()

@@ -45,5 +45,8 @@ class Restante(Process):
     def command(self) -> list[str | Path]:
         return [sys.executable, "-m", "homeserver", "run", "--config", self.directory / "config.yaml"]
 
+    def data(self) -> list[Path]:
+        return [self.directory / "data"]
+
     def databases(self) -> list[Path]:
         return list(self.directory.glob("data/*.db"))

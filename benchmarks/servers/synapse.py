@@ -92,6 +92,9 @@ class Synapse(Process):
     def command(self) -> list[str | Path]:
         return [self._python, "-m", "synapse.app.homeserver", "--config-path", self._config]
 
+    def data(self) -> list[Path]:
+        return [self._database, self.directory / "signing.key"]
+
     def databases(self) -> list[Path]:
         return [self._database]
 
