@@ -58,13 +58,13 @@ def test_a_large_room_is_made_and_joined(tmp_path: Path, *, partial: bool) -> No
 
 
 def test_a_device_comes_back_by_every_way(tmp_path: Path) -> None:
-    core = min(os.sched_getaffinity(0))
+    cores = {min(os.sched_getaffinity(0))}
     places = (tmp_path / f"{number}" for number in range(20))
 
     def make() -> Restante:
         place = next(places)
         place.mkdir()
-        return Restante(place, core)
+        return Restante(place, cores)
 
     size = Absence(rooms=4, busy_rooms=3, messages=9)
     common, own = absence.measure(make, tmp_path, size, has_catch_up=True)

@@ -76,7 +76,7 @@ async def _gaps(
     works = []
     for room_id in wanted:
         timeline = rooms[room_id]
-        if timeline["limited"]:
+        if timeline.get("limited"):
             works.append(lambda room_id=room_id, start=timeline["prev_batch"]: fill(room_id, start))
     await in_parallel(_AT_ONCE, works)
 
@@ -125,7 +125,7 @@ async def sliding(device: Device, away: Away) -> list[Figure]:
     while len(rooms) < len(away.sent):
         answer = await ask(asked, "rooms", min(len(away.sent), len(rooms) + 100), 20, answer["pos"])
         rooms |= answer["rooms"]
-    held = {room_id: _messages(rooms[room_id]["timeline"]) for room_id in away.sent}
+    held = {room_id: _messages(rooms[room_id].get("timeline", [])) for room_id in away.sent}
     await _gaps(asked, {one: rooms[one] for one in away.sent}, list(away.sent), None, held)
     figures += _figures("Sliding sync, everything", started, asked)
     _check(held, away.sent)
