@@ -81,6 +81,8 @@ async def test_the_name_in_the_path_goes_before_that_of_the_upload(desk: Desk) -
         await desk.get(f"/download/{media}/%00")
     with refused(400, "M_INVALID_PARAM"):
         await desk.get(f"/download/{media}/%FF")
+    with refused(400, "M_INVALID_PARAM"):
+        await desk.get(f"/download/{media}/{'x' * 256}")
 
 
 @given(name=st.text(min_size=1, max_size=255))

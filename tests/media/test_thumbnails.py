@@ -24,6 +24,7 @@ from tests.media.conftest import Desk, animation, files_of, image_in, picture
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from tests.client import Client
     from tests.server import Server
@@ -364,3 +365,26 @@ async def test_a_size_has_to_be_said(desk: Desk) -> None:
     media = await desk.upload(picture(), "image/png")
     with refused(400, "M_MISSING_PARAM"):
         await desk.get(f"/thumbnail/{media}", width="32")
+
+
+async def test_a_worker_that_was_taken_over_is_believed_no_further_than_it_must_be(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "taken_over.py"
+    monkeypatch.setattr("homeserver.services.media.image_workers._PROGRAM", "taken_over")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    for answer, outcome in (
+        ('{"outcome": "made", "content_type": "text/html", "size": 1}', "no_image"),
+        ('{"outcome": "made", "content_type": "image/png\\r\\nx: y", "size": 1}', "no_image"),
+        ('{"outcome": "made", "content_type": "image/png", "size": 100000000000}', "too_large"),
+        ('{"outcome": "made", "content_type": "image/png", "size": -1}', "no_image"),
+        ('{"outcome": "as_it_is", "content_type": ["image/png"]}', "no_image"),
+        ('{"outcome": "whatever"}', "no_image"),
+        ("[]", "no_image"),
+        ("no JSON", "no_image"),
+        ("x" * 1_000_000, "no_image"),
+    ):
+        program.write_text(f"import sys\nsys.stdin.buffer.readline()\nprint({answer!r}, flush=True)\n")
+        workers = ImageWorkers()
+        assert (await workers.make(_parts(b"x"), 1, SHAPE)).outcome == outcome, answer
+        await workers.close()

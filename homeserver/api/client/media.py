@@ -70,7 +70,10 @@ class MediaEndpoints:
         """`POST /_matrix/media/v3/upload`."""
         requester = await self._uploader(request)
         uri = await self._context.uploads.upload(
-            requester.user_id, request.parts(), request.header(b"content-type"), _file_name(request)
+            requester.user_id,
+            request.parts(),
+            request.header(b"content-type"),
+            _checked_name(request.query.get("filename")),
         )
         return json_response({"content_uri": uri})
 
@@ -83,7 +86,7 @@ class MediaEndpoints:
             request.path_parameters["mediaId"],
             request.parts(),
             request.header(b"content-type"),
-            _file_name(request),
+            _checked_name(request.query.get("filename")),
         )
         return json_response({})
 
@@ -99,8 +102,9 @@ class MediaEndpoints:
     async def download(self, request: Request) -> Response:
         """`GET /media/download/{serverName}/{mediaId}`, and with a `{fileName}` in the place of its own."""
         requester = await self._context.authenticator.requester(request, allow_guest=True)
+        given = _checked_name(request.path_parameters.get("fileName"))
         content = await self._content(request, requester.user_id)
-        name = request.path_parameters.get("fileName", content.upload_name)
+        name = content.upload_name if given is None else given
         return await file_answer(request, self._context.media_contents, content, name)
 
     async def thumbnail(self, request: Request) -> Response:
@@ -142,8 +146,8 @@ def _media(method: str, path: str, handler: Handler, max_body_bytes: int = MEBIB
     ]
 
 
-def _file_name(request: Request) -> str | None:
-    name = request.query.get("filename")
+def _checked_name(name: str | None) -> str | None:
+    """The name of a file, where one is given that is no novel."""
     if name is not None and len(name) > MAX_NAME_LENGTH:
-        raise InvalidParam(f"`filename` has more than {MAX_NAME_LENGTH} characters")
+        raise InvalidParam(f"The name of the file has more than {MAX_NAME_LENGTH} characters")
     return name or None

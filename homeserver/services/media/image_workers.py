@@ -10,7 +10,9 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from homeserver.errors import LimitExceeded
+import structlog
+
+from homeserver.errors import LimitExceeded, MatrixError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -21,8 +23,15 @@ MAX_WAITING = 200
 """So many thumbnails are made or wait for it; whoever comes then is told to come back later."""
 SECONDS = 30.0
 """Whatever takes longer is taken for no image."""
+MAX_BYTES = 32 << 20
+"""So large may a thumbnail be."""
+# What Python needs to find its modules and libraries; no secrets.
+_ENVIRONMENT = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
+_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 _RETRY_AFTER_MS = 5_000
 _PROGRAM = "homeserver.services.media.images"
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +64,25 @@ class ImageWorkers:
             self._waiting -= 1
 
     async def _make(self, parts: AsyncIterator[bytes], size: int, shape: Shape) -> Outcome:
-        process = self._idle.pop() if self._idle else await _start()
+        try:
+            process = self._idle.pop() if self._idle else await _start()
+        except OSError as error:
+            _log.error("image_worker_not_started", error=str(error))
+            raise MatrixError("No thumbnail can be made now: try again later", status=503) from error
         try:
             async with asyncio.timeout(SECONDS):
                 outcome = await _ask(process, parts, size, shape)
         except (TimeoutError, OSError, ValueError, asyncio.IncompleteReadError):
-            # It hangs, or has come to harm.
+            # It hangs, or has come to harm, or says what it should not.
             await _end(process)
             return Outcome("no_image")
         except BaseException:
             await _end(process)
             raise
-        self._idle.append(process)
+        if outcome.outcome == "too_large":
+            await _end(process)
+        else:
+            self._idle.append(process)
         return outcome
 
     async def look_after(self) -> None:
@@ -92,8 +108,7 @@ async def _start() -> asyncio.subprocess.Process:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
-        # No secrets.
-        env={name: value for name, value in os.environ.items() if not name.startswith("RESTANTE_")},
+        env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
         start_new_session=True,
     )
 
@@ -115,8 +130,17 @@ async def _ask(
         process.stdin.write(part)
         await process.stdin.drain()
     answer = json.loads(await process.stdout.readline())
-    content = await process.stdout.readexactly(answer["size"])
-    return Outcome(answer["outcome"], answer.get("content_type", ""), content)
+    # What strangers send may have taken it over: it is believed no further than it must be.
+    match answer:
+        case {"outcome": "too_large" | "no_image" as why}:
+            return Outcome(why)
+        case {"outcome": "as_it_is", "content_type": content_type} if content_type in _TYPES:
+            return Outcome("as_it_is", content_type)
+        case {"outcome": "made", "content_type": content_type, "size": int(length)} if content_type in _TYPES:
+            if length > MAX_BYTES:
+                return Outcome("too_large")
+            return Outcome("made", content_type, await process.stdout.readexactly(length))
+    raise ValueError
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Literal
 
 from homeserver.errors import MatrixError
+from homeserver.services.media.image_workers import MAX_BYTES
 from homeserver.storage.media import Content, StoredFile
 from homeserver.storage.media_thumbnails import Shape
 
@@ -26,7 +27,6 @@ _WHOLE = 65_500
 _BOXES = ((320, 240), (640, 480), (800, 600), (1600, 1200), (_WHOLE, _WHOLE))
 _SIDES = (32, 96, 320, 640, 960, 1600)
 _ASPECTS = 16
-_MAX_BYTES = 64 << 20
 _MAX_REMEMBERED = 10_000
 _BEGINNING_BYTES = 16
 
@@ -109,7 +109,7 @@ class Thumbnails:
             return thumbnail
         if outcome.outcome != "made":
             raise Impossible(outcome.outcome)
-        async with self._new_files.written(_once(outcome.content), _MAX_BYTES, _absurd) as made:
+        async with self._new_files.written(_once(outcome.content), MAX_BYTES, _too_large) as made:
             thumbnail = Content(made, outcome.content_type, None)
 
             async def work(transaction: Transaction) -> bool:
@@ -153,8 +153,8 @@ def _impossible(why: str, *, is_ours: bool) -> MatrixError:
     return MatrixError("No thumbnail can be made of this")
 
 
-def _absurd() -> MatrixError:
-    return MatrixError("The thumbnail is too large", status=500)
+def _too_large() -> MatrixError:
+    return _impossible("too_large", is_ours=True)
 
 
 def _may_be_image(beginning: bytes) -> bool:
