@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from homeserver.clock import Clock
     from homeserver.ids import ServerName
     from homeserver.services.requester import Requester
-    from homeserver.storage.database import Database, Transaction
+    from homeserver.storage.database import Database, Reader, Transaction
     from homeserver.storage.outgoing_to_device import OutgoingToDeviceStore
     from homeserver.storage.to_device import ToDeviceStore
 
@@ -82,7 +82,7 @@ class ToDevice:
                 here[UserId(user_id)] = by_device
             elif self._outgoing is not None and is_user_id(user_id) and by_device:
                 elsewhere.setdefault(server_name, {})[user_id] = by_device
-        messages = await self._addressed(requester.user_id, event_type, here)
+        messages = await self._addressed(self._database, requester.user_id, event_type, here)
         outgoing = [
             (server_name, *message)
             for server_name, of_server in elsewhere.items()
@@ -122,9 +122,17 @@ class ToDevice:
         except (InvalidParam, TooLarge):
             return
         here = {UserId(user_id): by_device for user_id, by_device in contents.items()}
-        addressed = await self._addressed(sender, event_type, here)
-        if addressed and sum(map(_kibibytes, addressed)) <= MAX_KIBIBYTES:
-            await self._write(transaction_key(sender, None, "m.direct_to_device", message_id), addressed)
+        if not here:
+            return
+        key, now = transaction_key(sender, None, "m.direct_to_device", message_id), self._clock.now_ms()
+
+        async def work(transaction: Transaction) -> None:
+            # Inside: of several that are taken in at the same time, the first asks first and is written first.
+            addressed = await self._addressed(transaction, sender, event_type, here)
+            if addressed and sum(map(_kibibytes, addressed)) <= MAX_KIBIBYTES:
+                await self._store.insert(transaction, key, now, addressed)
+
+        await self._database.write(work)
 
     async def _write(
         self,
@@ -143,7 +151,11 @@ class ToDevice:
         await self._database.write(work)
 
     async def _addressed(
-        self, sender: UserId, event_type: str, contents: Mapping[UserId, Mapping[str, bytes]]
+        self,
+        reader: Reader,
+        sender: UserId,
+        event_type: str,
+        contents: Mapping[UserId, Mapping[str, bytes]],
     ) -> list[tuple[UserId, DeviceId, bytes]]:
         """The devices that there are among those addressed, each with its message as it will go out.
 
@@ -153,7 +165,7 @@ class ToDevice:
             return []
         head = b'{"type":%b,"sender":%b,"content":' % (orjson.dumps(event_type), orjson.dumps(sender))
         messages = []
-        for user_id, device_id in await self._store.load_devices(contents):
+        for user_id, device_id in await self._store.load_devices(reader, contents):
             by_device = contents[user_id]
             content = by_device.get(device_id, by_device.get(ALL_DEVICES))
             if content is not None:

@@ -311,6 +311,27 @@ async def test_messages_to_devices_come_once_whoever_repeats_them(told: Told) ->
     ]
 
 
+async def test_messages_to_devices_of_one_transaction_come_in_its_order(told: Told) -> None:
+    alice = told.alice
+    edus = [
+        {
+            "edu_type": "m.direct_to_device",
+            "content": {
+                "sender": BOB,
+                "type": "m.test",
+                "message_id": str(number),
+                # Some are for devices that are not there.
+                "messages": {alice.user_id: {"*" if number % 3 else "NOWHERE": {"number": number}}},
+            },
+        }
+        for number in range(90)
+    ]
+    await told.transactions.receive(TWO, [], edus)
+    events = (await alice.sync())["to_device"]["events"]
+    numbers = [event["content"]["number"] for event in events]
+    assert numbers == [number for number in range(90) if number % 3]
+
+
 async def test_the_key_of_an_event_is_there_before_the_event_that_came_beside_it(told: Told) -> None:
     alice = told.alice
     since = (await alice.sync())["next_batch"]

@@ -85,9 +85,8 @@ class InboundTransactions:
             if isinstance(room_id, str) and is_room_id(room_id):
                 by_room.setdefault(RoomId(room_id), []).append(pdu)
         # The keys of encrypted events come beside them: nobody is to see an event that they cannot read yet.
-        for edu in edus:
-            if _is_to_device(edu):
-                await self._receive_edu(origin, edu)
+        # They are written together, in their order.
+        await asyncio.gather(*(self._receive_edu(origin, edu) for edu in edus if _is_to_device(edu)))
         results: dict[EventId, dict[str, str]] = {}
         rooms = [self._receive_in_room(origin, room_id, of_room) for room_id, of_room in by_room.items()]
         for outcome in await asyncio.gather(*rooms):
