@@ -73,7 +73,10 @@ class Elsewhere:
         answer = getattr(self, f"_{endpoint}", None)
         if answer is None:
             return Answered.json({"errcode": "M_UNRECOGNIZED", "error": "No"}, 404)
-        result: Answered = answer(asked, *parameters)
+        try:
+            result: Answered = answer(asked, *parameters)
+        except KeyError:
+            return Answered.json({"errcode": "M_NOT_FOUND", "error": "Unknown"}, 404)
         return result
 
     # -- joining ---------------------------------------------------------------------------------------
