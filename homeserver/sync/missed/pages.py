@@ -198,6 +198,8 @@ class MissedPages:
                 raise InvalidParam("`from` is missing")
             kind = Kind.LOG_BY_IMPORTANCE if request.important_first else Kind.LOG
             since = await self._tokens.read_sync_token(request.start, user_id, requester.device_id)
+            if since.own:
+                self._delivered.acknowledge(requester, max(since.position, since.told), since.owed)
             position = since.position
             after, upto = max(position, since.told), self._notifier.position
             if request.stop is not None:
