@@ -161,7 +161,7 @@ class ReadingLayer:
             Connections(database, stores.sliding_sync, clock),
             RoomLists(
                 RoomOrders(rooms.notifier, rooms.memberships, stores.memberships),
-                RoomTraits(rooms.reader, stores.stripped_state),
+                RoomTraits(rooms.reader, views.visibility, stores.stripped_state),
                 views.room_marks,
                 views.ignored,
             ),

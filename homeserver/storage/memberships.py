@@ -228,6 +228,28 @@ class MembershipStore:
         )
         return [MembershipChange(*row) for row in rows]
 
+    async def load_logs(self, user_id: UserId, room_nids: Iterable[int]) -> dict[int, list[MembershipChange]]:
+        """The same for several rooms, by their numbers."""
+        rows = await self._database.fetch_all(
+            "SELECT l.user_id, l.stream_id, l.room_nid, r.room_id, l.membership, l.event_nid"
+            " FROM membership_log l JOIN rooms r ON r.room_nid = l.room_nid"
+            " WHERE l.room_nid = ANY($1::bigint[]) AND l.user_id = $2 ORDER BY l.stream_id",
+            list(room_nids),
+            user_id,
+        )
+        logs: dict[int, list[MembershipChange]] = {}
+        for row in rows:
+            logs.setdefault(row[2], []).append(MembershipChange(*row))
+        return logs
+
+    async def load_counts(self, room_nids: Iterable[int]) -> dict[int, tuple[int, int]]:
+        """How many members are joined, and how many are invited, by room."""
+        rows = await self._database.fetch_all(
+            "SELECT room_nid, joined_members, invited_members FROM rooms WHERE room_nid = ANY($1::bigint[])",
+            list(room_nids),
+        )
+        return {room_nid: (joined, invited) for room_nid, joined, invited in rows}
+
     async def count(self, room_nid: int) -> tuple[int, int]:
         """How many members are joined, and how many are invited."""
         row = await self._database.fetch_one(

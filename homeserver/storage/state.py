@@ -177,6 +177,13 @@ class StateStore:
             places = above
         return {snapshot_nid: event_nid for snapshot_nid, event_nid in found.items() if event_nid != GONE}
 
+    async def load_chains(self, snapshot_nids: Iterable[int]) -> None:
+        """Have snapshots in memory, with those that they hang on: a question for each step towards the roots of all."""
+        places = set(snapshot_nids)
+        while places:
+            here = await self._load_snapshots(places)
+            places = {snapshot.parent_nid for snapshot in here.values() if snapshot.parent_nid is not None}
+
     async def load_numbers_of_type(
         self, snapshot_nid: int, event_type: str, *, others: bool = False
     ) -> list[int]:

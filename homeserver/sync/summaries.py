@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from homeserver.ids import UserId
     from homeserver.notifier.notifier import Notifier
     from homeserver.rooms.recent_events import RecentEvents
@@ -21,10 +23,11 @@ class _Members:
     """Who was there at a position: one more than is shown, since a reader is not their own hero."""
 
     position: int
-    present: list[UserId]
-    gone: list[UserId]
     joined: int
     invited: int
+    present: list[UserId] | None = None
+    """None until somebody wants to know."""
+    gone: list[UserId] = field(default_factory=list)
 
 
 class Summaries:
@@ -38,15 +41,33 @@ class Summaries:
 
     async def of(self, room_nid: int, user_id: UserId) -> dict[str, Any]:
         """The summary of a room for one of its members."""
-        members = self._known(room_nid) or await self._read(room_nid)
-        heroes = [one for one in members.present if one != user_id]
-        if not heroes:
-            heroes = [one for one in members.gone if one != user_id]
-        return {
-            "m.heroes": heroes[:HEROES],
-            "m.joined_member_count": members.joined,
-            "m.invited_member_count": members.invited,
-        }
+        return {"m.heroes": await self.heroes(room_nid, user_id), **await self.counts(room_nid)}
+
+    async def heroes(self, room_nid: int, user_id: UserId) -> list[UserId]:
+        """Those after whom a room is called for one of its members."""
+        members = self._known(room_nid)
+        if members is None or members.present is None:
+            members = await self._read(room_nid)
+        present = members.present or []
+        heroes = [one for one in present if one != user_id] or [one for one in members.gone if one != user_id]
+        return heroes[:HEROES]
+
+    async def counts(self, room_nid: int) -> dict[str, int]:
+        """How many members a room has."""
+        members = self._known(room_nid)
+        if members is None:
+            await self.load_counts([room_nid])
+            members = self._rooms[room_nid]
+        return {"m.joined_member_count": members.joined, "m.invited_member_count": members.invited}
+
+    async def load_counts(self, room_nids: Iterable[int]) -> None:
+        """Have the numbers of members of several rooms in memory."""
+        missing = [room_nid for room_nid in room_nids if self._known(room_nid) is None]
+        if missing:
+            position = self._notifier.position
+            counts = await self._memberships.load_counts(missing)
+            for room_nid in missing:
+                self._keep(room_nid, _Members(position, *counts.get(room_nid, (0, 0))))
 
     def _known(self, room_nid: int) -> _Members | None:
         members = self._rooms.get(room_nid)
@@ -68,7 +89,11 @@ class Summaries:
         gone: list[UserId] = []
         if len(present) <= 1:
             gone = await self._memberships.load_first_members(room_nid, ("leave", "ban"), HEROES + 1)
-        members = self._rooms[room_nid] = _Members(position, present, gone, joined, invited)
+        return self._keep(room_nid, _Members(position, joined, invited, present, gone))
+
+    def _keep(self, room_nid: int, members: _Members) -> _Members:
+        self._rooms[room_nid] = members
+        self._rooms.move_to_end(room_nid)
         if len(self._rooms) > _CACHED_ROOMS:
             self._rooms.popitem(last=False)
         return members

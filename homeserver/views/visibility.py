@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from homeserver.eventgraph.visibility import HISTORY_VISIBILITY, history_visibility_of, may_see
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from homeserver.ids import RoomId, UserId
     from homeserver.rooms.memberships import Memberships
@@ -142,11 +142,25 @@ class HistoryVisibility:
         if known is not None and known.last_position == row.stream_id:
             self._histories.move_to_end(key)
             return known
-        history = MembershipHistory(await self._membership_store.load_log(*key))
+        return self._keep(key, MembershipHistory(await self._membership_store.load_log(*key)))
+
+    def _keep(self, key: tuple[UserId, int], history: MembershipHistory) -> MembershipHistory:
         self._histories[key] = history
         if len(self._histories) > _CACHED_HISTORIES:
             self._histories.popitem(last=False)
         return history
+
+    async def load_histories(self, rows: Iterable[MembershipRow]) -> None:
+        """Have the memberships of a user in several rooms in memory."""
+        missing = {}
+        for row in rows:
+            known = self._histories.get((row.user_id, row.room_nid))
+            if known is None or known.last_position != row.stream_id:
+                missing[row.room_nid] = row.user_id
+        for user_id in set(missing.values()):
+            logs = await self._membership_store.load_logs(user_id, missing)
+            for room_nid, log in logs.items():
+                self._keep((user_id, room_nid), MembershipHistory(log))
 
     async def first_joined(self, user_id: UserId, room_id: RoomId) -> int | None:
         """The position at which a user first came into a room; None where they never did."""

@@ -141,6 +141,9 @@ async def test_beyond_the_specification_there_is_what_clients_and_tools_are_know
     known |= {(method, path.replace("/v3/", "/r0/")) for method, path in known}
     assert served(server) - known == {
         ("GET", "/_restante/health"),
+        # Sliding sync, as it was accepted and as it was deployed before (MSC4186).
+        ("POST", "/_matrix/client/v4/sync"),
+        ("POST", "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync"),
         ("GET", "/metrics"),
         ("GET", "/_synapse/admin/v1/register"),
         ("POST", "/_synapse/admin/v1/register"),

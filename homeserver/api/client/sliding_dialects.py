@@ -314,9 +314,9 @@ def _answer(answer: SlidingAnswer, rooms: Mapping[RoomId, Mapping[str, Any]]) ->
 
 
 def _deployed_room(room: Mapping[str, Any]) -> dict[str, Any]:
-    written = {name: value for name, value in room.items() if name != "membership"}
-    if "stripped_state" in written:
-        written["invite_state"] = written.pop("stripped_state")
+    written = {name: value for name, value in room.items() if name not in ("membership", "stripped_state")}
+    if room.get("membership") in ("invite", "knock"):
+        written["invite_state"] = room["stripped_state"]
     if written.pop("expanded_timeline", False):
         written["unstable_expanded_timeline"] = True
         # By this clients know that the timeline may hold what they have.

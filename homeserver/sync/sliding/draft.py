@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from homeserver.storage.sliding_sync import ConnectionKey
 from homeserver.sync.sliding.holdings import LIVE, NEVER, NOTHING, HoldingChanges
 
 if TYPE_CHECKING:
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from homeserver.sync.sliding.request import SlidingRequest
     from homeserver.sync.sliding.room_lists import Selection
     from homeserver.sync.sliding.rooms import RoomResult
+
+
+def connection_of(requester: Requester, request: SlidingRequest) -> ConnectionKey:
+    """The connection that a request is made on."""
+    return ConnectionKey(requester.user_id, requester.device_id or "", request.conn_id)
 
 
 @dataclass(slots=True)
@@ -33,6 +39,11 @@ class Draft:
     extensions: dict[str, Any] = field(default_factory=dict)
     changes: HoldingChanges = field(default_factory=HoldingChanges)
     has_news: bool = False
+
+    @property
+    def key(self) -> ConnectionKey:
+        """The connection."""
+        return connection_of(self.requester, self.request)
 
     @property
     def upto(self) -> int:

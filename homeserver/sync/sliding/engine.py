@@ -7,13 +7,12 @@ rooms that are not asked for cost nothing, however many there are.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from homeserver.ids import RoomId
-from homeserver.storage.sliding_sync import ConnectionKey
 from homeserver.sync.interval import Concern, Interval, read_changes
-from homeserver.sync.sliding.draft import Draft
+from homeserver.sync.sliding.draft import Draft, connection_of
 from homeserver.sync.sliding.holdings import LIVE, Holdings
 from homeserver.sync.sliding.rooms import RoomView
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from homeserver.clock import Clock
+    from homeserver.ids import RoomId
     from homeserver.notifier.notifier import Notifier
     from homeserver.services.requester import Requester
     from homeserver.storage.memberships import MembershipRow
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 MAX_TIMEOUT_MS = 600_000
 _MAX_EVENTS = 10_000
 """Once an answer holds so many events, what is left of the rooms comes with the next one."""
+_AT_ONCE = 32
+"""So many rooms are read at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class SlidingSync:
         Raises `UnknownPos` for a `pos` with which this client cannot go on, `InvalidParam` for a wrong `since` of an
         extension, and what `check_access` raises once the device may read no more: it is asked whenever the wait ends.
         """
-        key = ConnectionKey(requester.user_id, requester.device_id or "", request.conn_id)
+        key = connection_of(requester, request)
         since, held = None, Holdings()
         if request.pos is not None:
             pos = await self._tokens.read_pos(request.pos, *key)
@@ -109,15 +111,15 @@ class SlidingSync:
             await check_access()
             if not woken:
                 break
-        return await self._finish(key, draft)
+        return await self._finish(draft)
 
-    async def _finish(self, key: ConnectionKey, draft: Draft) -> SlidingAnswer:
+    async def _finish(self, draft: Draft) -> SlidingAnswer:
         """Note what the client will hold: it is durable before the answer is given."""
-        held = draft.held
+        key, held = draft.key, draft.held
         if draft.changes or not held.answer_nid:
             room_nids = {row.room_nid for row in draft.selection.rooms.values()}
             held = await self._connections.note(key, held, draft.changes, room_nids)
-        self._note_members(key, draft, (draft.upto, held.answer_nid))
+        self._note_members(draft, (draft.upto, held.answer_nid))
         return SlidingAnswer(
             self._tokens.pos(*key, draft.upto, held.answer_nid),
             draft.selection.counts,
@@ -125,8 +127,8 @@ class SlidingSync:
             draft.extensions,
         )
 
-    def _note_members(self, key: ConnectionKey, draft: Draft, place: tuple[int, int]) -> None:
-        known = dict(self._known_members(key, draft))
+    def _note_members(self, draft: Draft, place: tuple[int, int]) -> None:
+        known = dict(self._known_members(draft))
         sent: dict[int, set[int]] = {}
         for room_id, result in draft.rooms.items():
             room_nid = draft.selection.rooms[room_id].room_nid
@@ -135,11 +137,11 @@ class SlidingSync:
                 if result.flushes_members:
                     known.pop(room_nid, None)
         if sent or known:
-            self._lazy_members.note(key, known, sent, place)
+            self._lazy_members.note(draft.key, known, sent, place)
 
-    def _known_members(self, key: ConnectionKey, draft: Draft) -> Mapping[int, frozenset[int]]:
+    def _known_members(self, draft: Draft) -> Mapping[int, frozenset[int]]:
         place = None if draft.since is None else (draft.since, draft.held.answer_nid)
-        return self._lazy_members.known(key, place)
+        return self._lazy_members.known(draft.key, place)
 
     # -- what there is to tell -------------------------------------------------------------------------
 
@@ -163,24 +165,25 @@ class SlidingSync:
     async def _add_rooms(self, draft: Draft) -> None:
         selection = draft.selection
         read = await self._read_rooms(draft)
-        key = ConnectionKey(draft.requester.user_id, draft.requester.device_id or "", draft.request.conn_id)
-        known_members = self._known_members(key, draft)
-        number, left_out = 0, set[RoomId]()
-        for room_id, config in selection.wanted.items():
-            row = selection.rooms[room_id]
-            if not self._may_have_news(draft, row, config, read):
-                continue
-            if number >= _MAX_EVENTS:
-                left_out.add(room_id)
-                continue
-            result = await self._look_at(
-                draft, row, config, known_members.get(row.room_nid, frozenset()), is_read=room_id in read
-            )
-            if result is not None:
-                draft.rooms[room_id] = result
-                number += len(result.events) + len(result.fields.get("required_state", ()))
+        looked_at = [
+            room_id
+            for room_id, config in selection.wanted.items()
+            if self._may_have_news(draft, selection.rooms[room_id], config, read)
+        ]
+        number = 0
+        while looked_at and number < _MAX_EVENTS:
+            most = max(selection.wanted[room_id].timeline_limit for room_id in looked_at[:_AT_ONCE])
+            rooms = min(_AT_ONCE, (_MAX_EVENTS - number) // (most + 1) + 1)
+            some, looked_at = looked_at[:rooms], looked_at[rooms:]
+            await self._results.prepare([selection.rooms[room_id] for room_id in some], draft.upto)
+            results = await asyncio.gather(*(self._look_at(draft, room_id, read) for room_id in some))
+            for room_id, result in zip(some, results, strict=True):
+                if result is not None:
+                    draft.rooms[room_id] = result
+                    number += len(result.events) + len(result.fields.get("required_state", ()))
         draft.has_news = draft.has_news or any(result.is_news for result in draft.rooms.values())
-        self._put_off(draft, (selection.activity.keys() | read) - selection.wanted.keys() | left_out)
+        # What there was no place for comes with the next answer.
+        self._put_off(draft, (selection.activity.keys() | read) - selection.wanted.keys() | set(looked_at))
 
     async def _read_rooms(self, draft: Draft) -> set[RoomId]:
         """The rooms in which the user has read on, where unread counts are wanted."""
@@ -208,19 +211,13 @@ class SlidingSync:
             or row.room_id in read
         )
 
-    async def _look_at(
-        self,
-        draft: Draft,
-        row: MembershipRow,
-        config: RoomConfig,
-        known_members: frozenset[int],
-        *,
-        is_read: bool,
-    ) -> RoomResult | None:
+    async def _look_at(self, draft: Draft, room_id: RoomId, read: set[RoomId]) -> RoomResult | None:
+        selection = draft.selection
+        row, config = selection.rooms[room_id], selection.wanted[room_id]
         at_end = await self._moves.at(row, draft.upto)
         if at_end is None:
             return None
-        selection, held = draft.selection, draft.held.rooms.get(row.room_nid)
+        held = draft.held.rooms.get(row.room_nid)
         is_dm = row.room_id in selection.marks.direct
         view = RoomView(
             config,
@@ -229,7 +226,7 @@ class SlidingSync:
             held_state=None if held is None else draft.held.required_states.get(held.required_state),
             is_dm=is_dm,
             was_dm=held is not None and held.is_dm,
-            known_members=known_members,
+            known_members=self._known_members(draft).get(row.room_nid, frozenset()),
         )
         result = await self._results.of(
             draft.requester,
@@ -243,7 +240,7 @@ class SlidingSync:
         if (
             draft.request.with_counts
             and at_end.membership == "join"
-            and (result.is_news or is_read or was_put_off)
+            and (result.is_news or room_id in read or was_put_off)
         ):
             result.fields |= await self._results.counts(draft.requester, at_end, draft.upto)
             result.is_news = True

@@ -81,7 +81,7 @@ class RoomOrder:
             if topic is Topic.ROOM_EVENTS and key in rooms and rooms[RoomId(key)].membership == "join"
         ]
         if rooms is not self.rooms:
-            changed = {room_id: row for room_id, row in rooms.items() if self.rooms.get(room_id) is not row}
+            changed = {room_id: row for room_id, row in rooms.items() if self.rooms.get(room_id) != row}
             if any(row.membership in _OUT and row.room_nid not in self.was_in for row in changed.values()):
                 # They may have come in and gone out since the last look.
                 return False
@@ -91,14 +91,23 @@ class RoomOrder:
             self.rooms = rooms
             for row in changed.values():
                 self._place(row)
-        for position, room_id in sorted(moves):
-            newest = self.activity.pop(room_id, 0)
-            self.activity[room_id] = (
-                max(position, newest) if rooms[room_id].membership == "join" else rooms[room_id].stream_id
-            )
-            self.changed_rooms.add(room_id)
+        self._move(moves)
         self.position = notifier.position
         return True
+
+    def _move(self, moves: list[tuple[int, RoomId]]) -> None:
+        """Something came into rooms at these positions: they go to the end, where these are the newest of all."""
+        in_order = True
+        last = next(reversed(self.activity.values()), 0)
+        for position, room_id in sorted(moves):
+            row, newest = self.rooms[room_id], self.activity.pop(room_id, 0)
+            place = max(position, newest) if row.membership == "join" else row.stream_id
+            in_order = in_order and place >= last
+            last = max(last, place)
+            self.activity[room_id] = place
+            self.changed_rooms.add(room_id)
+        if not in_order:
+            self.activity = dict(sorted(self.activity.items(), key=lambda item: item[1]))
 
     def _place(self, row: MembershipRow) -> None:
         if row.membership == "join":

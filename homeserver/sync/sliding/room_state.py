@@ -46,6 +46,10 @@ class WantedState:
         self._state = state
         self._numbers = numbers
 
+    async def prepare(self, snapshots: Iterable[int]) -> None:
+        """Have these snapshots in memory."""
+        await self._state.load_chains(snapshot for snapshot in snapshots if snapshot)
+
     async def change(self, start: int, end: int) -> StateChange:
         """What snapshot `end` has otherwise than `start`."""
         numbers = await self._state.load_difference(start, end) if end not in (0, start) else {}

@@ -9,7 +9,7 @@ import orjson
 from homeserver.ids import RoomId
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from homeserver.eventgraph.event import StateKey
     from homeserver.rooms.reader import RoomReader
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from homeserver.storage.stripped_state import StrippedStateStore
     from homeserver.sync.sliding.request import RoomListFilter, WantedTraits
     from homeserver.sync.sliding.room_order import RoomOrder
+    from homeserver.views.visibility import HistoryVisibility
 
 _CREATE: StateKey = ("m.room.create", "")
 _ENCRYPTION: StateKey = ("m.room.encryption", "")
 _NAME: StateKey = ("m.room.name", "")
 _SPACE_CHILD = "m.space.child"
-_MAX_FILTERS = 50
+_MAX_FILTERS = 20
+_FEW_ROOMS = 5
 
 
 class _Traits(NamedTuple):
@@ -34,8 +36,11 @@ class _Traits(NamedTuple):
 class RoomTraits:
     """Keeps for each user which of their rooms pass a filter, and looks again only at rooms where something happened."""
 
-    def __init__(self, reader: RoomReader, stripped_state: StrippedStateStore) -> None:
+    def __init__(
+        self, reader: RoomReader, visibility: HistoryVisibility, stripped_state: StrippedStateStore
+    ) -> None:
         self._reader = reader
+        self._visibility = visibility
         self._stripped_state = stripped_state
 
     async def match(self, order: RoomOrder, filters: Iterable[RoomListFilter]) -> bool:
@@ -66,7 +71,8 @@ class RoomTraits:
         if changed and order.matching:
             await self._look_again(order, changed)
         if new:
-            traits = await self._load(order, list(order.rooms.values()))
+            rows = [row for row in order.rooms.values() if row.room_id in order.listed | order.left]
+            traits = await self._load(rows, _keys_for(new))
             if len(order.matching) > _MAX_FILTERS:
                 order.matching.clear()
             for one in new:
@@ -74,7 +80,7 @@ class RoomTraits:
 
     async def _look_again(self, order: RoomOrder, changed: Iterable[RoomId]) -> None:
         rows = [order.rooms[room_id] for room_id in changed if room_id in order.rooms]
-        traits = {row.room_id: await self._of_room(row) for row in rows}
+        traits = await self._load(rows, _keys_for(order.matching))
         for one, matching in order.matching.items():
             for room_id, has in traits.items():
                 if _passes(has, one):
@@ -82,21 +88,22 @@ class RoomTraits:
                 else:
                     matching.discard(room_id)
 
-    async def _load(self, order: RoomOrder, rows: list[MembershipRow]) -> dict[RoomId, _Traits]:
-        """The same for many rooms: one question for all that the user is in."""
+    async def _load(self, rows: Sequence[MembershipRow], keys: Sequence[StateKey]) -> dict[RoomId, _Traits]:
+        """What stands in these rooms; one question for all that the user is in, where they are many."""
         joined = {row.room_nid: row.room_id for row in rows if row.membership == "join"}
-        states = await self._reader.state_entries_of_rooms(joined, (_CREATE, _ENCRYPTION, _NAME))
+        if len(joined) <= _FEW_ROOMS:
+            return {row.room_id: await self._of_room(row, keys) for row in rows}
+        states = await self._reader.state_entries_of_rooms(joined, keys)
         traits = {
             joined[room_nid]: _traits({key: event.content for key, event in state.items()})
             for room_nid, state in states.items()
         }
         for row in rows:
-            if row.membership != "join" and (row.room_id in order.listed or row.room_id in order.left):
-                traits[row.room_id] = await self._of_room(row)
+            if row.membership != "join":
+                traits[row.room_id] = await self._of_room(row, keys)
         return traits
 
-    async def _of_room(self, row: MembershipRow) -> _Traits:
-        keys = (_CREATE, _ENCRYPTION, _NAME)
+    async def _of_room(self, row: MembershipRow, keys: Sequence[StateKey]) -> _Traits:
         if row.membership != "join":
             told = await self._stripped_state.get(row.user_id, row.room_nid)
             if told is not None:
@@ -105,7 +112,8 @@ class RoomTraits:
             state = await self._reader.state_entries(row.room_id, keys)
             return _traits({key: event.content for key, event in state.items()})
         # What became of the room since they went out is not theirs to know.
-        snapshot = await self._reader.snapshot_at(row.room_id, row.stream_id)
+        out_at = (await self._visibility.history(row)).last_left(row.stream_id)
+        snapshot = await self._reader.snapshot_at(row.room_id, out_at)
         stored = await self._reader.stored_entries_at(snapshot, keys)
         return _traits({one.event.key: one.event.content for one in stored})
 
@@ -115,6 +123,16 @@ class RoomTraits:
         return frozenset(
             RoomId(room_id) for room_id, event in events.items() if isinstance(event.content.get("via"), list)
         )
+
+
+def _keys_for(wanted: Iterable[WantedTraits]) -> list[StateKey]:
+    """The entries of the state that must be read to tell whether a room has what is wanted."""
+    keys = set()
+    for one in wanted:
+        keys |= {_CREATE} if one.room_types is not None or one.not_room_types else set()
+        keys |= {_ENCRYPTION} if one.is_encrypted is not None else set()
+        keys |= {_NAME} if one.room_name_like else set()
+    return sorted(keys)
 
 
 def _joined(order: RoomOrder, room_ids: Iterable[str]) -> list[MembershipRow]:

@@ -46,6 +46,22 @@ async def test_a_window_shows_the_rooms_with_the_newest_activity(server: Server,
     assert {room_id: room["lists"] for room_id, room in answer["rooms"].items()} == {rooms[1]: ["rest"]}
 
 
+async def test_the_order_stays_when_memberships_are_read_anew(server: Server, alice: Client) -> None:
+    """As they are when another process has changed very many."""
+    rooms = [await alice.create_room() for _ in range(4)]
+    await alice.send(rooms[0], "up")
+    device = Sliding(alice)
+    await device.sync(lists={"all": a_list()})
+    server.application.rooms.memberships.clear()
+    for room_id in (rooms[1], rooms[2]):
+        await alice.send(room_id, "up")
+    answer = await device.sync(lists={"all": a_list(range=[0, 0])})
+    assert set(answer["rooms"]) == {rooms[2]}
+    answer = await Sliding(alice, "other").sync(lists={"all": a_list(range=[0, 2])})
+    assert set(answer["rooms"]) == {rooms[2], rooms[1], rooms[0]}
+    assert set((await device.sync(lists={"all": a_list()}))["rooms"]) == {rooms[1]}
+
+
 async def test_what_happened_out_of_sight_comes_with_the_room(alice: Client) -> None:
     rooms = [await alice.create_room() for _ in range(3)]
     device = Sliding(alice)

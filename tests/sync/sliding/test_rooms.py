@@ -196,9 +196,11 @@ async def test_who_rejects_an_invite_hears_that_it_is_gone(alice: Client, bob: C
     device = Sliding(bob, lists=ALL)
     await device.sync()
     await bob.leave(room_id)
-    await alice.send(room_id, "unseen")
+    await alice.set_state(room_id, "m.room.name", {"name": "unseen"})
     room = (await device.sync())["rooms"][room_id]
     assert (room["membership"], len(room["timeline"])) == ("leave", 1)
+    assert [event["content"]["membership"] for event in room["stripped_state"]] == ["leave"]
+    assert "unseen" not in str(room)
     assert state_of(room) == {("m.room.member", bob.user_id): room["timeline"][0]["content"]}
     assert "joined_count" not in room
     assert not (await Sliding(bob, "another", lists=ALL).sync())["rooms"]
@@ -225,6 +227,23 @@ async def test_who_goes_out_sees_nothing_of_what_comes_after(alice: Client, bob:
     assert (anew["name"], anew["membership"]) == ("Tea", "ban")
     assert "unseen" not in str(anew).lower()
     assert state_of(anew)["m.room.member", bob.user_id]["membership"] == "ban"
+
+
+async def test_a_room_that_was_left_is_told_of_once(alice: Client, bob: Client) -> None:
+    room_id = await alice.create_room(preset="public_chat", name="Tea")
+    await bob.join(room_id)
+    name = {"include": [{"type": "m.room.name"}]}
+    device = Sliding(bob)
+    await device.sync(lists={"all": a_list(3)})
+    await bob.leave(room_id)
+    left = (await device.sync(lists={"all": a_list(3)}))["rooms"][room_id]
+    assert len(left["timeline"]) == 1
+    more = (await device.sync(lists={"all": a_list(3, name)}))["rooms"][room_id]
+    assert more.keys() == {"required_state", "lists"}
+    expanded = (await device.sync(lists={"all": a_list(5, name)}))["rooms"][room_id]
+    assert expanded["timeline"][-1]["event_id"] == left["timeline"][0]["event_id"]
+    assert expanded["expanded_timeline"]
+    assert (await device.sync(lists={"all": a_list(4, name)}))["rooms"] == {}
 
 
 async def test_a_room_that_one_comes_back_to_begins_anew(alice: Client, bob: Client) -> None:
