@@ -95,7 +95,16 @@ class InboundLayer:
         )
         self.ends = EndsElsewhere(self.elsewhere, stores.events, remote.client, remote.calls)
         outliers = Outliers(database, stores.events, stores.outliers, self.signatures)
-        filler = GapFiller(server_name, clock, stores.rooms, stores.events, resolver, outliers, self.events)
+        filler = GapFiller(
+            server_name,
+            clock,
+            stores.rooms,
+            stores.events,
+            stores.memberships,
+            resolver,
+            outliers,
+            self.events,
+        )
         sources = RemoteSources(server_name, remote.client, rooms.reader)
         self.queues = RoomQueues(database, stores.staged_events, rooms.live, filler, sources)
         self.times = EventTimes(

@@ -226,6 +226,18 @@ async def test_whoever_may_not_put_anybody_out_does_not(server: Server) -> None:
     assert (await foreign.current_state())[member(user_id)] != put_out.event_id
 
 
+async def test_as_long_as_others_of_ours_are_in_the_room_nothing_is_guessed(server: Server) -> None:
+    """They would build on it."""
+    noah = await server.register("noah")
+    room = public_room("11", BOB, noah.user_id)
+    mina = await server.register("mina")
+    foreign = ForeignRoom(server, room)
+    await foreign.arrive(room.join(mina.user_id))
+    room.set_topic(ALICE, "missing")
+    with pytest.raises(SourceRefused):
+        await foreign.receive(room.set_member(ALICE, mina.user_id, "leave"), Silent(room))
+
+
 async def test_of_others_nothing_is_guessed(server: Server) -> None:
     """Nor of ours, as long as somebody may tell what went before."""
     foreign, _, _, put_out = await put_out_while_away(server, "leave")

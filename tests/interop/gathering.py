@@ -6,6 +6,7 @@ Afterwards all is healed, and what the servers hold and show is compared.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -72,7 +73,11 @@ class Gathering:
         self.present = {label: one for label, one in self.people.items() if one.stays}
 
     async def come_back(self) -> None:
-        """Those who did not stay are let in again, once the others agree that they have been out."""
+        """Those who did not stay are let in again, once the others agree about them.
+
+        While they were cut off their join may have lost against a new join rule, say: then they are out, no event
+        tells them so, and no server tells theirs what went before. So all of them leave, and come anew.
+        """
         if len(self.present) == len(self.people):
             return
         await self.speak_and_agree()
@@ -82,6 +87,9 @@ class Gathering:
                 await host.client.set_state(self.room_id, "m.room.join_rules", {"join_rule": "public"})
                 if await host.membership(self.room_id, user_id) == "ban":
                     await host.client.post(f"/rooms/{self.room_id}/unban", {"user_id": user_id})
+                for somebody in one.everybody:
+                    with contextlib.suppress(Refused):
+                        await somebody.client.leave(self.room_id)
                 await self._join(one.keeper, host)
         self.present = self.people
 

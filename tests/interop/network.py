@@ -195,6 +195,7 @@ _FATES = {
     Status.SOFT_FAILED: Fate.SOFT_FAILED,
     Status.REJECTED: Fate.REJECTED,
     Status.OUTLIER: Fate.OUTLIER,
+    Status.NOTED: Fate.OUTLIER,
 }
 
 

@@ -14,7 +14,6 @@ import structlog
 
 from homeserver.eventgraph.errors import EventRefused
 from homeserver.eventgraph.receiving import in_order
-from homeserver.ids import is_user_id, server_name_of
 from homeserver.rooms.live_rooms import CREATE
 from homeserver.rooms.state_resolver import StatePoint
 from homeserver.services.inbound.events import Unplaceable
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from homeserver.services.inbound.outliers import Outliers
     from homeserver.services.inbound.sources import EventSource
     from homeserver.storage.events import EventStore
+    from homeserver.storage.memberships import MembershipStore
     from homeserver.storage.rooms import RoomStore
 
 _MAX_EVENTS = 2_000
@@ -69,6 +69,7 @@ class GapFiller:
         clock: Clock,
         rooms: RoomStore,
         events: EventStore,
+        memberships: MembershipStore,
         resolver: StateResolver,
         outliers: Outliers,
         inbound: InboundEvents,
@@ -77,6 +78,7 @@ class GapFiller:
         self._clock = clock
         self._rooms = rooms
         self._events = events
+        self._memberships = memberships
         self._resolver = resolver
         self._outliers = outliers
         self._inbound = inbound
@@ -102,21 +104,22 @@ class GapFiller:
         try:
             return await self._place(room, event, effort)
         except SourceRefused:
-            if not self._puts_out(event):
+            if not await self._puts_out_the_last(room, event):
                 raise
             # Who was put out while this server was away is told no more of the room: what is known of it must do.
+            # Nothing here builds on that: who comes back is told the state anew.
             return await self._inbound.place(room, event, await self._as_it_is(room, event))
 
-    def _puts_out(self, event: Event) -> bool:
-        """Whether somebody else ends the membership of a user of this server."""
-        user_id = event.state_key or ""
-        return (
-            event.type == "m.room.member"
-            and event.membership in ("leave", "ban")
-            and event.sender != user_id
-            and is_user_id(user_id)
-            and server_name_of(user_id) == self._server_name
-        )
+    async def _puts_out_the_last(self, room: LiveRoom, event: Event) -> bool:
+        """Whether somebody else ends the membership of the only user of this server who is in the room."""
+        if (
+            event.type != "m.room.member"
+            or event.membership not in ("leave", "ban")
+            or event.sender == event.state_key
+        ):
+            return False
+        ours = await self._memberships.load_local_members(room.room_nid, self._server_name, 2)
+        return ours == [event.state_key]
 
     async def _as_it_is(self, room: LiveRoom, event: Event) -> dict[EventId, StatePoint]:
         """The state of the room as the one after whatever an event follows that has no place here."""
