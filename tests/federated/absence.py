@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +47,13 @@ class Witness(Somebody):
             await self.follow(user_id)
 
     async def follow(self, user_id: str) -> None:
-        """Know somebody's devices from now on."""
-        self.devices[user_id] = set(await self.devices_of(user_id))
+        """Know somebody's devices from now on; ask again where their server is said not to have answered."""
+        async with asyncio.timeout(_WAIT_SECONDS):
+            while True:
+                answer = await self.client.post("/keys/query", {"device_keys": {user_id: []}})
+                if not answer["failures"]:
+                    break
+        self.devices[user_id] = set(answer["device_keys"].get(user_id, ()))
 
     async def _between(self, room_id: str, since: str, prev_batch: str) -> list[dict[str, Any]]:
         events: list[dict[str, Any]] = []

@@ -57,3 +57,17 @@ async def test_all_that_was_said_meanwhile_arrives_once_and_in_order(
     await absence.until_known()
     assert absence.told() == absence.said
     assert absence.away.gaps > 0
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("engine", ["sqlite"])
+async def test_who_missed_more_than_is_sent_walks_back_and_pages_in_the_rest(
+    servers: list[ServerProcess], people: list[Witness]
+) -> None:
+    """6,500 events in two rooms: the newest of each are sent, 2,000 before each are walked back to, 1,250 paged in."""
+    absence = await Absence.begin(people[1], people[0], 6_500)
+    servers[0].kill()
+    await absence.live()
+    await asyncio.to_thread(servers[0].start)
+    await absence.until_known()
+    assert absence.told() == absence.said
