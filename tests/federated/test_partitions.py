@@ -72,9 +72,6 @@ class WiredPeer:
     def fates(self, room_id: str) -> dict[str, Fate]:
         return fates_in(self._file, room_id)
 
-    def log(self) -> str:
-        return ""
-
 
 class WiredNetwork:
     """Servers of ours on a wire that is cut between some of them."""

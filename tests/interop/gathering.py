@@ -29,6 +29,7 @@ GUESTS = 2
 _NOMADS = 0.4
 _SECONDS_WITHOUT_A_WORD = 20
 _WAIT_SECONDS = 90
+_TIMES_SAID = 3
 _QUIET_SECONDS = 3
 _POLL_SECONDS = 0.5
 
@@ -137,18 +138,33 @@ class Gathering:
         return time.monotonic() - began
 
     async def speak_and_agree(self) -> None:
-        """All keepers say something, and hear what the others say; then they agree about the state."""
-        said = {await one.keeper.client.send(self.room_id, "here I am") for one in self.present.values()}
-        deadline = time.monotonic() + _WAIT_SECONDS
+        """All keepers say something, and hear what the others say; then they agree about the state.
+
+        Synapse drops an event whose predecessors it tried in vain to fetch a short time ago ("because we already tried
+        to pull recently", says its log), and gets it with the next one: so they say it again where they are not heard.
+        """
+        for _ in range(_TIMES_SAID):
+            said = {await one.keeper.client.send(self.room_id, "here I am") for one in self.present.values()}
+            unheard = await self._without(said)
+            if unheard != ["synapse"]:
+                break
+        assert not unheard, f"not all of {said} is heard on {unheard}"
+        assert await self.agreed(_WAIT_SECONDS) is not None, await self.differences()
+
+    async def _without(self, said: set[str]) -> list[str]:
+        """Where not all of this is heard in the time, which is shorter for Synapse alone."""
+        began = time.monotonic()
         waiting = dict(self.present)
         while waiting:
-            assert time.monotonic() < deadline, f"not all of {said} is heard on {list(waiting)}"
+            seconds = _WAIT_SECONDS / (_TIMES_SAID if list(waiting) == ["synapse"] else 1)
+            if time.monotonic() - began > seconds:
+                break
             for label, one in list(waiting.items()):
                 page = await one.keeper.client.messages(self.room_id)
                 if said <= {event["event_id"] for event in page["chunk"]}:
                     del waiting[label]
             await asyncio.sleep(_POLL_SECONDS)
-        assert await self.agreed(_WAIT_SECONDS) is not None, await self.differences()
+        return list(waiting)
 
     # -- what must hold --------------------------------------------------------------------------------
 

@@ -67,10 +67,6 @@ class Peer(Protocol):
         """What its database says about the events of a room."""
         ...
 
-    def log(self) -> str:
-        """All that it wrote, or the end of that."""
-        ...
-
 
 class AnyNetwork(Protocol):
     """Servers, any two of which can be cut off from each other."""
@@ -175,9 +171,6 @@ class OurPeer:
     def fates(self, room_id: str) -> dict[str, Fate]:
         return fates_in(self._directory / "data" / "restante.db", room_id)
 
-    def log(self) -> str:
-        return self.process.log()
-
 
 def fates_in(database_file: Path, room_id: str) -> dict[str, Fate]:
     """What became of the events of a room on a server of ours."""
@@ -244,9 +237,6 @@ class SynapsePeer:
                 is_soft_failed = json.loads(metadata).get("soft_failed", False)
                 fates[event_id] = Fate.SOFT_FAILED if is_soft_failed else Fate.SHOWN
         return fates
-
-    def log(self) -> str:
-        return self.synapse.log()
 
 
 class Network:
