@@ -175,7 +175,9 @@ def kind_of(name: str, path: str) -> str | None:
         return "login"
     if name == "serverName" and "/media/" in path:
         return "media_server"
-    if name in ("from", "to") and path.endswith("/keys/changes"):
+    if name == "mediaId" and "/thumbnail/" in path:
+        return "image"
+    if name in ("from", "to") and (path.endswith("/keys/changes") or "/dev.restante.missed/" in path):
         return "since"
     if name == "type" and "/account_data/" in path:
         return "account_data"

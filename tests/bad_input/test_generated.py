@@ -43,8 +43,10 @@ TAKE_A_SIGNED_EVENT = {
         for name in ("send_join", "send_knock", "send_leave", "invite")
     ),
     *(("PUT", f"/_matrix/federation/v2/{name}/{_EVENT}") for name in ("send_join", "send_leave", "invite")),
+    ("PUT", "/_matrix/federation/v1/exchange_third_party_invite/{roomId}"),
+    *((method, "/_matrix/federation/v1/3pid/onbind") for method in ("PUT", "POST")),
 }
-"""What comes there is an event that somebody has signed; `tests/federation_api` brings such."""
+"""What comes there is an event, or an invite, that somebody has signed; `tests/federation_api` brings such."""
 KNOW_NONE = {("GET", "/_matrix/federation/v1/query/{queryType}")}
 _MEDIA = "{serverName}/{mediaId}"
 FROZEN = {

@@ -176,6 +176,7 @@ WORDS = {
     "backup": ("1", "2", "0", "01", "one"),
     "media_server": (*["example.org"] * 8, "elsewhere.test", ".."),
     "media": ("unknown", "a.b"),
+    "image": ("unknown",),
     "pixels": ("32", "96", "320", "1", "5000", "32", "96", "0", "1.5"),
     "thumbnail": (*["crop", "scale"] * 4, "stretch"),
     "truth": ("true", "false", "true", "false", "maybe"),

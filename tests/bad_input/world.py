@@ -220,7 +220,8 @@ class World:
         desk = Desk(self._people["alice"])
         for content, count in ((picture(), 4), (animation(), 4), (b"text", 1), (b"\x89PNG\r\n\x1a\n", 1)):
             media = await desk.upload(content, "image/png")
-            self._know("media", *[media.partition("/")[2]] * count)
+            for kind in ("media", "image"):
+                self._know(kind, *[media.partition("/")[2]] * count)
 
     def _learn_constants(self) -> None:
         self._know("user", *(f"@{name}:example.org" for name in ("alice", "bob", "carol", "dave", "nobody")))
@@ -298,17 +299,17 @@ class World:
                 encoded = encoded.replace(".", "%2E")
             path = path.replace("{" + name + "}", encoded, 1)
         query = urlencode([(name, str(self.fill(value))) for name, value in plan.query], errors="replace")
+        if _FILES.search(plan.path):
+            # Nobody uploads what is waited for.
+            query = "&".join(
+                [*(part for part in query.split("&") if "timeout_ms" not in part), "timeout_ms=0"]
+            )
         content = dump(self.fill(plan.body))
         headers = dict(plan.headers)
         if plan.path.startswith("/_matrix/federation/") and who.user_id:
             headers["Authorization"] = self._signature(plan.method, path, query, content)
         elif who.access_token is not None:
             headers["Authorization"] = f"Bearer {who.access_token}"
-        if _FILES.search(plan.path):
-            # Nobody uploads what is waited for.
-            query = "&".join(
-                [*(part for part in query.split("&") if "timeout_ms" not in part), "timeout_ms=0"]
-            )
         if plan.path.endswith("/sync"):
             query = "&".join(part for part in query.split("&") if not part.startswith("timeout="))
         response = await self.server.http.request(

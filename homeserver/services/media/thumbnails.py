@@ -64,8 +64,8 @@ class Thumbnails:
         self._new_files = new_files
         self._workers = workers
         self._under_way: dict[tuple[str, Shape], asyncio.Task[Content]] = {}
-        self._impossible: OrderedDict[str, str] = OrderedDict()
-        """Files of which there can be none, and why."""
+        self._impossible: OrderedDict[tuple[str, Shape], str] = OrderedDict()
+        """What there cannot be, and why."""
 
     async def find(self, content: Content, shape: Shape, *, is_ours: bool) -> Content:
         """The thumbnail of a file.
@@ -74,12 +74,12 @@ class Thumbnails:
         the image is too large, and `LimitExceeded` where too many are being made.
         """
         name = content.file.name
-        if name in self._impossible:
-            raise _impossible(self._impossible[name], is_ours=is_ours)
+        key = (name, shape)
+        if key in self._impossible:
+            raise _impossible(self._impossible[key], is_ours=is_ours)
         found = await self._store.get(name, shape)
         if found is not None:
             return found
-        key = (name, shape)
         task = self._under_way.get(key)
         if task is None:
             self._under_way[key] = task = asyncio.create_task(self._make(content.file, shape))
@@ -130,7 +130,7 @@ class Thumbnails:
     def _ended(self, key: tuple[str, Shape], task: asyncio.Task[Content]) -> None:
         self._under_way.pop(key, None)
         if not task.cancelled() and isinstance(error := task.exception(), Impossible):
-            self._impossible[key[0]] = error.why
+            self._impossible[key] = error.why
             while len(self._impossible) > _MAX_REMEMBERED:
                 self._impossible.popitem(last=False)
 
