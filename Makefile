@@ -15,7 +15,7 @@ test: $(VENV)/ready
 	$(PYTHON) -m pytest --numprocesses 3 --dist worksteal -m "not interop and not soak"
 
 interop: $(VENV)/ready
-	$(PYTHON) -m pytest -m "interop and not soak"
+	$(PYTHON) -m pytest --numprocesses 2 --dist worksteal -m "interop and not soak"
 
 check: $(VENV)/ready
 	$(VENV)/bin/ruff check .
