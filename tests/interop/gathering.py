@@ -231,10 +231,10 @@ class Gathering:
             assert time.monotonic() < deadline, f"still called: {calls}"
 
 
-async def gather(network: AnyNetwork, version: str, seed: int) -> Gathering:
-    """A room with everybody in it. Of some server nobody may stay."""
+async def gather(network: AnyNetwork, version: str, seed: int, *, roughly: bool) -> Gathering:
+    """A room with everybody in it. Where it goes `roughly`, of some server nobody may stay."""
     chance = random.Random(seed)
-    nomad = chance.choice(network.peers).label if chance.random() < _NOMADS else None
+    nomad = chance.choice(network.peers).label if roughly and chance.random() < _NOMADS else None
     people: dict[str, Inhabitants] = {}
     for peer in network.peers:
         keeper, *guests = [
@@ -261,7 +261,7 @@ async def come_apart_and_heal(
     network: AnyNetwork, version: str, seed: int, steps: int, *, roughly: bool = False
 ) -> None:
     """So many steps of trouble, and what must have come of it in the end."""
-    gathering = await gather(network, version, seed)
+    gathering = await gather(network, version, seed, roughly=roughly)
     deeds = Deeds(seed, network, gathering.people, gathering.room_id, roughly=roughly)
     gathering.part()
     try:
