@@ -144,6 +144,10 @@ async def test_beyond_the_specification_there_is_what_clients_and_tools_are_know
         # Sliding sync, as it was accepted and as it was deployed before (MSC4186).
         ("POST", "/_matrix/client/v4/sync"),
         ("POST", "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync"),
+        # This server's own (docs/offline.md).
+        ("GET", "/_matrix/client/unstable/dev.restante.missed/summary"),
+        ("GET", "/_matrix/client/unstable/dev.restante.missed/messages"),
+        ("GET", "/_matrix/client/unstable/dev.restante.delivery/rooms/{}/events/{}"),
         ("GET", "/metrics"),
         ("GET", "/_synapse/admin/v1/register"),
         ("POST", "/_synapse/admin/v1/register"),

@@ -12,6 +12,7 @@ from tests.eventgraph.random_rooms import RandomRoom
 from tests.inbound.foreign_rooms import ForeignRoom
 from tests.inbound.test_forks import some_order
 from tests.server import Server
+from tests.sync.sliding.client import ACCEPTED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -49,6 +50,28 @@ class StateClient:
         self.since = answer["next_batch"]
 
 
+class SlidingStateClient(StateClient):
+    """The same by sliding sync, which can say that an entry of the state is gone."""
+
+    async def sync(self) -> None:
+        wanted = {"timeline_limit": 5, "required_state": {"include": [{}]}}
+        body = {"lists": {"all": wanted}, **({"pos": self.since} if self.since else {})}
+        answer = await self.client.post(ACCEPTED, body)
+        room = answer["rooms"].get(self.room_id, {})
+        if room.get("initial"):
+            self.state.clear()
+            self.seen.clear()
+        self.is_in = room.get("membership", "join" if self.is_in else "leave") == "join"
+        for event in room.get("required_state", ()):
+            key = (event["type"], event["state_key"])
+            if "content" in event:
+                self.state[key] = event["event_id"]
+            else:
+                del self.state[key]
+        self.seen += [event["event_id"] for event in room.get("timeline", ())]
+        self.since = answer["pos"]
+
+
 @pytest.fixture
 async def server(empty_database_url: str, tmp_path: Path) -> AsyncIterator[Server]:
     """A server with the name of one of those in the rooms."""
@@ -59,14 +82,17 @@ async def server(empty_database_url: str, tmp_path: Path) -> AsyncIterator[Serve
 
 
 @pytest.mark.parametrize("version", ["2", "11", "12"])
-async def test_a_client_ends_with_the_resolved_state(version: str, server: Server) -> None:
+@pytest.mark.parametrize("follow", [StateClient, SlidingStateClient])
+async def test_a_client_ends_with_the_resolved_state(
+    follow: type[StateClient], version: str, server: Server
+) -> None:
     alice = await server.register("alice")
     for seed in range(3):
         room = RandomRoom(version, seed, 40, without_effect=True).room
         first = list(room.events.values())[1]
         foreign = ForeignRoom(server, room)
         await foreign.arrive(first)
-        client = StateClient(alice, room.room_id)
+        client = follow(alice, room.room_id)
         random = Random(seed)
         for event in some_order(room, random, {room.create.event_id, first.event_id}):
             event.rejected = False
@@ -80,6 +106,7 @@ async def test_a_client_ends_with_the_resolved_state(version: str, server: Serve
                 assert client.is_in == is_in
                 if is_in:
                     gone = client.state.keys() - current.keys()
+                    assert not gone or follow is StateClient
                     assert {
                         key: event_id for key, event_id in client.state.items() if key not in gone
                     } == current

@@ -9,11 +9,13 @@ from homeserver.storage.sliding_sync import ConnectionKey
 from homeserver.sync.sliding.holdings import LIVE, NEVER, NOTHING, HoldingChanges
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from homeserver.ids import RoomId
     from homeserver.services.requester import Requester
     from homeserver.sync.interval import Changes
     from homeserver.sync.sliding.holdings import HeldRoom, Holdings
-    from homeserver.sync.sliding.request import SlidingRequest
+    from homeserver.sync.sliding.request import Scope, SlidingRequest
     from homeserver.sync.sliding.room_lists import Selection
     from homeserver.sync.sliding.rooms import RoomResult
 
@@ -39,6 +41,8 @@ class Draft:
     extensions: dict[str, Any] = field(default_factory=dict)
     changes: HoldingChanges = field(default_factory=HoldingChanges)
     has_news: bool = False
+    shown: dict[Scope, Mapping[RoomId, int]] = field(default_factory=dict)
+    """The rooms that extensions are about, by their scope, with their numbers."""
 
     @property
     def key(self) -> ConnectionKey:

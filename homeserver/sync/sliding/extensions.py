@@ -17,7 +17,7 @@ from homeserver.sync.sliding.request import ALL
 from homeserver.views.filters import EVERYTHING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Mapping
 
     from homeserver.ids import RoomId
     from homeserver.rooms.recent_events import RecentEvents
@@ -133,7 +133,7 @@ class Extensions:
             events = [*map(account_data_event, whole), push_rules_event(user_id)]
         else:
             events = [account_data_event(row) for row in rows if row.room_id == GLOBAL]
-        shown = dict(self._shown(draft, scope))
+        shown = self._shown(draft, scope)
         new = {
             room_id: nid
             for room_id, nid in shown.items()
@@ -157,7 +157,7 @@ class Extensions:
         if scope is None:
             return
         user_id, upto = draft.requester.user_id, draft.upto
-        shown = dict(self._shown(draft, scope))
+        shown = self._shown(draft, scope)
         rows: list[ReceiptRow] = []
         after: dict[RoomId, int] = {}
         for room_id, room_nid in shown.items():
@@ -187,10 +187,10 @@ class Extensions:
         for room_id, position in too_many.items():
             self._hold(draft, shown[room_id], "receipts", position)
         if told is not None:
-            live = self._live(draft, "receipts", but=shown)
-            if changed is None and live:
+            if changed is None:
+                live = self._live(draft, "receipts") - shown.keys()
                 changed = set(await self._receipts.load_changed_rooms(live, after=told, upto=upto))
-            self._put_off(draft, live & (changed or set()), "receipts", told)
+            self._put_off(draft, changed - shown.keys(), "receipts", told)
         self._tell(draft, "receipts", rooms=rooms)
 
     async def _receipts_of_new_room(self, draft: Draft, room_id: RoomId, room_nid: int) -> list[ReceiptRow]:
@@ -219,7 +219,7 @@ class Extensions:
         told = draft.extension_told("typing", wanted=scope is not None)
         if scope is None:
             return
-        shown = dict(self._shown(draft, scope))
+        shown = self._shown(draft, scope)
         new = {i: nid for i, nid in shown.items() if self._is_new(draft, i, nid, "typing")}
         # One that was out of sight may still seem to have somebody typing.
         changed = {i for i, nid in new.items() if draft.held_room(nid).typing != NEVER}
@@ -237,8 +237,11 @@ class Extensions:
 
     # -- which rooms -----------------------------------------------------------------------------------
 
-    def _shown(self, draft: Draft, scope: Scope) -> Iterator[tuple[RoomId, int]]:
+    def _shown(self, draft: Draft, scope: Scope) -> Mapping[RoomId, int]:
         """The rooms in the scope of an extension that the user is in and the client holds, with their numbers."""
+        known = draft.shown.get(scope)
+        if known is not None:
+            return known
         selection = draft.selection
         room_ids: set[RoomId] = set()
         for name, window in selection.windows.items():
@@ -247,10 +250,13 @@ class Extensions:
         for room_id in draft.request.subscriptions:
             if ALL in scope.rooms or room_id in scope.rooms:
                 room_ids.add(room_id)
-        for room_id in room_ids & selection.wanted.keys():
-            row = selection.rooms[room_id]
-            if row.membership == "join" and draft.knows(row.room_nid):
-                yield room_id, row.room_nid
+        rows = (selection.rooms[room_id] for room_id in room_ids & selection.wanted.keys())
+        draft.shown[scope] = {
+            row.room_id: row.room_nid
+            for row in rows
+            if row.membership == "join" and draft.knows(row.room_nid)
+        }
+        return draft.shown[scope]
 
     def _is_new(self, draft: Draft, room_id: RoomId, room_nid: int, part: str) -> bool:
         """Whether something of a room is not live: it was not told, or not of late, or the client begins anew."""
@@ -260,13 +266,12 @@ class Extensions:
         result = draft.rooms.get(room_id)
         return result is not None and result.is_new
 
-    def _live(self, draft: Draft, part: str, *, but: Iterable[RoomId]) -> set[RoomId]:
-        """The rooms of which something is live that are not shown."""
-        rooms = draft.selection.rooms
+    def _live(self, draft: Draft, part: str) -> set[RoomId]:
+        """The rooms of which something is live."""
         return {
             room_id
-            for room_id in rooms.keys() - set(but)
-            if getattr(draft.held_room(rooms[room_id].room_nid), part) == LIVE
+            for room_id, row in draft.selection.rooms.items()
+            if getattr(draft.held_room(row.room_nid), part) == LIVE
         }
 
     def _put_off(self, draft: Draft, room_ids: Iterable[RoomId], part: str, told: int) -> None:

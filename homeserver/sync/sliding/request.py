@@ -93,13 +93,6 @@ class ToDeviceRequest:
 
 
 @dataclass(frozen=True)
-class ThreadSubscriptionsRequest:
-    """MSC4308."""
-
-    limit: int = 100
-
-
-@dataclass(frozen=True)
 class ExtensionRequests:
     """What else is wanted; None where it is not."""
 
@@ -108,7 +101,6 @@ class ExtensionRequests:
     account_data: Scope | None = None
     receipts: Scope | None = None
     typing: Scope | None = None
-    thread_subscriptions: ThreadSubscriptionsRequest | None = None
 
 
 @dataclass(frozen=True)

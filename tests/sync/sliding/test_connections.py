@@ -233,3 +233,32 @@ async def test_messages_and_relations_take_a_pos(alice: Client) -> None:
     assert (await alice.get(f"/_matrix/client/v1/rooms/{room_id}/relations/{root}", **{"from": pos}))[
         "chunk"
     ] == []
+
+
+async def test_a_connection_goes_on_at_another_process(servers: tuple[Server, Server]) -> None:
+    one, other = servers
+    alice = await one.register("alice")
+    elsewhere = other.reconnect(alice)
+    rooms = [await alice.create_room() for _ in range(2)]
+    device = Sliding(alice, lists=ALL)
+    await device.sync(lists={"all": a_list(5, EVERYTHING, range=[0, 0])})
+    await alice.send(rooms[0], "one")
+    device.client = elsewhere
+    answer = await device.sync()
+    assert answer["rooms"].keys() == {rooms[0]}
+    assert texts(answer["rooms"][rooms[0]]) == ["one"]
+    lost = await device.ask()
+    device.client = alice
+    await elsewhere.send(rooms[1], "two")
+    answer = await device.sync()
+    assert texts(answer["rooms"][rooms[1]]) == ["two"]
+    assert answer["rooms"].keys() == {rooms[1]}
+    # What was given here before was gone past there.
+    old = answer["pos"]
+    device.client = elsewhere
+    for _ in range(3):
+        await elsewhere.create_room()
+        await device.sync()
+    with refused(400, "M_UNKNOWN_POS"):
+        await other.reconnect(alice).post("/_matrix/client/v4/sync", {"pos": old})
+    assert lost["rooms"] == {}
