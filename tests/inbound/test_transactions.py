@@ -12,6 +12,7 @@ from homeserver.rooms.hosted_rooms import HostedRooms
 from homeserver.services.inbound.edus import InboundEdus
 from homeserver.services.inbound.queues import RoomQueues
 from homeserver.services.inbound.transactions import InboundTransactions
+from homeserver.storage.events import Status
 from homeserver.storage.memberships import MembershipStore
 from homeserver.storage.staged_events import StagedEventStore
 from tests.client import bodies
@@ -173,6 +174,17 @@ async def test_events_of_one_transaction_depend_on_each_other(told: Told) -> Non
     events = told.server.application.stores.events
     threads = [(await events.get(event.event_id)).thread_root for event in sent]
     assert threads == [None, None, root.event_id, root.event_id, None, None, None]
+
+
+async def test_an_invite_that_was_noted_while_we_came_in_comes_again_with_what_follows_it(told: Told) -> None:
+    carol = await told.server.register("carol")
+    invite = told.room.set_member(BOB, carol.user_id, "invite")
+    await told.server.application.inbound.elsewhere.note(told.room.version, invite)
+    after = told.message("after")
+    assert await told.send(invite, after) == {invite.event_id: {}, after.event_id: {}}
+    assert told.room.room_id in (await carol.sync())["rooms"]["invite"]
+    stored = await told.server.application.stores.events.get(invite.event_id)
+    assert stored.status is Status.TIMELINE
 
 
 async def test_who_has_left_in_a_transaction_says_no_more_in_it(told: Told) -> None:

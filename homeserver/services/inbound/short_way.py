@@ -84,7 +84,8 @@ class ShortWay:
         # One alone loses nothing by the other way. What is to be read under the lock of the room is left for later.
         if len(events) < 2 or (room.head is not None and not _follows_all(events[0], room.head)):
             return 0
-        known = await self._events.load_event_numbers([event.event_id for event in events])
+        # Whatever has a row gets its place by the long way, what was only noted as well.
+        known = await self._events.load([event.event_id for event in events])
         writes: list[RoomWrite] = []
         under_way: set[EventId] = set()
         for event in events:
