@@ -145,8 +145,23 @@ async def test_a_server_that_calls_and_cannot_be_reached_is_not_tried_again_and_
     assert len(waiting.source.asked) == asked
     waiting.source.is_away = False
     waiting.seconds += 2.0
-    waiting.queues.heard_from(ONE)
+    # What is told once lasts: anything that wakes the queue will do.
+    waiting.queues._wake(waiting.room.room_id)
     await waiting.until_placed(late)
+
+
+async def test_a_request_of_a_server_that_nothing_waits_for_costs_nothing(
+    waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting.source.is_away = True
+    await waiting.late()
+    await waiting.until_tried(1)
+    looked: list[ServerName] = []
+    monkeypatch.setattr(queues._Queue, "heard_from", lambda _, origin: looked.append(origin))
+    for _ in range(3):
+        waiting.queues.heard_from(TWO)
+        waiting.queues.heard_from(ONE)
+    assert looked == [ONE]
 
 
 async def test_a_server_is_not_waited_for_for_ever(waiting: Waiting) -> None:

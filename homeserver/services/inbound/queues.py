@@ -81,6 +81,8 @@ class RoomQueues:
         self._filler = filler
         self._sources = sources
         self._queues: dict[RoomId, _Queue] = {}
+        self._out_of_reach: set[ServerName] = set()
+        """Servers that something waits for, as far as they have not been heard from since they were tried."""
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._slots_of: WeakValueDictionary[ServerName, asyncio.Semaphore] = WeakValueDictionary()
         self._stopping = False
@@ -116,11 +118,22 @@ class RoomQueues:
     def ended(self, room_id: RoomId) -> None:
         """Nothing waits for a room any more."""
         self._queues.pop(room_id, None)
+        if not self._queues:
+            self._out_of_reach.clear()
+
+    def waits_for(self, origin: ServerName) -> None:
+        """Something waits until a server can be reached."""
+        self._out_of_reach.add(origin)
 
     def heard_from(self, origin: ServerName) -> None:
-        """A server has made a valid request: whatever waits until it can be reached is tried again."""
-        for queue in self._queues.values():
-            queue.heard_from(origin)
+        """A server has made a valid request: whatever waits until it can be reached is tried again.
+
+        It is asked at every request, so nothing is looked at where nothing waits for the server, or was told already.
+        """
+        if origin in self._out_of_reach:
+            self._out_of_reach.remove(origin)
+            for queue in self._queues.values():
+                queue.heard_from(origin)
 
     async def place(self, room: LiveRoom, staged: StagedEvent, source: EventSource) -> bool:
         """Try to place an event; whether that is the end of it. Raises `SourceUnreachable`: that is no try."""
@@ -263,6 +276,7 @@ class _Queue:
             return
         wait = min(max(_FIRST_WAIT_SECONDS, (_UNREACHABLE_GROWTH - 1) * (now - since)), _MOST_WAIT_SECONDS)
         self._postponed[staged.event_id] = _Postponed(staged.origin, now, now + wait, since)
+        self._queues.waits_for(staged.origin)
 
     async def _pause(self, waiting: Sequence[StagedEvent]) -> None:
         """Wait for what is slow, for what is to be tried again, or for more to come."""
