@@ -14,7 +14,7 @@ from homeserver.services.media.new_files import NewFiles
 from homeserver.services.media.remote import RemoteContents
 from homeserver.services.media.thumbnails import Thumbnails
 from homeserver.services.media.uploads import Uploads
-from homeserver.services.remote_keys.calls import ServerCalls
+from homeserver.services.server_calls import ServerCalls
 
 if TYPE_CHECKING:
     from homeserver.clock import Clock

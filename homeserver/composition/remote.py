@@ -9,10 +9,10 @@ from federation.transport import Transport
 from homeserver.http.trust import http_client_tls
 from homeserver.ids import ServerName
 from homeserver.services.identity_servers import IdentityServers
-from homeserver.services.remote_keys.calls import ServerCalls
 from homeserver.services.remote_keys.queries import RemoteKeys
 from homeserver.services.remote_lookups import RemoteLookups
 from homeserver.services.remote_spaces import RemoteSpaces
+from homeserver.services.server_calls import ServerCalls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

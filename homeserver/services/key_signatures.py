@@ -23,7 +23,7 @@ from homeserver.services.key_objects import (
     public_key_of,
     read_key_object,
 )
-from homeserver.services.remote_keys.calls import DEFAULT_TIMEOUT_MS
+from homeserver.services.server_calls import DEFAULT_TIMEOUT_MS
 from homeserver.storage.cross_signing import MASTER, SELF_SIGNING, USER_SIGNING
 from homeserver.storage.key_signatures import KeySignature
 from homeserver.storage.outgoing_devices import CROSS_SIGNING_KEYS

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from federation.answers import Hierarchy
     from federation.client import FederationClient
     from homeserver.clock import Clock
-    from homeserver.services.remote_keys.calls import ServerCalls
+    from homeserver.services.server_calls import ServerCalls
 
 _MAX_ASKED = 3
 _MAX_CHILDREN = 1_000

@@ -11,7 +11,7 @@ from homeserver.errors import BadJson
 from homeserver.http.request import Body, parse
 from homeserver.http.response import json_response
 from homeserver.http.routing import Route, client
-from homeserver.services.remote_keys.calls import timeout_seconds
+from homeserver.services.server_calls import timeout_seconds
 from homeserver.storage.cross_signing import MASTER, SELF_SIGNING, USER_SIGNING
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from homeserver.ids import RoomId, ServerName
     from homeserver.rooms.live_rooms import LiveRoom
     from homeserver.services.memberships_elsewhere import MembershipsElsewhere
-    from homeserver.services.remote_keys.calls import ServerCalls
+    from homeserver.services.server_calls import ServerCalls
     from homeserver.storage.events import EventStore
     from homeserver.storage.memberships import MembershipRow
 

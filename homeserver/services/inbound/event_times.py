@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from homeserver.rooms.reader import RoomReader
     from homeserver.services.inbound.gaps import GapFiller
     from homeserver.services.inbound.queues import Sources
-    from homeserver.services.remote_keys.calls import ServerCalls
+    from homeserver.services.server_calls import ServerCalls
     from homeserver.storage.events import EventStore, StoredEvent
     from homeserver.storage.gaps import GapStore
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from homeserver.ids import ServerName
     from homeserver.services.media.elsewhere import Elsewhere
     from homeserver.services.media.new_files import NewFiles
-    from homeserver.services.remote_keys.calls import ServerCalls
+    from homeserver.services.server_calls import ServerCalls
     from homeserver.storage.database import Database, Transaction
     from homeserver.storage.media import MediaStore
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from federation.client import FederationClient
     from homeserver.ids import DeviceId, ServerName, UserId
-    from homeserver.services.remote_keys.calls import ServerCalls
+    from homeserver.services.server_calls import ServerCalls
 
     Wanted = Mapping[ServerName, Mapping[UserId, Mapping[DeviceId, str]]]
     Claimed = dict[str, dict[str, dict[str, Any]]]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from federation.client import FederationClient
     from homeserver.ids import ServerName, UserId
-    from homeserver.services.remote_keys.calls import ServerCalls
+    from homeserver.services.server_calls import ServerCalls
     from homeserver.storage.database import Database, Transaction
     from homeserver.storage.device_lists import DeviceListStore
     from homeserver.storage.remote_device_lists import RemoteDeviceListStore
