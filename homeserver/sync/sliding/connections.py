@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from homeserver.storage.sliding_sync import ConnectionKey, SlidingSyncStore
     from homeserver.sync.sliding.holdings import HoldingChanges
 
-_CACHED_ROOMS = 200_000
+_CACHED_ROOMS = 100_000
 _ANSWERS_IN_MEMORY = 3
 _MAX_REQUIRED_STATES = 100
 _MAX_REQUIRED_STATE_BYTES = 1 << 18

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from homeserver.storage.memberships import MembershipRow, MembershipStore
     from homeserver.sync.sliding.request import WantedTraits
 
-_CACHED_ROOMS = 300_000
+_CACHED_ROOMS = 200_000
 _OUT = ("leave", "ban")
 
 
