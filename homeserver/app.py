@@ -210,6 +210,7 @@ class Application:
             # Rooms.
             directory=deeds.directory,
             history=deeds.history,
+            joins=deeds.joins,
             membership=deeds.membership,
             messages=deeds.messages,
             published_rooms=deeds.published_rooms,

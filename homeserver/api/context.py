@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from homeserver.services.history import History
     from homeserver.services.inbound.invitations import Invitations
     from homeserver.services.inbound.transactions import InboundTransactions
+    from homeserver.services.joins import Joins
     from homeserver.services.key_backups import KeyBackups
     from homeserver.services.key_queries import KeyQueries
     from homeserver.services.key_signatures import KeySignatures
@@ -105,6 +106,7 @@ class ApiContext:
     logins: Logins
     media_contents: Contents
     member_templates: Templates
+    joins: Joins
     membership: Membership
     messages: Messages
     missed_pages: MissedPages

@@ -8,6 +8,7 @@ from homeserver.ids import ServerName
 from homeserver.services.deactivation import Deactivation
 from homeserver.services.directory import Directory
 from homeserver.services.history import History
+from homeserver.services.joins import Joins
 from homeserver.services.membership import Membership
 from homeserver.services.messages import Messages
 from homeserver.services.published_rooms import PublishedRooms
@@ -68,6 +69,15 @@ class DeedLayer:
             server_name, settings.room_directory, database, clock, stores.directory, reader, remote.client
         )
         self.restricted_joins = RestrictedJoins(server_name, reader, stores.memberships)
+        self.joins = Joins(
+            reader,
+            rooms.hosted,
+            writer,
+            people.profiles,
+            people.account_data,
+            self.restricted_joins,
+            inbound.joins,
+        )
         self.membership = Membership(
             server_name,
             database,
@@ -77,10 +87,8 @@ class DeedLayer:
             stores.accounts,
             writer,
             people.profiles,
-            self.directory,
-            people.account_data,
             rooms.hosted,
-            inbound.joins,
+            self.joins,
             RemoteInvites(remote.client, rooms.live, reader, writer, inbound.events, inbound.policy),
             RemoteDepartures(
                 server_name,
@@ -91,7 +99,6 @@ class DeedLayer:
                 inbound.elsewhere,
                 RoomDescriptions(inbound.signatures),
             ),
-            self.restricted_joins,
         )
         self.resident_access = ResidentAccess(rooms.live, rooms.servers)
         self.third_party_invites = ThirdPartyInvites(
@@ -116,7 +123,7 @@ class DeedLayer:
             self.directory,
         )
         self.upgrades = RoomUpgrades(
-            reader, writer, self.creation, people.profiles, self.directory, self.membership
+            reader, writer, self.creation, people.profiles, self.directory, self.joins
         )
         access = RoomAccessRules(reader, views.visibility)
         self.history = History(

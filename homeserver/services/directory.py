@@ -67,6 +67,14 @@ class Directory:
             raise NotFound(f"There is no room {alias}")
         return ResolvedAlias(found[0], await self._servers(found[0]))
 
+    async def find(self, room_id_or_alias: str) -> ResolvedAlias:
+        """The room that an id or alias stands for, and servers that may be in it; `InvalidParam` or `NotFound`."""
+        if is_room_alias(room_id_or_alias):
+            return await self.resolve(RoomAlias(room_id_or_alias))
+        if not is_room_id(room_id_or_alias):
+            raise InvalidParam("This is neither a room id nor an alias")
+        return ResolvedAlias(RoomId(room_id_or_alias), [])
+
     async def _servers(self, room_id: RoomId) -> list[ServerName]:
         """Servers that are in a room, this one first; a big room is found by a part of them as well."""
         servers = await self._rooms.servers(room_id) if await self._rooms.exists(room_id) else set()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from homeserver.rooms.reader import RoomReader
     from homeserver.services.directory import Directory
     from homeserver.services.event_writer import EventWriter
-    from homeserver.services.membership import Membership
+    from homeserver.services.joins import Joins
     from homeserver.services.profiles import Profiles
     from homeserver.services.requester import Requester
     from homeserver.services.room_creation import RoomCreation
@@ -51,14 +51,14 @@ class RoomUpgrades:
         creation: RoomCreation,
         profiles: Profiles,
         directory: Directory,
-        membership: Membership,
+        joins: Joins,
     ) -> None:
         self._rooms = rooms
         self._writer = writer
         self._creation = creation
         self._profiles = profiles
         self._directory = directory
-        self._membership = membership
+        self._joins = joins
 
     async def upgrade(
         self, requester: Requester, room_id: RoomId, new_version: str, additional_creators: Sequence[str]
@@ -93,7 +93,7 @@ class RoomUpgrades:
         new_room = await self._creation.write(user_id, version, events)
         await self._close(user_id, room_id, new_room, levels, has_alias=_ALIAS in state)
         await self._mute(user_id, room_id, state.get(_LEVELS))
-        await self._membership.carry_over(user_id, new_room)
+        await self._joins.carry_over(user_id, new_room)
         return new_room
 
     def _create_content(

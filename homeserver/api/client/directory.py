@@ -160,7 +160,7 @@ class DirectoryEndpoints:
         if requester is None:
             # Other servers may have to be asked.
             self._context.rate_limits.check_address("anonymous", request.client_address, _ANONYMOUS_COST)
-        room = await self._context.membership.resolve(request.path_parameters["roomIdOrAlias"])
+        room = await self._context.directory.find(request.path_parameters["roomIdOrAlias"])
         user_id = requester.user_id if requester is not None else None
         via = [*request.query.get_all("via"), *room.servers]
         return json_response(await self._context.room_previews.summary(room.room_id, user_id, via))

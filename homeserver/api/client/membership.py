@@ -68,14 +68,14 @@ class MembershipEndpoints:
         requester = await self._context.authenticator.requester(request, allow_guest=True)
         body = await request.parse(JoinBody, allow_empty=True)
         self._context.rate_limits.check("joins", requester.user_id)
-        room = await self._context.membership.resolve(request.path_parameters["roomIdOrAlias"])
+        room = await self._context.directory.find(request.path_parameters["roomIdOrAlias"])
         content = {"reason": body.reason} if body.reason is not None else {}
         via = [*_via(request), *room.servers]
         if body.third_party_signed is not None:
             signed = body.third_party_signed
             claim = read_claim(room.room_id, signed.get("sender"), requester.user_id, signed)
             await self._context.third_party_invites.claim(claim)
-        await self._context.membership.join(requester, room.room_id, content, via)
+        await self._context.joins.join(requester, room.room_id, content, via)
         return json_response({"room_id": room.room_id})
 
     async def knock(self, request: Request) -> Response:
@@ -83,7 +83,7 @@ class MembershipEndpoints:
         requester = await self._context.authenticator.requester(request)
         body = await request.parse(ReasonBody, allow_empty=True)
         self._context.rate_limits.check("joins", requester.user_id)
-        room = await self._context.membership.resolve(request.path_parameters["roomIdOrAlias"])
+        room = await self._context.directory.find(request.path_parameters["roomIdOrAlias"])
         via = [*_via(request), *room.servers]
         await self._context.membership.knock(requester, room.room_id, body.reason, via)
         return json_response({"room_id": room.room_id})
