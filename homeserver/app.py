@@ -128,22 +128,24 @@ class Application:
             clock,
             stores.transaction_ids,
             stores.to_device,
-            stores.user_interactive,
-            stores.access_tokens,
-            people.access_tokens,
-            people.presence,
-            people.typing,
-            self.keys.backups,
             stores.server_keys,
             (
+                stores.user_interactive,
+                stores.access_tokens,
                 stores.openid_tokens,
                 stores.catch_ups,
                 stores.sliding_sync,
                 stores.media,
                 stores.delivery_news,
             ),
-            remote.keys,
-            self.media.housekeeping,
+            {
+                "presence": people.presence.sweep,
+                "typing": people.typing.end_expired,
+                "access tokens": people.access_tokens.flush_seen,
+                "key backups": self.keys.backups.delete_dropped,
+                "remote keys": remote.keys.forget_unshared,
+                "media": self.media.housekeeping.look_after,
+            },
         )
         self.delivery = None
         if settings.federation.enabled:
@@ -273,6 +275,7 @@ class Application:
             await self.delivery.stop()
         await self.delivered.stop()
         await self.upkeep.stop()
+        await self.people.access_tokens.flush_seen()
         await self.inbound.stop()
         await self.media.close()
         await self.remote.close()

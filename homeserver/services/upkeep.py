@@ -12,21 +12,15 @@ from homeserver.storage.errors import DatabaseClosed
 from homeserver.storage.transaction_ids import PARTS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from homeserver.clock import Clock
-    from homeserver.services.access_tokens import AccessTokens
-    from homeserver.services.key_backups import KeyBackups
-    from homeserver.services.media.housekeeping import MediaHousekeeping
-    from homeserver.services.presence import Presence
-    from homeserver.services.remote_keys.queries import RemoteKeys
-    from homeserver.services.typing import Typing
-    from homeserver.storage.access_tokens import AccessTokenStore
     from homeserver.storage.database import Database, Transaction
     from homeserver.storage.server_keys import ServerKeyStore
     from homeserver.storage.to_device import ToDeviceStore
     from homeserver.storage.transaction_ids import TransactionIdStore
-    from homeserver.storage.user_interactive import UserInteractiveStore
+
+    Chore = Callable[[], Awaitable[None]]
 
 _OFTEN_SECONDS = 20
 _DAY_MS = 24 * 3_600 * 1000
@@ -56,31 +50,18 @@ class Upkeep:
         clock: Clock,
         transaction_ids: TransactionIdStore,
         to_device: ToDeviceStore,
-        user_interactive: UserInteractiveStore,
-        token_store: AccessTokenStore,
-        access_tokens: AccessTokens,
-        presence: Presence,
-        typing: Typing,
-        key_backups: KeyBackups,
         server_keys: ServerKeyStore,
         expiring: Sequence[Expiring],
-        remote_keys: RemoteKeys,
-        media: MediaHousekeeping,
+        chores: Mapping[str, Chore],
     ) -> None:
+        """`chores` are done one after the other, the others also where one fails; the log names it."""
         self._database = database
         self._clock = clock
         self._transaction_ids = transaction_ids
         self._to_device = to_device
-        self._user_interactive = user_interactive
-        self._token_store = token_store
-        self._access_tokens = access_tokens
-        self._presence = presence
-        self._typing = typing
-        self._key_backups = key_backups
         self._server_keys = server_keys
         self._expiring = expiring
-        self._remote_keys = remote_keys
-        self._media = media
+        self._chores = {"rows that have run out": self._prune_all, **chores}
         self._part = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -89,27 +70,27 @@ class Upkeep:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Write what was gathered, and end."""
+        """End."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        await self._access_tokens.flush_seen()
 
     async def look_after(self) -> None:
         """Do once what is done every now and then."""
-        await self._presence.sweep()
-        await self._typing.end_expired()
-        await self._access_tokens.flush_seen()
+        for name, chore in self._chores.items():
+            try:
+                await chore()
+            except DatabaseClosed:
+                raise
+            except Exception:  # noqa: BLE001 - it is logged, and tried again
+                _log.exception("upkeep_failed", chore=name)
+
+    async def _prune_all(self) -> None:
         await self._database.write(self._prune)
-        await self._key_backups.delete_dropped()
-        await self._remote_keys.forget_unshared()
-        await self._media.look_after()
 
     async def _prune(self, transaction: Transaction) -> None:
         now = self._clock.now_ms()
-        await self._user_interactive.delete_expired(transaction, now)
-        await self._token_store.delete_expired_logins(transaction, now)
         for store in self._expiring:
             await store.delete_expired(transaction, now)
         await self._transaction_ids.prune(transaction, now - _TRANSACTION_IDS_MS, self._part)
@@ -120,11 +101,7 @@ class Upkeep:
         self._part = (self._part + 1) % PARTS
 
     async def _run(self) -> None:
-        while True:
-            try:
+        with contextlib.suppress(DatabaseClosed):
+            while True:
                 await self.look_after()
-            except DatabaseClosed:
-                return
-            except Exception:  # noqa: BLE001 - it is logged, and tried again
-                _log.exception("upkeep_failed")
-            await asyncio.sleep(_OFTEN_SECONDS)
+                await asyncio.sleep(_OFTEN_SECONDS)

@@ -192,7 +192,7 @@ class AccessTokenStore:
         """Drop the login tokens of a user."""
         await transaction.execute("DELETE FROM login_tokens WHERE user_id = $1", user_id)
 
-    async def delete_expired_logins(self, transaction: Transaction, now_ms: int) -> None:
+    async def delete_expired(self, transaction: Transaction, now_ms: int) -> None:
         """Drop the login tokens that are no longer good."""
         await transaction.execute("DELETE FROM login_tokens WHERE expires_ts <= $1", now_ms)
 

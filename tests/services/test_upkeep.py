@@ -34,6 +34,20 @@ async def look_after_everything(server: Server) -> None:
     await server.application.database.write(prune)
 
 
+async def test_what_fails_stops_nothing_else(server: Server, alice: Client) -> None:
+    upkeep, done = server.application.upkeep, []
+
+    async def fails() -> None:
+        raise OSError("the disk is full")
+
+    async def works() -> None:
+        done.append("works")
+
+    upkeep._chores = {"fails": fails, "works": works}
+    await upkeep.look_after()
+    assert done == ["works"]
+
+
 async def test_transaction_ids_are_known_for_thirty_days(server: Server, alice: Client) -> None:
     room_id = await alice.create_room()
     for number in range(50):
