@@ -43,6 +43,14 @@ class GapStore:
         """Note at which depth this server came into a room: what is older was never sent to it."""
         await transaction.execute("UPDATE rooms SET arrival_depth = $2 WHERE room_nid = $1", room_nid, depth)
 
+    async def is_before_arrival(self, room_nid: int, depth: int) -> bool:
+        """Whether a depth lies before the event with which this server came into a room."""
+        return bool(
+            await self._database.fetch_value(
+                "SELECT 1 FROM rooms WHERE room_nid = $1 AND arrival_depth > $2", room_nid, depth
+            )
+        )
+
     async def is_followed(self, room_nid: int, event_id: EventId) -> bool:
         """Whether an event of the timeline follows this one, which is not in it."""
         return bool(

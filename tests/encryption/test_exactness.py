@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from homeserver.storage.to_device import ToDeviceStore
+from homeserver.sync.to_device import Inboxes
 from tests.client import refused
 from tests.encryption.model_device import ONE_ANSWER, ModelDevice, View
 from tests.encryption.sharing import Sharing
@@ -425,7 +425,7 @@ def keys_in(answer: dict[str, Any]) -> dict[str, tuple[str, Any]]:
 
 @pytest.fixture
 def world(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    monkeypatch.setitem(ToDeviceStore.load_batch.__kwdefaults__, "limit", ONE_ANSWER)
+    monkeypatch.setitem(Inboxes.read.__kwdefaults__, "limit", ONE_ANSWER)
     # What happened long ago is soon out of memory.
     monkeypatch.setattr("homeserver.notifier.notifier._KEPT", 25)
     # Of two users the database is asked otherwise than of one.

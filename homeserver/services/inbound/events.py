@@ -379,6 +379,10 @@ class InboundEvents:
         event = placing.event
         if placing.is_older or await self._gaps.is_followed(placing.room.room_nid, event.event_id):
             return None
+        if await self._gaps.is_before_arrival(placing.room.room_nid, event.depth):
+            # It may be one that the join of this server rests on, by events that are not here. If it is beside
+            # that, it counts once an event follows both.
+            return None
         followed = await self._followed(event)
         left = [one for one in head.extremities if one.event_id not in followed]
         if len(left) >= MAX_EXTREMITIES:
