@@ -49,7 +49,6 @@ class PassingNotices:
         room_servers: RoomServerStore,
     ) -> None:
         self._server_name = server_name
-        self._database = database
         self._clock = clock
         self._typing_store = typing
         self._receipt_store = receipts
@@ -100,17 +99,15 @@ class PassingNotices:
             told.update(await self._tell_of_typing(room_id, dict.fromkeys(users, True)))
         return told
 
-    async def receipts(self, room_ids: Collection[RoomId]) -> Collection[ServerName]:
-        """There are receipts in rooms."""
-        after, self._receipts_upto = self._receipts_upto, self._database.position
+    async def receipts(self, room_ids: Collection[RoomId], upto: int) -> Collection[ServerName]:
+        """There are receipts in rooms; those after `upto` are told with what is heard next."""
+        after, self._receipts_upto = self._receipts_upto, upto
         servers = {room_id: await self._servers(room_id) for room_id in room_ids}
         shared = [room_id for room_id, of_room in servers.items() if of_room]
         if not shared:
             return ()
         told: set[ServerName] = set()
-        for receipt in await self._receipt_store.load_changes(
-            shared, _NOBODY, after=after, upto=self._receipts_upto
-        ):
+        for receipt in await self._receipt_store.load_changes(shared, _NOBODY, after=after, upto=upto):
             if receipt.receipt_type == PUBLIC and self._is_ours(receipt.user_id):
                 key = ("receipt", receipt.room_id, receipt.user_id, receipt.thread_id)
                 passed_on = _Receipt(
@@ -124,14 +121,14 @@ class PassingNotices:
                 told.update(self._add(servers[receipt.room_id], key, passed_on))
         return told
 
-    async def delivery_receipts(self, senders: Collection[UserId]) -> Collection[ServerName]:
+    async def delivery_receipts(self, senders: Collection[UserId], upto: int) -> Collection[ServerName]:
         """There is news for the senders of events: to those of other servers goes what our users' clients say."""
-        after, self._news_upto = self._news_upto, self._database.position
+        after, self._news_upto = self._news_upto, upto
         told: set[ServerName] = set()
         for sender in senders:
             if self._is_ours(sender):
                 continue
-            for news in await self._delivery_news.load_changes(sender, after=after, upto=self._news_upto):
+            for news in await self._delivery_news.load_changes(sender, after=after, upto=upto):
                 if news.kind == DECRYPTED and self._is_ours(news.user_id):
                     key = ("receipt", news.room_id, news.user_id, news.event_id)
                     receipt = _Receipt(news.room_id, news.user_id, DECRYPTED, "", news.event_id, news.ts)

@@ -173,7 +173,7 @@ class ServerDelivery:
             # What lies before the position was announced before it moved.
             news, self._news, upto = self._news, {}, self._database.position
             try:
-                concerned = await self._distribute(news)
+                concerned = await self._distribute(news, upto)
             except DatabaseClosed:
                 return
             except Exception:  # noqa: BLE001 - it is logged, and everybody's cursor is looked at instead
@@ -193,8 +193,8 @@ class ServerDelivery:
                 _log.exception("destinations_not_loaded")
                 await asyncio.sleep(_TICK_SECONDS)
 
-    async def _distribute(self, news: Iterable[tuple[Topic, str]]) -> set[ServerName]:
-        """Mark the destinations that news concern; the answer is which these are."""
+    async def _distribute(self, news: Iterable[tuple[Topic, str]], upto: int) -> set[ServerName]:
+        """Mark the destinations that news up to a position concern; the answer is which these are."""
         concerned: set[ServerName] = set()
         receipts, senders = [], []
         for topic, key in news:
@@ -217,9 +217,9 @@ class ServerDelivery:
             elif topic is Topic.DELIVERY:
                 senders.append(UserId(key))
         if senders:
-            concerned.update(await self._passing.delivery_receipts(senders))
+            concerned.update(await self._passing.delivery_receipts(senders, upto))
         if receipts:
-            concerned.update(await self._passing.receipts(receipts))
+            concerned.update(await self._passing.receipts(receipts, upto))
         return concerned
 
     async def _devices_changed(self, user_id: UserId) -> set[ServerName]:

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from homeserver.storage.announcements import Topic
 from tests.client import refused
 from tests.delivery.far_servers import CAROL, FAR, FarServers, set_membership, shared_room, until
 from tests.keys import Device, User
@@ -13,6 +14,8 @@ from tests.server import Server
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
     from tests.client import Client
 
@@ -272,6 +275,28 @@ async def test_public_receipts_are_told_and_private_ones_are_not(
     assert [receipt["event_ids"] for receipt in told()] == [[root], [reply["event_id"]]]
     assert [receipt["data"].get("thread_id") for receipt in told()] == [None, root]
     assert all(receipt["data"]["ts"] > 0 for receipt in told())
+
+
+async def test_a_receipt_that_comes_while_another_room_is_looked_at_is_told(
+    server: Server, alice: Client, far: FarServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = [await shared_room(server, alice, CAROL) for _ in range(2)]
+    sent = {room_id: await alice.send(room_id, "hello") for room_id in (first, second)}
+
+    async def read(room_id: str) -> None:
+        await alice.post(f"/rooms/{room_id}/receipt/m.read/{sent[room_id]}", {})
+
+    delivery = server.application.delivery
+    distribute, reads = delivery._distribute, [second]
+
+    async def distribute_meanwhile(news: Any, *arguments: Any) -> Any:
+        if (Topic.RECEIPTS, first) in news and reads:
+            await read(reads.pop())
+        return await distribute(news, *arguments)
+
+    monkeypatch.setattr(delivery, "_distribute", distribute_meanwhile)
+    await read(first)
+    await until(lambda: {room_id for edu in far.edus("m.receipt") for room_id in edu} == {first, second})
 
 
 async def test_presence_is_told(tmp_path: Path, database_url: str, far: FarServers) -> None:
