@@ -69,6 +69,7 @@ class PeopleLayer:
             database,
             clock,
             stores.to_device,
+            stores.devices,
             rate_limits,
             stores.outgoing_to_device if settings.federation.enabled else None,
         )

@@ -10,7 +10,7 @@ from homeserver.storage.receipts import PUBLIC
 from homeserver.views.unread import MAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from homeserver.config import DeliveryStatusSettings
     from homeserver.ids import RoomId, ServerName, UserId
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from homeserver.storage.left_out import LeftOutStore
     from homeserver.storage.memberships import MembershipStore
     from homeserver.storage.owed_rooms import OwedRoomStore
-    from homeserver.storage.receipts import ReceiptStore
+    from homeserver.storage.receipts import ReceiptRow, ReceiptStore
     from homeserver.storage.room_servers import RoomServerStore
     from homeserver.views.delivery_sharing import DeliverySharing
     from homeserver.views.visibility import HistoryVisibility
@@ -114,10 +114,11 @@ class DeliveryStatus:
             and await self._visibility.visible(user_id, [stored])
         ]
         delivered = await self._delivered(local, stored)
+        receipts = await self._receipts.load_of_users(stored.room_id, recipients)
         users: dict[UserId, Any] = {}
         for user_id in recipients:
             status: dict[str, Any] = dict(delivered.get(user_id, {}))
-            read_ts = await self._read(user_id, stored)
+            read_ts = _read_at(receipts.get(user_id, ()), stored)
             if read_ts is not None:
                 status["read"] = {"ts": read_ts}
             if user_id in decrypted:
@@ -134,15 +135,16 @@ class DeliveryStatus:
             if position.owed
         }
         without = await self._left_out.load_around(stored.room_nid, user_ids, stored.stream_id)
+        devices_of = await self._devices.load_ids(user_ids)
         status = {}
         for user_id in user_ids:
-            devices = await self._devices.load(user_id)
+            devices = devices_of.get(user_id, [])
             times = []
-            for device in devices:
-                position = positions.get((user_id, device.device_id))
-                debt = owed.get((user_id, device.device_id), {}).get(stored.room_nid)
+            for device_id in devices:
+                position = positions.get((user_id, device_id))
+                debt = owed.get((user_id, device_id), {}).get(stored.room_nid)
                 is_put_off = debt is not None and max(debt) < stored.stream_id
-                if position is not None and not is_put_off and (user_id, device.device_id) not in without:
+                if position is not None and not is_put_off and (user_id, device_id) not in without:
                     ts = position.when(stored.stream_id)
                     if ts is not None:
                         times.append(ts)
@@ -151,18 +153,6 @@ class DeliveryStatus:
                 told |= {"first_ts": min(times), "last_ts": max(times)}
             status[user_id] = {"delivery": told}
         return status
-
-    async def _read(self, user_id: UserId, stored: StoredEvent) -> int | None:
-        """When a user has read the event, as far as they let others know."""
-        threads = {"", stored.thread_root or MAIN}
-        times = [
-            receipt.ts
-            for receipt in await self._receipts.load_own(user_id, stored.room_id)
-            if receipt.receipt_type == PUBLIC
-            and receipt.thread_id in threads
-            and receipt.point >= stored.point
-        ]
-        return min(times, default=None)
 
     async def _servers(self, stored: StoredEvent) -> dict[ServerName, Any]:
         servers = await self._room_servers.load(stored.room_nid)
@@ -179,3 +169,14 @@ class DeliveryStatus:
                 waiting["why"] = destination.why
             status[server_name] = waiting
         return status
+
+
+def _read_at(receipts: Iterable[ReceiptRow], stored: StoredEvent) -> int | None:
+    """When the user of these receipts has read an event, as far as they let others know."""
+    threads = {"", stored.thread_root or MAIN}
+    times = [
+        receipt.ts
+        for receipt in receipts
+        if receipt.receipt_type == PUBLIC and receipt.thread_id in threads and receipt.point >= stored.point
+    ]
+    return min(times, default=None)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from homeserver.ids import ServerName
     from homeserver.services.requester import Requester
     from homeserver.storage.database import Database, Reader, Transaction
+    from homeserver.storage.devices import DeviceStore
     from homeserver.storage.outgoing_to_device import OutgoingToDeviceStore
     from homeserver.storage.to_device import ToDeviceStore
 
@@ -55,6 +56,7 @@ class ToDevice:
         database: Database,
         clock: Clock,
         store: ToDeviceStore,
+        devices: DeviceStore,
         limit: SendingLimit,
         outgoing: OutgoingToDeviceStore | None,
     ) -> None:
@@ -63,6 +65,7 @@ class ToDevice:
         self._database = database
         self._clock = clock
         self._store = store
+        self._devices = devices
         self._limit = limit
         self._outgoing = outgoing
 
@@ -165,11 +168,12 @@ class ToDevice:
             return []
         head = b'{"type":%b,"sender":%b,"content":' % (orjson.dumps(event_type), orjson.dumps(sender))
         messages = []
-        for user_id, device_id in await self._store.load_devices(reader, contents):
+        for user_id, device_ids in (await self._devices.load_ids(contents, reader)).items():
             by_device = contents[user_id]
-            content = by_device.get(device_id, by_device.get(ALL_DEVICES))
-            if content is not None:
-                messages.append((user_id, device_id, b"%b%b}" % (head, content)))
+            for device_id in device_ids:
+                content = by_device.get(device_id, by_device.get(ALL_DEVICES))
+                if content is not None:
+                    messages.append((user_id, device_id, b"%b%b}" % (head, content)))
         return messages
 
 

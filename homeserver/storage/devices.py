@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from homeserver.ids import DeviceId
+from homeserver.ids import DeviceId, UserId
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from homeserver.ids import UserId
     from homeserver.storage.database import Database, Reader, Transaction
     from homeserver.storage.device_lists import DeviceListStore
 
@@ -61,6 +60,18 @@ class DeviceStore:
             user_id,
         )
         return [Device(*row) for row in rows]
+
+    async def load_ids(
+        self, user_ids: Iterable[UserId], reader: Reader | None = None
+    ) -> dict[UserId, list[DeviceId]]:
+        """The ids of the devices of users, of those who have any."""
+        rows = await (reader or self._database).fetch_all(
+            "SELECT user_id, device_id FROM devices WHERE user_id = ANY($1::text[])", list(user_ids)
+        )
+        found: dict[UserId, list[DeviceId]] = {}
+        for user_id, device_id in rows:
+            found.setdefault(UserId(user_id), []).append(DeviceId(device_id))
+        return found
 
     async def get(self, user_id: UserId, device_id: DeviceId) -> Device | None:
         """One device."""

@@ -140,6 +140,20 @@ class ReceiptStore:
         )
         return [_read(row) for row in rows]
 
+    async def load_of_users(
+        self, room_id: RoomId, user_ids: Iterable[UserId]
+    ) -> dict[UserId, list[ReceiptRow]]:
+        """All receipts of some users in a room, of those who have any."""
+        rows = await self._database.fetch_all(
+            f"SELECT {_COLUMNS} FROM receipts WHERE room_id = $1 AND user_id = ANY($2::text[])",
+            room_id,
+            list(user_ids),
+        )
+        found: dict[UserId, list[ReceiptRow]] = {}
+        for row in map(_read, rows):
+            found.setdefault(row.user_id, []).append(row)
+        return found
+
     async def joined_at(self, user_id: UserId, room_nid: int) -> int:
         """The position at which a user last came into a room: nothing before it is unread."""
         position = await self._database.fetch_value(

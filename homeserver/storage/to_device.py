@@ -9,10 +9,10 @@ from homeserver.storage.announcements import Topic
 from homeserver.storage.transaction_ids import keys_of_part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from homeserver.ids import DeviceId, UserId
-    from homeserver.storage.database import Database, Reader, Row, Transaction
+    from homeserver.storage.database import Database, Row, Transaction
 
 
 MAX_MESSAGES = 100
@@ -37,13 +37,6 @@ class ToDeviceStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-
-    async def load_devices(self, reader: Reader, user_ids: Iterable[UserId]) -> list[tuple[UserId, DeviceId]]:
-        """All devices of some users."""
-        rows = await reader.fetch_all(
-            "SELECT user_id, device_id FROM devices WHERE user_id = ANY($1::text[])", list(user_ids)
-        )
-        return [(user_id, device_id) for user_id, device_id in rows]
 
     async def insert(
         self,

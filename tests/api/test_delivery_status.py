@@ -9,6 +9,7 @@ import pytest
 from homeserver.storage.left_out import LeftOutStore
 from tests.client import Client, bodies, refused
 from tests.server import Server
+from tests.statements import Statements
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -360,3 +361,15 @@ async def test_where_it_is_off_or_the_room_too_large_nothing_is_told_and_nothing
     database = reticent.application.database
     for table in ("left_out", "delivery_news"):
         assert await database.fetch_value(f"SELECT count(*) FROM {table}") == 0
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+async def test_what_it_costs_to_ask_does_not_grow_with_the_members(
+    server: Server, alice: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = [await server.register(f"member{number}") for number in range(12)]
+    room_id = await room_of(alice, *members)
+    event_id = await alice.send(room_id, "hello")
+    await status(alice, room_id, event_id)
+    with Statements(monkeypatch).at_most(len(members) - 1):
+        await status(alice, room_id, event_id)

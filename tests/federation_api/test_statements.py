@@ -2,44 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from homeserver.storage.sqlite_connection import SqliteConnection, Statement
 from tests.federation_api.remote import V1
+from tests.statements import Statements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from tests.client import Client
     from tests.federation_api.remote import Remote
     from tests.server import Server
 
 pytestmark = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
-
-
-class Statements:
-    """Counts the statements of a server."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._seen: list[str] = []
-        run = SqliteConnection.run
-
-        async def note(connection: SqliteConnection, statements: Sequence[Statement]) -> Any:
-            self._seen += [one.sql for one in statements if one.sql not in ("BEGIN IMMEDIATE", "COMMIT")]
-            return await run(connection, statements)
-
-        monkeypatch.setattr(SqliteConnection, "run", note)
-
-    @contextmanager
-    def at_most(self, number: int) -> Iterator[None]:
-        """So many come inside the `with` at most."""
-        seen: list[str] = []
-        self._seen = seen
-        yield
-        assert len(seen) <= number, seen
 
 
 async def messages(one: Remote, room: str, number: int) -> list[dict[str, Any]]:
