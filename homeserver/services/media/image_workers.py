@@ -65,7 +65,7 @@ class ImageWorkers:
 
     async def _make(self, parts: AsyncIterator[bytes], size: int, shape: Shape) -> Outcome:
         try:
-            process = self._idle.pop() if self._idle else await _start()
+            process = self._rested() or await _start()
         except OSError as error:
             _log.error("image_worker_not_started", error=str(error))
             raise MatrixError("No thumbnail can be made now: try again later", status=503) from error
@@ -84,6 +84,14 @@ class ImageWorkers:
         else:
             self._idle.append(process)
         return outcome
+
+    def _rested(self) -> asyncio.subprocess.Process | None:
+        """One that has nothing to do; those that came to harm meanwhile say nothing about an image."""
+        while self._idle:
+            process = self._idle.pop()
+            if process.returncode is None:
+                return process
+        return None
 
     async def look_after(self) -> None:
         """End those that had nothing to do since the last time."""
