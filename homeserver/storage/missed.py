@@ -22,6 +22,15 @@ class ArrivedInRoom:
     last_ts: int
 
 
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """An event that highlights a user."""
+
+    room_nid: int
+    event_nid: int
+    position: int
+
+
 class MissedStore:
     """Reads over rooms, by their numbers; positions are `after < position <= upto` throughout."""
 
@@ -81,16 +90,21 @@ class MissedStore:
         upto: int,
         but: Sequence[int],
         limit: int,
-    ) -> list[tuple[int, int]]:
-        """(room number, event number) of what highlights a user and is not read yet, oldest first, the newest `limit`.
+    ) -> list[Mention]:
+        """What others wrote that highlights a user and that no receipt of theirs has passed: the newest, oldest first.
 
         What the senders `but` (by number) wrote is not among it.
         """
         rows = await self._database.fetch_all(
-            "SELECT h.room_nid, e.event_nid FROM highlights h"
+            "SELECT h.room_nid, e.event_nid, h.stream_id FROM highlights h"
+            " JOIN rooms r ON r.room_nid = h.room_nid"
             " JOIN events e ON e.room_nid = h.room_nid AND e.stream_id = h.stream_id AND e.status = 0"
             " WHERE h.user_id IN ($1, '') AND h.room_nid = ANY($2::bigint[]) AND h.stream_id > $3"
-            " AND h.stream_id <= $4 AND NOT (h.sender_nid = ANY($5::bigint[]))"
+            " AND h.stream_id <= $4 AND NOT (h.sender_nid = ANY($5::bigint[])) AND h.sender_nid <>"
+            " coalesce((SELECT user_nid FROM user_numbers WHERE user_id = $1), 0)"
+            # What highlights everybody stays for the others when one has read it.
+            " AND NOT EXISTS (SELECT 1 FROM receipts p WHERE p.room_id = r.room_id AND p.user_id = $1"
+            " AND p.thread_id IN ('', coalesce(h.thread_root, 'main')) AND p.event_stream_id >= h.stream_id)"
             " GROUP BY h.room_nid, e.event_nid, h.stream_id ORDER BY h.stream_id DESC LIMIT $6",
             user_id,
             list(room_nids),
@@ -99,7 +113,7 @@ class MissedStore:
             list(but),
             limit,
         )
-        return [(row[0], row[1]) for row in reversed(rows)]
+        return [Mention(*row) for row in reversed(rows)]
 
     async def load_arrivals(
         self, room_nids: Sequence[int], *, after: int, upto: int, limit: int

@@ -82,7 +82,7 @@ class Importance:
         mentions = await self._missed.load_mentions(
             user_id, nids, after=after, upto=upto, but=(), limit=_MAX_MENTIONS
         )
-        mentioning = {room_nid for room_nid, _ in mentions}
+        mentioning = {mention.room_nid for mention in mentions}
         last = {nid: row.last_position for nid, row in (await self._rooms.load(nids)).items()}
 
         def rank(room_id: RoomId) -> tuple[bool, bool, bool, int]:

@@ -431,3 +431,40 @@ async def test_nobody_but_users_may_ask(server: Server) -> None:
     for what in ("summary", "messages"):
         with refused(401, "M_MISSING_TOKEN"):
             await server.nobody().call("GET", f"{MISSED}/{what}", **{"from": "x"})
+
+
+# -- what counts as a mention -----------------------------------------------------------------------------
+
+
+async def test_mentions_are_those_by_others_that_were_not_read_while_the_user_was_there(
+    alice: Client, bob: Client
+) -> None:
+    own, read, left = [await shared_room(bob, alice) for _ in range(3)]
+    for room_id in (own, read, left):
+        await bob.set_state(room_id, "m.room.power_levels", {"users": {alice.user_id: 100}})
+    start = await since(alice)
+    everybody = {"msgtype": "m.text", "body": "@room", "m.mentions": {"room": True}}
+    await alice.send(own, everybody)
+    event_id = await bob.send(read, everybody)
+    await alice.post(f"/rooms/{read}/receipt/m.read/{event_id}")
+    await bob.send(left, everybody)
+    await alice.post(f"/rooms/{left}/leave")
+    await bob.send(left, everybody)
+    rooms = (await summary(alice, start))["rooms"]
+    assert {room_id: rooms[room_id]["mentions"] for room_id in (own, read, left)} == {
+        own: 0,
+        read: 0,
+        left: 1,
+    }
+
+
+async def test_a_mention_in_a_room_that_was_left_before_is_not_told(alice: Client, bob: Client) -> None:
+    room_id = await shared_room(bob, alice)
+    await bob.set_state(room_id, "m.room.history_visibility", {"history_visibility": "world_readable"})
+    start = await since(alice)
+    await bob.send(room_id, "seen")
+    await alice.post(f"/rooms/{room_id}/leave")
+    everybody = {"msgtype": "m.text", "body": "@room", "m.mentions": {"room": True}}
+    await bob.send(room_id, everybody)
+    for order in ORDERS:
+        assert bodies(told(await pages(alice, start, order=order))) == ["seen"]

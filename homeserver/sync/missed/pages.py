@@ -239,7 +239,7 @@ class MissedPages:
         while number < len(legs):
             leg = legs[number]
             if leg.only is not None:
-                at, is_over = await self._walk_numbers(requester, leg.only, at, page, limit)
+                at, is_over = await self._walk_numbers(requester, leg, leg.only, at, page, limit)
             elif Kind(place.kind).by_time:
                 at, is_over = await self._walk_time(requester, leg, at, page, limit)
             else:
@@ -295,7 +295,13 @@ class MissedPages:
         return (0, 0), True
 
     async def _walk_numbers(
-        self, requester: Requester, event_nids: Sequence[int], at: tuple[int, int], page: _Page, limit: int
+        self,
+        requester: Requester,
+        leg: Leg,
+        event_nids: Sequence[int],
+        at: tuple[int, int],
+        page: _Page,
+        limit: int,
     ) -> tuple[tuple[int, int], bool]:
         """The same, of events that are known by their numbers, from the one in a place on."""
         done = at[0]
@@ -304,7 +310,9 @@ class MissedPages:
             if wanted == 0:
                 return (done, 0), False
             part = event_nids[done : done + wanted]
-            await self._take(requester, page, part, ())
+            found = await self._events.load_numbered(part)
+            kept = [n for n in part if n in found and leg.holds(found[n].room_nid, found[n].stream_id)]
+            await self._take(requester, page, kept, ())
             page.looked_at += len(part)
             done += len(part)
         return (0, 0), True

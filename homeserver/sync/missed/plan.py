@@ -95,7 +95,7 @@ def legs_by_importance(missed: MissedRooms, plan: Plan) -> list[Leg]:
     mentions = frozenset(plan.mentions)
     return [
         *_legs_of(Part.DIRECT, missed, direct, ()),
-        Leg(Part.MENTIONS, (), missed.after, missed.upto, {}, {}, only=plan.mentions),
+        Leg(Part.MENTIONS, (), missed.after, missed.upto, {}, missed.ends, only=plan.mentions),
         *_legs_of(Part.FAVOURITES, missed, favourite, mentions),
         *_legs_of(Part.REST, missed, rest, mentions),
     ]
@@ -152,7 +152,7 @@ class PlanMaker:
             but=await self.ignored_numbers(requester),
             limit=_MAX_MENTIONS,
         )
-        plan = Plan(direct, favourite, [event_nid for _, event_nid in mentions])
+        plan = Plan(direct, favourite, [mention.event_nid for mention in mentions])
         number = secrets.randbits(62)
         await self._catch_ups.insert(user_id, requester.device_id, number, plan.dump(), self._clock.now_ms())
         return number, plan

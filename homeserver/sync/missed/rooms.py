@@ -42,6 +42,16 @@ class MissedRooms:
         """The numbers of all of these rooms."""
         return [*self.throughout, *self.came, *self.ends]
 
+    @property
+    def earliest(self) -> int:
+        """The position before which nothing of them was missed."""
+        return min([self.after, *(after for stays in self.stays.values() for after, _ in stays)])
+
+    def was_there(self, room_nid: int, position: int) -> bool:
+        """Whether what arrived in one of these rooms at a position was missed: the user was in the room."""
+        stays = self.stays.get(room_nid, [(self.after, self.upto)])
+        return any(after < position <= upto for after, upto in stays)
+
 
 class MissedRoomReader:
     """Finds these rooms."""

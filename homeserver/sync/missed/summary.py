@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from homeserver.storage.missed import ArrivedInRoom
@@ -51,15 +52,17 @@ class MissedSummary:
         missed = await self._rooms.read(user_id, since=since.position, after=after, upto=upto, owed=owed)
         ignored = await self._plans.ignored_numbers(requester)
         arrived = await self._arrived(missed, ignored)
-        mentions: dict[int, int] = {}
-        for room_nid, _ in await self._missed.load_mentions(
-            user_id, list(arrived), after=after, upto=upto, but=ignored, limit=_MAX_MENTIONS
-        ):
-            mentions[room_nid] = mentions.get(room_nid, 0) + 1
+        mentions = Counter(
+            mention.room_nid
+            for mention in await self._missed.load_mentions(
+                user_id, list(arrived), after=missed.earliest, upto=upto, but=ignored, limit=_MAX_MENTIONS
+            )
+            if missed.was_there(mention.room_nid, mention.position)
+        )
         rooms = {
             missed.room_ids[room_nid]: {
                 "messages": news.messages,
-                "mentions": mentions.get(room_nid, 0),
+                "mentions": mentions[room_nid],
                 "first_ts": news.first_ts,
                 "last_ts": news.last_ts,
                 "bytes": news.bytes,
