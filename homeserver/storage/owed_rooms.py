@@ -57,7 +57,9 @@ class OwedRoomStore:
             await transaction.execute(
                 "DELETE FROM owed_rooms WHERE user_id = $1 AND device_id = $2 AND number <> $3"
                 " AND number NOT IN (SELECT number FROM owed_rooms WHERE user_id = $1 AND device_id = $2"
-                " ORDER BY created_ts DESC, number LIMIT $4) AND number <> $5",
+                " ORDER BY created_ts DESC, number LIMIT $4) AND number <> $5 AND number NOT IN"
+                # What is not delivered goes by it.
+                " (SELECT owed FROM device_positions WHERE user_id = $1 AND device_id = $2)",
                 user_id,
                 device,
                 in_use,

@@ -152,6 +152,28 @@ async def test_what_was_put_off_is_not_yet_delivered(alice: Client, bob: Client)
     assert await delivered() == set(rooms)
 
 
+async def test_what_the_acknowledged_answer_owes_is_kept_however_many_others_follow(
+    server: Server, alice: Client, bob: Client
+) -> None:
+    rooms = [await room_of(bob, alice) for _ in range(3)]
+    place = await since(alice)
+    for room_id in rooms:
+        await bob.send(room_id, "hello")
+    answer = await alice.sync(place, **ONE_ROOM)
+    await alice.sync(answer["next_batch"], **ONE_ROOM)
+    await server.application.delivered.flush()
+    # Another loop of the same device, which goes on from an older place.
+    for _ in range(6):
+        await alice.sync(place, **ONE_ROOM)
+    database = server.application.database
+    kept = await database.fetch_value(
+        "SELECT count(*) FROM device_positions p JOIN owed_rooms o ON o.device_id = p.device_id"
+        " AND o.number = p.owed WHERE p.user_id = $1",
+        alice.user_id,
+    )
+    assert kept == 1
+
+
 async def test_catching_up_tells_what_was_put_off(alice: Client, bob: Client) -> None:
     rooms = [await room_of(bob, alice) for _ in range(3)]
     place = await since(alice)

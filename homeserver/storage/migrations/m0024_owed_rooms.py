@@ -29,6 +29,6 @@ MIGRATION = Migration(
 RETENTION = {
     "owed_rooms": Retention(
         bounded_by="device",
-        pruned_by="that of the token in use and the newest four stay; the end of the device",
+        pruned_by="those of the tokens in use and acknowledged and the newest four stay; the end of the device",
     ),
 }
