@@ -10,7 +10,7 @@ from homeserver.storage.receipts import PUBLIC
 from homeserver.views.unread import MAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping
 
     from homeserver.config import DeliveryStatusSettings
     from homeserver.ids import RoomId, ServerName, UserId
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from homeserver.storage.devices import DeviceStore
     from homeserver.storage.events import StoredEvent
     from homeserver.storage.left_out import LeftOutStore
-    from homeserver.storage.memberships import MembershipStore
+    from homeserver.storage.memberships import MembershipRow, MembershipStore
     from homeserver.storage.owed_rooms import OwedRoomStore
     from homeserver.storage.receipts import ReceiptRow, ReceiptStore
     from homeserver.storage.room_servers import RoomServerStore
@@ -82,13 +82,16 @@ class DeliveryStatus:
         """The status of an event, for its sender.
 
         Raises `NotFound` for an event that the requester may not see, `Forbidden` for one that somebody else has sent, in
-        a room that has too many members, and where all of this is switched off.
+        a room that has too many members or that the requester has left, and where all of this is switched off.
         """
         _, stored = await self._history.visible_event(requester, room_id, event_id)
         if stored.event.sender != requester.user_id:
             raise Forbidden("Only who has sent an event may ask how it is doing")
         if not self._settings.enabled:
             raise Forbidden("This server does not tell how events are doing")
+        own = await self._rooms.membership(room_id, requester.user_id)
+        if own is None or own.membership != "join":
+            raise Forbidden("You are not in this room")
         joined, _ = await self._memberships.count(stored.room_nid)
         if joined > self._settings.max_members:
             raise Forbidden("The room has too many members to tell how events in it are doing")
@@ -102,17 +105,17 @@ class DeliveryStatus:
 
     async def _users(self, requester: Requester, stored: StoredEvent) -> dict[UserId, Any]:
         rows = await self._memberships.load_in_room(stored.room_nid, ("join",))
-        recipients = []
+        recipients = {}
         for row in rows:
             if row.user_id != requester.user_id and await self._sharing.of(row.user_id):
-                recipients.append(row.user_id)
+                recipients[row.user_id] = row
         decrypted = await self._news.load_decrypted(requester.user_id, stored.room_id, stored.event.event_id)
-        local = [
-            user_id
-            for user_id in recipients
+        local = {
+            user_id: row
+            for user_id, row in recipients.items()
             if server_name_of(user_id) == self._server_name
             and await self._visibility.visible(user_id, [stored])
-        ]
+        }
         delivered = await self._delivered(local, stored)
         receipts = await self._receipts.load_of_users(stored.room_id, recipients)
         users: dict[UserId, Any] = {}
@@ -127,32 +130,41 @@ class DeliveryStatus:
                 users[user_id] = status
         return users
 
-    async def _delivered(self, user_ids: Sequence[UserId], stored: StoredEvent) -> dict[UserId, Any]:
-        positions = await self._positions.load(user_ids)
+    async def _delivered(
+        self, members: Mapping[UserId, MembershipRow], stored: StoredEvent
+    ) -> dict[UserId, Any]:
+        positions = await self._positions.load(members)
         owed = {
             key: await self._owed_rooms.get(*key, position.owed) or {}
             for key, position in positions.items()
             if position.owed
         }
-        without = await self._left_out.load_around(stored.room_nid, user_ids, stored.stream_id)
-        devices_of = await self._devices.load_ids(user_ids)
+        without = await self._left_out.load_around(stored.room_nid, members, stored.stream_id)
+        devices_of = await self._devices.load_ids(members)
         status = {}
-        for user_id in user_ids:
+        for user_id, row in members.items():
+            told_at = await self._told_at(row, stored)
             devices = devices_of.get(user_id, [])
             times = []
             for device_id in devices:
                 position = positions.get((user_id, device_id))
                 debt = owed.get((user_id, device_id), {}).get(stored.room_nid)
-                is_put_off = debt is not None and max(debt) < stored.stream_id
+                is_put_off = debt is not None and max(debt) < told_at
                 if position is not None and not is_put_off and (user_id, device_id) not in without:
-                    ts = position.when(stored.stream_id)
+                    ts = position.when(told_at)
                     if ts is not None:
                         times.append(ts)
-            told: dict[str, Any] = {"devices": len(devices), "delivered": len(times)}
+            delivery: dict[str, Any] = {"devices": len(devices), "delivered": len(times)}
             if times:
-                told |= {"first_ts": min(times), "last_ts": max(times)}
-            status[user_id] = {"delivery": told}
+                delivery |= {"first_ts": min(times), "last_ts": max(times)}
+            status[user_id] = {"delivery": delivery}
         return status
+
+    async def _told_at(self, row: MembershipRow, stored: StoredEvent) -> int:
+        """From which position on answers tell a member of an event: who came later was told nothing before."""
+        if row.stream_id <= stored.stream_id:
+            return stored.stream_id
+        return (await self._visibility.history(row)).first_there(stored.stream_id) or row.stream_id
 
     async def _servers(self, stored: StoredEvent) -> dict[ServerName, Any]:
         servers = await self._room_servers.load(stored.room_nid)

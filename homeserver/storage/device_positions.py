@@ -69,7 +69,9 @@ class DevicePositionStore:
             " WHERE EXISTS (SELECT 1 FROM devices WHERE user_id = $1 AND device_id = $2)"
             " ON CONFLICT (user_id, device_id) DO UPDATE"
             " SET position = excluded.position, acknowledged = excluded.acknowledged,"
-            " owed = excluded.owed",
+            " owed = excluded.owed"
+            # Another process may have heard of a later one.
+            " WHERE device_positions.position <= excluded.position",
             [
                 (one.user_id, one.device_id, one.position, orjson.dumps(one.acknowledged).decode(), one.owed)
                 for one in positions

@@ -23,6 +23,10 @@ class LeftOut:
     after: int
     upto: int
 
+    def holds(self, position: int) -> bool:
+        """Whether a position is within it."""
+        return self.after < position <= self.upto
+
 
 class LeftOutStore:
     """Stretches by room and device."""
@@ -39,6 +43,19 @@ class LeftOutStore:
             device_id,
         )
         return dict(rows)
+
+    async def load_of_device(
+        self, user_id: UserId, device_id: DeviceId, room_nids: Collection[int]
+    ) -> list[LeftOut]:
+        """What was left out of some rooms for a device."""
+        rows = await self._database.fetch_all(
+            "SELECT room_nid, after_position, upto_position FROM left_out"
+            " WHERE room_nid = ANY($3::bigint[]) AND user_id = $1 AND device_id = $2",
+            user_id,
+            device_id,
+            list(room_nids),
+        )
+        return [LeftOut(*row) for row in rows]
 
     async def load_around(
         self, room_nid: int, user_ids: Collection[UserId], position: int

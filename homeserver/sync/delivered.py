@@ -118,7 +118,7 @@ class Delivered:
             return
         key = (requester.user_id, requester.device_id)
         known = self._known.get(key, (-1, 0))
-        if known == (position, owed) or known[0] > position:
+        if known in ((position, owed), (position, 0)) or known[0] > position:
             return
         self._known[key] = (position, owed)
         self._known.move_to_end(key)
@@ -175,28 +175,42 @@ class Delivered:
         """Write down what has come in."""
         async with self._flushing:
             acknowledged, self._acknowledged = self._acknowledged, {}
-            if acknowledged:
-                known = await self._positions.load({user_id for user_id, _ in acknowledged})
-                moved, news = [], []
-                for key, gathered in acknowledged.items():
-                    before = known.get(key) or DevicePosition(*key, position=0, acknowledged=[])
-                    position, ts = gathered.times[-1]
-                    if position < before.position:
-                        continue
-                    kept = [
-                        *before.acknowledged,
-                        *(one for one in gathered.times if one[0] > before.position),
-                    ]
-                    after = DevicePosition(*key, position, kept[-_KEPT_TIMES:], gathered.owed)
-                    moved.append(after)
-                    # Nobody waits for what a new device gets in its first answer.
-                    news += await self._news_of(before, after, before.position or gathered.first, ts)
+            try:
+                if acknowledged:
+                    await self._write_down(acknowledged)
+            except BaseException:
+                self._take_back(acknowledged)
+                raise
 
-                async def work(transaction: Transaction) -> None:
-                    await self._positions.set(transaction, moved)
-                    await self._news.insert(transaction, _newest(news))
+    async def _write_down(self, acknowledged: Mapping[_Key, _Acknowledged]) -> None:
+        known = await self._positions.load({user_id for user_id, _ in acknowledged})
+        moved, news = [], []
+        for key, gathered in acknowledged.items():
+            before = known.get(key) or DevicePosition(*key, position=0, acknowledged=[])
+            position, ts = gathered.times[-1]
+            if (position, bool(before.owed)) <= (before.position, False):
+                continue
+            kept = [*before.acknowledged, *(one for one in gathered.times if one[0] > before.position)]
+            after = DevicePosition(*key, position, kept[-_KEPT_TIMES:], gathered.owed)
+            moved.append(after)
+            # Nobody waits for what a new device gets in its first answer.
+            news += await self._news_of(before, after, before.position or gathered.first, ts)
 
-                await self._database.write(work)
+        async def work(transaction: Transaction) -> None:
+            await self._positions.set(transaction, moved)
+            await self._news.insert(transaction, _newest(news))
+
+        if moved:
+            await self._database.write(work)
+
+    def _take_back(self, acknowledged: Mapping[_Key, _Acknowledged]) -> None:
+        """What could not be written down is to be written down still."""
+        for key, gathered in acknowledged.items():
+            later = self._acknowledged.get(key)
+            if later is not None:
+                gathered.times = [*gathered.times, *later.times][-_KEPT_TIMES:]
+                gathered.owed = later.owed
+            self._acknowledged[key] = gathered
 
     async def _news_of(
         self, before: DevicePosition, now: DevicePosition, after: int, ts: int
@@ -214,13 +228,21 @@ class Delivered:
         changed = await self._rooms.changed_since([row.room_id for row in joined.values()], after)
         moved = {rooms[room_id].room_nid for room_id in changed} | (was_owed.keys() & joined.keys())
         news = []
-        for room_nid in await self._small_rooms(moved - is_owed.keys()):
+        rooms_with_news = await self._small_rooms(moved - is_owed.keys())
+        if not rooms_with_news:
+            return []
+        left_out: dict[int, list[LeftOut]] = {}
+        for one in await self._left_out.load_of_device(user_id, now.device_id, rooms_with_news):
+            left_out.setdefault(one.room_nid, []).append(one)
+        for room_nid in rooms_with_news:
             begin = was_owed[room_nid].since if room_nid in was_owed else after
             told = set()
             events = await self._recent.load(room_nid, after=begin, upto=now.position, limit=_MAX_NEWS_EVENTS)
             for stored in reversed(events):
                 sender = UserId(stored.event.sender)
                 if not stored.notifies or sender in told or sender == user_id:
+                    continue
+                if any(one.holds(stored.stream_id) for one in left_out.get(room_nid, ())):
                     continue
                 told.add(sender)
                 if (

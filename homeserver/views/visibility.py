@@ -56,6 +56,13 @@ class MembershipHistory:
         index = bisect_right(self._positions, position)
         return "join" in self._memberships[index:]
 
+    def first_there(self, position: int) -> int | None:
+        """The first position from this one on at which the user was in the room; None where they no more were."""
+        if self.at(position) == "join":
+            return position
+        later = self.changes_between(position, self.last_position)
+        return next((at for at, membership in later if membership == "join"), None)
+
     def first_joined(self) -> int | None:
         """The position at which the user first came into the room; None where they never did."""
         index = self._memberships.index("join") if "join" in self._memberships else None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from homeserver.storage.device_positions import DevicePositionStore
 from homeserver.storage.left_out import LeftOutStore
 from tests.client import Client, bodies, refused
 from tests.server import Server
@@ -293,6 +294,61 @@ async def test_a_waiting_sync_is_woken_by_a_delivery(server: Server, alice: Clie
     assert heard.keys() == {event_id}
 
 
+async def test_no_news_says_delivered_of_what_was_left_out(
+    server: Server, alice: Client, bob: Client
+) -> None:
+    carol = await server.register("carol")
+    room_id = await room_of(alice, bob, carol)
+    start, place = await since(bob), await since(alice)
+    first = await alice.send(room_id, "left out")
+    later = await carol.send(room_id, "in the answer")
+    carols_place = await since(carol)
+    answer = await bob.sync(start, filter=ONE)
+    await bob.sync(answer["next_batch"], filter=ONE)
+    assert await delivered(alice, room_id, first, bob) == (0, 1)
+    assert ephemeral(await alice.sync(place), room_id, "dev.restante.delivered") == {}
+    news = ephemeral(await carol.sync(carols_place), room_id, "dev.restante.delivered")
+    assert news.keys() == {later}
+
+
+async def test_acknowledgements_that_could_not_be_written_are_not_forgotten(
+    server: Server, alice: Client, bob: Client
+) -> None:
+    room_id = await room_of(alice, bob)
+    start = await since(bob)
+    event_id = await alice.send(room_id, "hello")
+    await bob.sync((await bob.sync(start))["next_batch"])
+
+    async def fail(*_: Any) -> None:
+        raise OSError
+
+    delivered_ = server.application.delivered
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DevicePositionStore, "set", fail)
+        with pytest.raises(OSError):
+            await delivered_.flush()
+    assert await delivered(alice, room_id, event_id, bob) == (1, 1)
+
+
+async def test_who_comes_later_has_got_nothing_before_they_sync(alice: Client, bob: Client) -> None:
+    room_id = await room_of(alice)
+    sent = [await alice.send(room_id, f"{number}") for number in range(3)]
+    # The device stands behind these events in the log, and was never told of them.
+    start = await since(bob)
+    await bob.sync(start)
+    await bob.join(room_id)
+    assert await delivered(alice, room_id, sent[-1], bob) == (0, 1)
+    wanted = {"room": {"timeline": {"limit": 2}}}
+    answer = await bob.sync(start, filter=wanted)
+    assert await delivered(alice, room_id, sent[-1], bob) == (0, 1)
+    await bob.sync(answer["next_batch"], filter=wanted)
+    assert await delivered(alice, room_id, sent[-1], bob) == (1, 1)
+    assert await delivered(alice, room_id, sent[0], bob) == (0, 1)
+    # Another name is no other stay.
+    await bob.put(f"/profile/{bob.user_id}/displayname", {"displayname": "Robert"})
+    assert await delivered(alice, room_id, sent[-1], bob) == (1, 1)
+
+
 # -- who is told nothing ----------------------------------------------------------------------------------
 
 
@@ -327,6 +383,14 @@ async def test_only_the_sender_may_ask(server: Server, alice: Client, bob: Clien
             await status(alice, room_id, unknown)
     with refused(401, "M_MISSING_TOKEN"):
         await status(server.nobody(), room_id, event_id)
+
+
+async def test_who_has_left_the_room_learns_no_more_of_it(alice: Client, bob: Client) -> None:
+    room_id = await room_of(alice, bob)
+    event_id = await alice.send(room_id, "hello")
+    await alice.post(f"/rooms/{room_id}/leave")
+    with refused(403, "M_FORBIDDEN"):
+        await status(alice, room_id, event_id)
 
 
 async def test_who_may_not_see_the_event_is_not_among_the_recipients(alice: Client, bob: Client) -> None:
