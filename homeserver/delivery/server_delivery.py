@@ -46,6 +46,7 @@ _TOPICS = frozenset(
         Topic.DEVICE_LISTS,
         Topic.TYPING,
         Topic.RECEIPTS,
+        Topic.DELIVERY,
         Topic.PRESENCE,
     }
 )

@@ -42,6 +42,16 @@ async def pair(
         await server.stop()
 
 
+@pytest.fixture
+async def third(tmp_path: Path, authority: trustme.CA) -> AsyncIterator[Neighbour]:
+    """One more."""
+    server = Neighbour(tmp_path / "3", f"sqlite:///{tmp_path}/third.db", authority)
+    server.replaced = ()
+    await server.start()
+    yield server
+    await server.stop()
+
+
 class Reader:
     """A device that syncs until it has what it waits for."""
 
@@ -218,3 +228,38 @@ async def test_profiles_and_public_rooms_of_the_other_server(pair: tuple[Neighbo
     assert [room["name"] for room in (await bob.get("/publicRooms", server=one.name))["chunk"]] == ["Tea"]
     found = await bob.post("/publicRooms", {"filter": {"generic_search_term": "coffee"}}, server=one.name)
     assert found["chunk"] == []
+
+
+async def test_that_an_event_was_decrypted_is_told_to_the_server_of_its_sender_alone(
+    pair: tuple[Neighbour, Neighbour], third: Neighbour
+) -> None:
+    one, two = pair
+    alice, bob, carol = [
+        await server.register(name) for server, name in ((one, "alice"), (two, "bob"), (third, "carol"))
+    ]
+    room_id = await alice.create_room(preset="public_chat")
+    for other in (bob, carol):
+        await other.post(f"/join/{quote(room_id)}?via={one.name}")
+    event_id = await alice.send(room_id, "secret")
+    here, there, beside = Reader(alice), Reader(bob), Reader(carol)
+    await there.until(lambda: "secret" in there.said(room_id))
+    kind = "org.matrix.msc4089.delivery"
+    await here.sync(timeout=0)
+    await bob.post(f"/rooms/{room_id}/receipt/{kind}/{quote(event_id, safe='')}")
+    # What goes after it shows that it would have come.
+    await bob.send(room_id, "later")
+
+    def receipts(reader: Reader) -> list[Any]:
+        events = [event for event in reader.ephemeral.get(room_id, []) if event["type"] == "m.receipt"]
+        return [
+            event["content"][event_id][kind] for event in events if kind in event["content"].get(event_id, {})
+        ]
+
+    await here.until(lambda: receipts(here))
+    (told,) = receipts(here)
+    assert told[bob.user_id]["ts"] > 0
+    await beside.until(lambda: "later" in beside.said(room_id))
+    assert receipts(beside) == receipts(there) == []
+    assert await third.application.database.fetch_value("SELECT count(*) FROM delivery_news") == 0
+    path = f"/_matrix/client/unstable/dev.restante.delivery/rooms/{room_id}/events/{quote(event_id, safe='')}"
+    assert "decrypted" in (await alice.call("GET", path))["users"][bob.user_id]
