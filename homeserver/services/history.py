@@ -46,8 +46,8 @@ class PageRequest:
 class Brought(Protocol):
     """Takes note of what devices have got."""
 
-    async def brought(self, requester: Requester, stretch: LeftOut) -> None:
-        """A stretch of a room is being given to a device."""
+    async def brought(self, requester: Requester, *stretches: LeftOut) -> None:
+        """Stretches of rooms are being given to a device."""
         ...
 
 

@@ -240,8 +240,7 @@ class ClassicSync:
         self, requester: Requester, joined: Mapping[RoomId, JoinedSection], unwanted: Sequence[LeftOut]
     ) -> None:
         """Keep what the answer leaves out of the timelines, and that it brings the rest."""
-        for room in joined.values():
-            await self._delivered.brought(requester, room.brought)
+        await self._delivered.brought(requester, *(room.brought for room in joined.values()), is_news=True)
         await self._delivered.note_left_out(
             requester, [*unwanted, *(stretch for room in joined.values() for stretch in room.left_out)]
         )

@@ -45,6 +45,7 @@ _KEPT_TIMES = 64
 _APART_MS = 1_000
 """Times that are closer together than this are one."""
 _CACHED_DEVICES = 10_000
+_NO_GAP = -(2**62)
 _MAX_NEWS_EVENTS = 1_000
 """Of a room, for one device at a time; whoever wrote before that hears of it by asking."""
 
@@ -147,18 +148,28 @@ class Delivered:
             for one in kept:
                 gaps[one.room_nid] = max(one.upto, gaps.get(one.room_nid, 0))
 
-    async def brought(self, requester: Requester, stretch: LeftOut) -> None:
-        """A stretch of a room is being given to a device."""
-        if requester.device_id is None or not self._settings.enabled or stretch.upto <= stretch.after:
+    async def brought(self, requester: Requester, *stretches: LeftOut, is_news: bool = False) -> None:
+        """Stretches of rooms are being given to a device; `is_news` where each is the newest of its room."""
+        if requester.device_id is None or not self._settings.enabled:
             return
         user_id, device_id = requester.user_id, requester.device_id
-        # What is news lies behind all gaps.
-        if stretch.after < (await self._gaps_of(user_id, device_id)).get(stretch.room_nid, 0):
-            await self._database.write(lambda t: self._left_out.subtract(t, user_id, device_id, stretch))
+        # Another process may have left out more. What is news lies behind all gaps that the device knows of.
+        gaps = await self._gaps_of(user_id, device_id, anew=self._database.is_shared and not is_news)
+        closing = [
+            one for one in stretches if one.after < one.upto and one.after < gaps.get(one.room_nid, _NO_GAP)
+        ]
+        if not closing:
+            return
 
-    async def _gaps_of(self, user_id: UserId, device_id: DeviceId) -> dict[int, int]:
+        async def work(transaction: Transaction) -> None:
+            for one in closing:
+                await self._left_out.subtract(transaction, user_id, device_id, one)
+
+        await self._database.write(work)
+
+    async def _gaps_of(self, user_id: UserId, device_id: DeviceId, *, anew: bool) -> dict[int, int]:
         key = (user_id, device_id)
-        gaps = self._gaps.get(key)
+        gaps = None if anew else self._gaps.get(key)
         if gaps is None:
             gaps = self._gaps[key] = await self._left_out.load_ends(*key)
             if len(self._gaps) > _CACHED_DEVICES:
@@ -231,9 +242,11 @@ class Delivered:
         rooms_with_news = await self._small_rooms(moved - is_owed.keys())
         if not rooms_with_news:
             return []
+        gaps = await self._gaps_of(user_id, now.device_id, anew=self._database.is_shared)
         left_out: dict[int, list[LeftOut]] = {}
-        for one in await self._left_out.load_of_device(user_id, now.device_id, rooms_with_news):
-            left_out.setdefault(one.room_nid, []).append(one)
+        if rooms_with_news & gaps.keys():
+            for one in await self._left_out.load_of_device(user_id, now.device_id, rooms_with_news):
+                left_out.setdefault(one.room_nid, []).append(one)
         for room_nid in rooms_with_news:
             begin = was_owed[room_nid].since if room_nid in was_owed else after
             told = set()

@@ -157,9 +157,10 @@ class MissedPages:
             answer["end"] = self._tokens.catch_up_token(user_id, device_id, page.place)
         elif not Kind(place.kind).by_time:
             missed = await self._missed_rooms(requester, place)
-            for room_nid in missed.all:
-                begin = missed.begins.get(room_nid, place.after)
-                await self._delivered.brought(requester, LeftOut(room_nid, begin, place.upto))
+            await self._delivered.brought(
+                requester,
+                *(LeftOut(nid, missed.begins.get(nid, place.after), place.upto) for nid in missed.all),
+            )
             answer["next_batch"] = await self._next_batch(requester, place)
         return answer
 
