@@ -155,6 +155,7 @@ class ClassicSync:
             if known is None:
                 # An old token, of which it is no longer known what it says: everything is told from there on.
                 since = token.base or None
+                told = 0 if since is None else told
             owed = known or {}
         if token is not None and token.own:
             self._delivered.acknowledge(requester, max(token.position, token.told), token.owed)

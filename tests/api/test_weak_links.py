@@ -132,6 +132,19 @@ async def test_a_token_of_which_it_is_forgotten_what_it_owes_tells_all_from_ther
     assert sorted(told(await alice.sync(answer["next_batch"]))) == sorted(rooms)
 
 
+async def test_a_client_that_begins_anew_is_told_what_it_had_by_catching_up_too(
+    server: Server, alice: Client, bob: Client
+) -> None:
+    rooms = [await room_of(bob, alice) for _ in range(3)]
+    for room_id in rooms:
+        await bob.send(room_id, "hello")
+    # Of two rooms it has nothing yet.
+    answer = await alice.sync(**ONE_ROOM)
+    page = await alice.call("GET", f"{MISSED}/messages", **{"from": answer["next_batch"]})
+    await server.application.database.write(lambda t: t.execute("DELETE FROM owed_rooms"))
+    assert sorted(told(await alice.sync(page["next_batch"]))) == sorted(rooms)
+
+
 async def test_what_was_put_off_is_not_yet_delivered(alice: Client, bob: Client) -> None:
     rooms = [await room_of(bob, alice) for _ in range(2)]
     place = await since(alice)
