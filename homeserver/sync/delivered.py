@@ -202,7 +202,7 @@ class Delivered:
             if (position, bool(before.owed)) <= (before.position, False):
                 continue
             kept = [*before.acknowledged, *(one for one in gathered.times if one[0] > before.position)]
-            after = DevicePosition(*key, position, kept[-_KEPT_TIMES:], gathered.owed)
+            after = DevicePosition(*key, position, thinned(kept), gathered.owed)
             moved.append(after)
             # Nobody waits for what a new device gets in its first answer.
             news += await self._news_of(before, after, before.position or gathered.first, ts)
@@ -280,6 +280,20 @@ class Delivered:
                 return
             except Exception:  # noqa: BLE001 - it is logged, and tried again
                 _log.exception("acknowledgements_not_written")
+
+
+def thinned(times: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Some of the (position, time): the older the farther apart, so that none is told as much later than it was."""
+    kept = list(times)
+    while len(kept) > _KEPT_TIMES:
+        newest = kept[-1][1]
+        # What is dropped counts with the next that is kept, as does what was dropped before it.
+        spans = [
+            (later[1] - before[1]) / (newest - before[1] + 1)
+            for before, later in zip(kept, kept[2:], strict=False)
+        ]
+        del kept[1 + spans.index(min(spans))]
+    return kept
 
 
 def _newest(news: Sequence[DeliveryNews]) -> list[DeliveryNews]:
