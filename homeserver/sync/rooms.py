@@ -148,24 +148,23 @@ class RoomSections:
     ) -> dict[str, Any]:
         """A room that the user left, or was thrown out of: history stops at the event that took them out.
 
-        Somebody who was not in the room (`start` is None), or who has forgotten it, sees the event that says so and
-        nothing else.
+        Somebody who was not in the room (`start` is None) sees the event that says so and nothing else; who has forgotten
+        it is told the end of the timeline, which goes on should they come back.
         """
         ended = replace(interval, upto=min(interval.upto, row.stream_id))
-        shown = start is not None and not row.forgotten
-        after = start.after if start is not None and shown else row.stream_id - 1
+        after = start.after if start is not None else row.stream_id - 1
         timeline = await self._timelines.read(
             row.room_nid,
             requester.user_id,
-            after=start.timeline_after if start is not None and shown else after,
+            after=start.timeline_after if start is not None else after,
             upto=ended.upto,
             filter_=sync_filter.room.timeline,
             ignored=ignored,
         )
         state: Sequence[StoredEvent] = ()
-        if start is not None and shown:
-            if start.may_have_gap:
-                timeline = replace(timeline, limited=True)
+        if start is not None and start.may_have_gap:
+            timeline = replace(timeline, limited=True)
+        if start is not None and not row.forgotten:
             state = await self._states.read(
                 requester.user_id,
                 row.room_nid,

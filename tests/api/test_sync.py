@@ -466,3 +466,22 @@ async def test_events_come_in_the_form_of_servers_where_the_client_wishes(alice:
     assert event["event_id"] == event_id
     assert event["room_id"] == room_id
     assert event.keys() >= {"auth_events", "depth", "hashes", "prev_events", "signatures", "unsigned"}
+
+
+async def test_who_forgets_a_room_and_comes_back_has_its_timeline_without_a_hole(
+    alice: Client, bob: Client
+) -> None:
+    room_id = await alice.create_room(preset="public_chat")
+    await bob.join(room_id)
+    since = (await bob.sync())["next_batch"]
+    await alice.send(room_id, "before")
+    await bob.leave(room_id)
+    await bob.post(f"/rooms/{room_id}/forget")
+    answer = await bob.sync(since)
+    section = answer["rooms"]["leave"][room_id]
+    assert bodies(section["timeline"]["events"]) == ["before"]
+    assert section["state"]["events"] == []
+    await bob.join(room_id)
+    again = await bob.sync(answer["next_batch"])
+    timeline = again["rooms"]["join"][room_id]["timeline"]
+    assert [event["content"]["membership"] for event in timeline["events"]] == ["join"]

@@ -37,6 +37,9 @@ class MissedRooms:
     stays: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     """Of the rooms that they were in for a part of the time, which parts: `after < position <= upto`."""
 
+    forgotten: set[int] = field(default_factory=set)
+    """Of the rooms that they left, those that they have forgotten: the timeline goes on should they come back."""
+
     @property
     def all(self) -> list[int]:
         """The numbers of all of these rooms."""
@@ -82,12 +85,14 @@ class MissedRoomReader:
                     missed.throughout.append(newest.room_nid)
                 continue
             row = await self._moves.at(newest, upto)
-            if row is None or newest.forgotten or (debt is not None and debt.since == 0):
+            if row is None or (debt is not None and debt.since == 0):
                 continue
             history = await self._visibility.history(newest)
             known, shown = (since, after) if debt is None else (debt.since, max(debt))
             if not list(_stays(history, known, upto)) or _has_gap(history, known):
                 continue
+            if newest.forgotten:
+                missed.forgotten.add(row.room_nid)
             missed.room_ids[row.room_nid] = room_id
             missed.stays[row.room_nid] = list(_stays(history, shown, upto))
             begin = history.timeline_end(shown)

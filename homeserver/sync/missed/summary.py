@@ -81,7 +81,7 @@ class MissedSummary:
     async def _arrived(self, missed: MissedRooms, ignored: list[int]) -> dict[int, ArrivedInRoom]:
         arrived = await self._count(missed.throughout, missed.after, missed.upto, ignored)
         for room_nid, stays in missed.stays.items():
-            for after, upto in stays:
+            for after, upto in stays if room_nid not in missed.forgotten else ():
                 for news in (await self._count([room_nid], after, upto, ignored)).values():
                     arrived[room_nid] = _sum(arrived.get(room_nid), news)
         return arrived
