@@ -154,7 +154,7 @@ class Spaces:
         """
         await self._read(walk, step, stack)
         room = walk.known.get(step.room_id)
-        if room is not None and not await self._hosted.is_elsewhere(step.room_id):
+        if room is not None and not await self._is_elsewhere(walk, step.room_id):
             return await self._entry(walk, room), None
         found = await self._elsewhere(walk, step, stack)
         if found is not None:
@@ -194,7 +194,12 @@ class Spaces:
         room_id = step.room_id
         if room_id in walk.elsewhere or room_id not in walk.looked_for or step.is_settled:
             return False
-        return room_id not in walk.known or await self._hosted.is_elsewhere(room_id)
+        return room_id not in walk.known or await self._is_elsewhere(walk, room_id)
+
+    async def _is_elsewhere(self, walk: _Walk, room_id: RoomId) -> bool:
+        """Whether nobody here is in a room; who asks is looked at first, whose rooms are in memory."""
+        row = await self._rooms.membership(room_id, walk.user_id)
+        return not (row is not None and row.membership == "join") and await self._hosted.is_elsewhere(room_id)
 
     async def _ask(self, walk: _Walk, rooms: Mapping[RoomId, Sequence[str]]) -> None:
         left = min(walk.until - self._clock.monotonic(), _SECONDS_AT_ONCE)
