@@ -12,7 +12,7 @@ run: $(VENV)/ready-to-run
 	$(RESTANTE) run
 
 test: $(VENV)/ready
-	$(PYTHON) -m pytest --numprocesses 3 --dist worksteal -m "not interop and not soak"
+	$(PYTHON) -m pytest --numprocesses 5 --dist worksteal -m "not interop and not soak"
 
 interop: $(VENV)/ready
 	$(PYTHON) -m pytest --numprocesses 2 --dist worksteal -m "interop and not soak"
