@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-VISITS = 20
+VISITS = 28
 SOAK_VISITS = 300
 _SETTINGS: dict[str, Any] = {
     "deadline": None,
