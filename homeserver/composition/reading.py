@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from homeserver.ids import ServerName
 from homeserver.services.delivery_status import DeliveryStatus
+from homeserver.sync.answers import AnswerBuilder
 from homeserver.sync.budget import Importance
 from homeserver.sync.classic import ClassicSync
 from homeserver.sync.device_lists import DeviceLists
@@ -109,11 +110,9 @@ class ReadingLayer:
             views.delivery_sharing,
         )
         lazy_members = LazyMembers()
-        self.sync = ClassicSync(
+        answers = AnswerBuilder(
             rooms.notifier,
-            clock,
             views.tokens,
-            rooms.memberships,
             moves,
             stores.rooms,
             RoomSections(
@@ -128,13 +127,20 @@ class ReadingLayer:
             extras,
             self.device_lists,
             views.unread,
+            Importance(stores.account_data, stores.missed, stores.rooms),
+        )
+        self.sync = ClassicSync(
+            rooms.notifier,
+            clock,
+            views.tokens,
+            rooms.memberships,
+            answers,
             views.ignored,
             lazy_members,
             self.inboxes,
             views.keys_left,
             delivered,
             stores.owed_rooms,
-            Importance(stores.account_data, stores.missed, stores.rooms),
         )
         self.delivery_status = DeliveryStatus(
             ServerName(settings.server_name),
