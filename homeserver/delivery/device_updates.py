@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from federation.answers import Json
     from homeserver.ids import DeviceId, ServerName
     from homeserver.storage.devices import DeviceStore
-    from homeserver.storage.events import EventStore, StoredEvent
+    from homeserver.storage.events import EventStore
     from homeserver.storage.outgoing_devices import DeviceChange, OutgoingDeviceStore
+    from homeserver.storage.stored_event import StoredEvent
 
 _AT_ONCE = 50
 _NEVER = 0

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from homeserver.rooms.live_rooms import LiveRooms
     from homeserver.rooms.memberships import Memberships
     from homeserver.rooms.room_servers import RoomServers
-    from homeserver.storage.events import EventStore, StoredEvent, Stretch
+    from homeserver.storage.events import EventStore
     from homeserver.storage.interning import NumberStore
     from homeserver.storage.memberships import MembershipRow, MembershipStore
     from homeserver.storage.state import StateStore
+    from homeserver.storage.stored_event import StoredEvent, Stretch
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,14 @@ from bisect import bisect_right
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from homeserver.storage.events import size_of
+from homeserver.storage.stored_event import size_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from homeserver.ids import RoomId
-    from homeserver.storage.events import EventStore, StoredEvent
+    from homeserver.storage.events import EventStore
+    from homeserver.storage.stored_event import StoredEvent
 
 _EVENTS_PER_ROOM = 100
 _READ_AT_ONCE = 50

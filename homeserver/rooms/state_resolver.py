@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from homeserver.eventgraph.questions import Question, Resolution
     from homeserver.eventgraph.room_versions import RoomVersion
     from homeserver.rooms.auth_chains import AuthChains
-    from homeserver.storage.events import EventStore, StoredEvent
+    from homeserver.storage.events import EventStore
     from homeserver.storage.interning import NumberStore
     from homeserver.storage.state import StateStore
+    from homeserver.storage.stored_event import StoredEvent
 
 _AT_A_TIME = 1_000
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from homeserver.errors import Forbidden, InvalidParam
 from homeserver.ids import EventId, UserId, is_event_id
 from homeserver.storage.delivery_news import DECRYPTED, DeliveryNews
-from homeserver.storage.events import Status
+from homeserver.storage.stored_event import Status
 
 if TYPE_CHECKING:
     from homeserver.clock import Clock

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from homeserver.storage.destinations import DestinationStore
     from homeserver.storage.device_positions import DevicePositionStore
     from homeserver.storage.devices import DeviceStore
-    from homeserver.storage.events import StoredEvent
     from homeserver.storage.left_out import LeftOutStore
     from homeserver.storage.memberships import MembershipRow, MembershipStore
     from homeserver.storage.owed_rooms import OwedRoomStore
     from homeserver.storage.receipts import ReceiptRow, ReceiptStore
     from homeserver.storage.room_servers import RoomServerStore
+    from homeserver.storage.stored_event import StoredEvent
     from homeserver.views.delivery_sharing import DeliverySharing
     from homeserver.views.visibility import HistoryVisibility
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 from homeserver.ids import UserId, server_name_of
 from homeserver.services.prepared_events import Outcome, Verdict
 from homeserver.storage.announcements import Topic
-from homeserver.storage.events import EventRow, RoomPoint, with_redaction
 from homeserver.storage.memberships import MembershipRow
 from homeserver.storage.outgoing_events import OutgoingEvent
 from homeserver.storage.relations import RelationRow
 from homeserver.storage.rooms import Head, RoomRow, dump_extremities
 from homeserver.storage.state import GONE
+from homeserver.storage.stored_event import EventRow, RoomPoint, with_redaction
 from homeserver.views.push_rules import EVERYBODY, mentioned_users
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from homeserver.eventgraph.event import StateKey
     from homeserver.ids import ServerName
     from homeserver.rooms.live_rooms import LiveRoom, LiveRooms
-    from homeserver.storage.events import EventStore, StoredEvent
+    from homeserver.storage.events import EventStore
+    from homeserver.storage.stored_event import StoredEvent
 
 
 class EventPreparation:

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from homeserver.services.event_preparation import EventPreparation
     from homeserver.services.room_writes import RoomWrites
     from homeserver.storage.database import Transaction
-    from homeserver.storage.events import EventStore, StoredEvent
+    from homeserver.storage.events import EventStore
+    from homeserver.storage.stored_event import StoredEvent
 
 _ATTEMPTS = 20
 

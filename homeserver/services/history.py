@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from homeserver.errors import Forbidden, NotFound
-from homeserver.storage.events import RoomPoint, Status, Stretch
 from homeserver.storage.left_out import LeftOut
+from homeserver.storage.stored_event import RoomPoint, Status, Stretch
 from homeserver.views.aggregations import without_ignored
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from homeserver.services.requester import Requester
     from homeserver.services.room_access import RoomAccess, RoomAccessRules
     from homeserver.storage.database import Database
-    from homeserver.storage.events import StoredEvent
+    from homeserver.storage.stored_event import StoredEvent
     from homeserver.views.client_events import ClientEvents
     from homeserver.views.filters import RoomEventFilter
     from homeserver.views.ignored import IgnoredUsers

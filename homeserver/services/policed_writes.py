@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 from homeserver.errors import Forbidden, MatrixError
 from homeserver.services.inbound.events import Unplaceable
-from homeserver.storage.events import Status
+from homeserver.storage.stored_event import Status
 from homeserver.storage.transaction_ids import transaction_key
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from homeserver.ids import DeviceId, EventId, RoomId
     from homeserver.rooms.live_rooms import DerivedSnapshot, Head, LiveRoom, SnapshotReference
     from homeserver.storage.database import Transaction
-    from homeserver.storage.events import NumberedEvent, StoredEvent
+    from homeserver.storage.stored_event import NumberedEvent, StoredEvent
 
 
 @dataclass(slots=True, eq=False)

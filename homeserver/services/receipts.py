@@ -9,8 +9,8 @@ import orjson
 from homeserver.errors import Forbidden, InvalidParam
 from homeserver.ids import EventId, is_event_id
 from homeserver.services.account_data import FULLY_READ
-from homeserver.storage.events import Status
 from homeserver.storage.receipts import PRIVATE, PUBLIC, ReceiptRow
+from homeserver.storage.stored_event import Status
 from homeserver.views.unread import MAIN
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from homeserver.rooms.reader import RoomReader
     from homeserver.storage.account_data import AccountDataStore
     from homeserver.storage.database import Database, Transaction
-    from homeserver.storage.events import StoredEvent
     from homeserver.storage.notifications import HighlightStore
     from homeserver.storage.receipts import ReceiptStore
+    from homeserver.storage.stored_event import StoredEvent
 
 RECEIPT_TYPES = frozenset({PUBLIC, PRIVATE, FULLY_READ})
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from homeserver.eventgraph.event import Event
 from homeserver.eventgraph.redaction import redact
-from homeserver.storage.events import Stretch
+from homeserver.storage.stored_event import Stretch
 from homeserver.views.aggregations import without_ignored
 
 if TYPE_CHECKING:
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from homeserver.services.requester import Requester
     from homeserver.services.room_access import RoomAccessRules
     from homeserver.storage.database import Database
-    from homeserver.storage.events import EventStore, StoredEvent
+    from homeserver.storage.events import EventStore
     from homeserver.storage.interning import NumberStore
     from homeserver.storage.relations import RelationRow, RelationStore
+    from homeserver.storage.stored_event import StoredEvent
     from homeserver.views.client_events import ClientEvents
     from homeserver.views.ignored import IgnoredUsers
     from homeserver.views.tokens import Tokens

@@ -12,7 +12,7 @@ from homeserver.eventgraph.signing import with_signatures_of
 from homeserver.ids import server_name_of
 from homeserver.services.inbound.events import Unplaceable
 from homeserver.services.other_servers import as_matrix_error
-from homeserver.storage.events import Status
+from homeserver.storage.stored_event import Status
 from homeserver.views.client_events import stripped_state_keys
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from homeserver.services.history import History
     from homeserver.services.requester import Requester
     from homeserver.services.room_access import RoomAccess, RoomAccessRules
-    from homeserver.storage.events import StoredEvent
+    from homeserver.storage.stored_event import StoredEvent
     from homeserver.views.client_events import ClientEvents
 
 _MEMBER = "m.room.member"

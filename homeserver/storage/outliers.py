@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from homeserver.ids import UserId
 from homeserver.storage.announcements import Topic
-from homeserver.storage.events import INSERT_EVENT, Status
+from homeserver.storage.events import INSERT_EVENT
+from homeserver.storage.stored_event import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
     from homeserver.eventgraph.event import Event
     from homeserver.ids import EventId
     from homeserver.storage.database import Transaction
-    from homeserver.storage.events import EventRow, EventStore
+    from homeserver.storage.events import EventStore
     from homeserver.storage.interning import NumberStore
+    from homeserver.storage.stored_event import EventRow
 
 
 class OutlierStore:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from homeserver.ids import RoomId
 from homeserver.storage.announcements import Topic
-from homeserver.storage.events import RoomPoint
+from homeserver.storage.stored_event import RoomPoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from homeserver.ids import EventId
-from homeserver.storage.events import RoomPoint
+from homeserver.storage.stored_event import RoomPoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from homeserver.storage.database import Database, Transaction
-    from homeserver.storage.events import Stretch
+    from homeserver.storage.stored_event import Stretch
 
 
 @dataclass(frozen=True, slots=True)

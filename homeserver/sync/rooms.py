@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from homeserver.ids import UserId
     from homeserver.rooms.reader import RoomReader
     from homeserver.services.requester import Requester
-    from homeserver.storage.events import StoredEvent
     from homeserver.storage.memberships import MembershipRow
+    from homeserver.storage.stored_event import StoredEvent
     from homeserver.sync.interval import Interval
     from homeserver.sync.moves import Start
     from homeserver.sync.state import StateReader

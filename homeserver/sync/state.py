@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 
     from homeserver.ids import UserId
     from homeserver.rooms.recent_events import RecentEvents
-    from homeserver.storage.events import EventStore, StoredEvent
+    from homeserver.storage.events import EventStore
     from homeserver.storage.interning import NumberStore
     from homeserver.storage.state import StateStore
+    from homeserver.storage.stored_event import StoredEvent
     from homeserver.sync.interval import Interval
     from homeserver.sync.timeline import Timeline
     from homeserver.views.filters import RoomEventFilter

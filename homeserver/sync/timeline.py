@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from homeserver.storage.events import Status
+from homeserver.storage.stored_event import Status
 from homeserver.views.aggregations import without_ignored
 
 if TYPE_CHECKING:
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from homeserver.ids import UserId
     from homeserver.rooms.recent_events import RecentEvents
-    from homeserver.storage.events import EventStore, StoredEvent
+    from homeserver.storage.events import EventStore
+    from homeserver.storage.stored_event import StoredEvent
     from homeserver.views.filters import RoomEventFilter
     from homeserver.views.visibility import HistoryVisibility
 

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
     from homeserver.ids import EventId, UserId
     from homeserver.services.requester import Requester
-    from homeserver.storage.events import EventStore, StoredEvent
+    from homeserver.storage.events import EventStore
     from homeserver.storage.interning import NumberStore
     from homeserver.storage.relations import RelationRow, RelationStore
+    from homeserver.storage.stored_event import StoredEvent
     from homeserver.views.client_events import ClientEvents
     from homeserver.views.ignored import IgnoredUsers
     from homeserver.views.visibility import HistoryVisibility

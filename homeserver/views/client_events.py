@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from homeserver.eventgraph.event import Event
     from homeserver.ids import EventId
     from homeserver.services.requester import Requester
-    from homeserver.storage.events import EventStore, StoredEvent
+    from homeserver.storage.events import EventStore
+    from homeserver.storage.stored_event import StoredEvent
     from homeserver.views.aggregations import Aggregations
     from homeserver.views.erasure import Erasure
     from homeserver.views.visibility import HistoryVisibility

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from homeserver.ids import UserId
     from homeserver.storage.accounts import AccountStore
-    from homeserver.storage.events import StoredEvent
+    from homeserver.storage.stored_event import StoredEvent
     from homeserver.views.visibility import HistoryVisibility
 
 

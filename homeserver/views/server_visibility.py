@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from homeserver.eventgraph.event import Event
     from homeserver.ids import ServerName, UserId
-    from homeserver.storage.events import StoredEvent
     from homeserver.storage.memberships import MembershipChange, MembershipStore
+    from homeserver.storage.stored_event import StoredEvent
     from homeserver.views.erasure import Erasure
     from homeserver.views.visibility import HistoryVisibility
 

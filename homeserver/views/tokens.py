@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from homeserver.errors import InvalidParam, MatrixError
-from homeserver.storage.events import RoomPoint
+from homeserver.storage.stored_event import RoomPoint
 
 _VERSION = 1
 _MAC_BYTES = 8

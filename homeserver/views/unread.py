@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from homeserver.ids import RoomId, UserId
     from homeserver.rooms.recent_events import RecentEvents
-    from homeserver.storage.events import StoredEvent
     from homeserver.storage.interning import NumberStore
     from homeserver.storage.memberships import MembershipRow
     from homeserver.storage.notifications import HighlightStore
     from homeserver.storage.receipts import ReceiptRow, ReceiptStore
+    from homeserver.storage.stored_event import StoredEvent
     from homeserver.views.ignored import IgnoredUsers
 
 MAIN = "main"

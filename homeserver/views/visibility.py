@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
     from homeserver.ids import RoomId, UserId
     from homeserver.rooms.memberships import Memberships
-    from homeserver.storage.events import EventStore, StoredEvent
+    from homeserver.storage.events import EventStore
     from homeserver.storage.interning import NumberStore
     from homeserver.storage.memberships import MembershipChange, MembershipRow, MembershipStore
     from homeserver.storage.state import StateStore
+    from homeserver.storage.stored_event import StoredEvent
 
 _CACHED_HISTORIES = 5_000
 _OUT = ("leave", "ban")

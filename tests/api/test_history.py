@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from homeserver.eventgraph.event import Event
 from homeserver.ids import EventId
-from homeserver.storage.events import EventRow
+from homeserver.storage.stored_event import EventRow
 from tests.client import Client, bodies, refused
 
 if TYPE_CHECKING:

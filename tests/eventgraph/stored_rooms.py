@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from homeserver.rooms.auth_chains import AuthChains
 from homeserver.rooms.state_resolver import StatePoint, StateResolver
-from homeserver.storage.events import EventRow, EventStore
+from homeserver.storage.events import EventStore
 from homeserver.storage.interning import NumberStore
 from homeserver.storage.raw_events import RawEventStore
 from homeserver.storage.rooms import RoomRow, RoomStore
 from homeserver.storage.state import GONE, StateStore
+from homeserver.storage.stored_event import EventRow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

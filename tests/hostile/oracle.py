@@ -23,8 +23,8 @@ from homeserver.eventgraph.redaction import redact
 from homeserver.eventgraph.room_versions import ROOM_VERSIONS
 from homeserver.eventgraph.signing import servers_that_sign
 from homeserver.eventgraph.state_res import resolve, split
-from homeserver.storage.events import Status
 from homeserver.storage.state import StateStore
+from homeserver.storage.stored_event import Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

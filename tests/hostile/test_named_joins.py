@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from homeserver.storage.events import Status
+from homeserver.storage.stored_event import Status
 from tests.client import bodies, error_of
 from tests.eventgraph.rooms import KEY, Room
 from tests.federation_api.remote import Remote

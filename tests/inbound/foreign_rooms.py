@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from homeserver.eventgraph.event import Event
     from homeserver.ids import EventId, RoomId
     from homeserver.rooms.live_rooms import LiveRoom
-    from homeserver.storage.events import Status
+    from homeserver.storage.stored_event import Status
     from tests.eventgraph.rooms import Room, State
     from tests.server import Server
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from homeserver.services.inbound.extremities import DUMMY, MANY
-from homeserver.storage.events import Status
+from homeserver.storage.stored_event import Status
 from tests.eventgraph.rooms import ALICE, BOB, public_room
 from tests.inbound.foreign_rooms import ForeignRoom
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from homeserver.storage.events import Status
+from homeserver.storage.stored_event import Status
 from tests.eventgraph.random_rooms import RandomRoom
 from tests.inbound.foreign_rooms import ForeignRoom
 

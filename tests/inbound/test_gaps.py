@@ -11,7 +11,7 @@ from homeserver.ids import UserId
 from homeserver.services.inbound import gaps
 from homeserver.services.inbound.events import Unplaceable
 from homeserver.services.inbound.sources import SourceFailed, SourceRefused, SourceUnreachable
-from homeserver.storage.events import Status
+from homeserver.storage.stored_event import Status
 from tests.client import bodies
 from tests.eventgraph.random_rooms import RandomRoom
 from tests.eventgraph.rooms import ALICE, BOB, CHARLIE, Room, member, public_room

@@ -13,7 +13,7 @@ from homeserver.services.inbound import queues
 from homeserver.services.inbound.queues import RoomQueues
 from homeserver.services.inbound.remote import RemoteSources
 from homeserver.services.inbound.sources import SourceFailed, SourceUnreachable
-from homeserver.storage.events import Status
+from homeserver.storage.stored_event import Status
 from tests.eventgraph.rooms import ALICE, BOB, Room, public_room
 from tests.inbound.foreign_rooms import ForeignRoom, Resident
 

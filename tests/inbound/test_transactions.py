@@ -12,9 +12,9 @@ from homeserver.rooms.hosted_rooms import HostedRooms
 from homeserver.services.inbound.edus import InboundEdus
 from homeserver.services.inbound.queues import RoomQueues
 from homeserver.services.inbound.transactions import InboundTransactions
-from homeserver.storage.events import Status
 from homeserver.storage.memberships import MembershipStore
 from homeserver.storage.staged_events import StagedEventStore
+from homeserver.storage.stored_event import Status
 from tests.client import bodies
 from tests.eventgraph.rooms import BOB, CHARLIE, Room, public_room
 from tests.inbound.foreign_rooms import EverybodySigns, ForeignRoom, Resident

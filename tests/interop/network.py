@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import httpx
 
-from homeserver.storage.events import Status
+from homeserver.storage.stored_event import Status
 from tests.client import Client
 from tests.interop.people import Somebody, of_synapse
 from tests.interop.synapse import Link

@@ -8,7 +8,7 @@ from homeserver.ids import RoomId
 from homeserver.rooms.recent_events import RecentEvents
 
 if TYPE_CHECKING:
-    from homeserver.storage.events import StoredEvent
+    from homeserver.storage.stored_event import StoredEvent
     from tests.client import Client
     from tests.server import Server
 

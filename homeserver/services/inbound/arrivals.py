@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from homeserver.services.jobs import Progress
     from homeserver.services.memberships_elsewhere import MembershipsElsewhere
     from homeserver.storage.database import Database
-    from homeserver.storage.events import EventStore, NumberedEvent
+    from homeserver.storage.events import EventStore
     from homeserver.storage.rooms import RoomStore
+    from homeserver.storage.stored_event import NumberedEvent
 
 
 class RoomArrivals:

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from homeserver.services.inbound.gaps import GapFiller
     from homeserver.services.inbound.queues import Sources
     from homeserver.services.server_calls import ServerCalls
-    from homeserver.storage.events import EventStore, StoredEvent
+    from homeserver.storage.events import EventStore
     from homeserver.storage.gaps import GapStore
+    from homeserver.storage.stored_event import StoredEvent
 
 _ASKED = 3
 _SECONDS = 20.0

@@ -20,8 +20,8 @@ from homeserver.rooms.state_resolver import StatePoint
 from homeserver.services.inbound.outliers import at_hand_of, cited_by, refusal
 from homeserver.services.inbound.short_way import extremity_of, write_of
 from homeserver.services.prepared_events import Fork, RoomWrite, Verdict
-from homeserver.storage.events import NumberedEvent, Status
 from homeserver.storage.state import GONE
+from homeserver.storage.stored_event import NumberedEvent, Status
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from homeserver.eventgraph.errors import EventRefused
 from homeserver.services.inbound.events import Unplaceable
 from homeserver.services.inbound.sources import SourceFailed
-from homeserver.storage.events import Status
+from homeserver.storage.stored_event import Status
 
 if TYPE_CHECKING:
     from homeserver.eventgraph.event import Event

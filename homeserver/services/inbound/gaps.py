@@ -19,7 +19,7 @@ from homeserver.rooms.state_resolver import StatePoint
 from homeserver.services.inbound.events import Unplaceable
 from homeserver.services.inbound.outliers import cited_by
 from homeserver.services.inbound.sources import BoundedSource, SourceFailed, SourceRefused
-from homeserver.storage.events import Status
+from homeserver.storage.stored_event import Status
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

@@ -12,7 +12,7 @@ from homeserver.eventgraph.errors import AuthRuleViolated, EventRefused
 from homeserver.eventgraph.receiving import in_order, read_pdu
 from homeserver.rooms.live_rooms import CREATE
 from homeserver.services.jobs import Phase, Progress
-from homeserver.storage.events import NumberedEvent, Status
+from homeserver.storage.stored_event import NumberedEvent, Status
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from homeserver.rooms.live_rooms import LiveRoom
     from homeserver.services.inbound.sources import SignatureCheck
     from homeserver.storage.database import Database
-    from homeserver.storage.events import EventStore, StoredEvent
+    from homeserver.storage.events import EventStore
     from homeserver.storage.outliers import OutlierStore
+    from homeserver.storage.stored_event import StoredEvent
 
 _AT_ONCE = 500
 _BETWEEN_RESTS = 200

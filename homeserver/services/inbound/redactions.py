@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from homeserver.ids import server_name_of
 from homeserver.rooms.live_rooms import CREATE, POWER_LEVELS
 from homeserver.services.event_preparation import redacted_form
-from homeserver.storage.events import Status
+from homeserver.storage.stored_event import Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from homeserver.eventgraph.event import Event, StateKey
     from homeserver.rooms.live_rooms import LiveRoom
     from homeserver.services.prepared_events import PreparedEvent
-    from homeserver.storage.events import EventStore, StoredEvent
+    from homeserver.storage.events import EventStore
     from homeserver.storage.gaps import GapStore
+    from homeserver.storage.stored_event import StoredEvent
 
 
 class InboundRedactions:

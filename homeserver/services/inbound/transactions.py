@@ -17,7 +17,7 @@ from homeserver.eventgraph.server_acls import SERVER_ACL, lets_in
 from homeserver.ids import RoomId, is_room_id
 from homeserver.services.inbound.events import Unplaceable
 from homeserver.storage.errors import DatabaseUnavailable
-from homeserver.storage.events import Status
+from homeserver.storage.stored_event import Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

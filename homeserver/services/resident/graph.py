@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from homeserver.errors import NotFound
 from homeserver.services.inbound.outliers import create_event_id
-from homeserver.storage.events import RoomPoint, Status, Stretch
+from homeserver.storage.stored_event import RoomPoint, Status, Stretch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable, Sequence
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from homeserver.rooms.auth_chains import AuthChains
     from homeserver.rooms.live_rooms import LiveRoom
     from homeserver.services.resident.access import ResidentAccess
-    from homeserver.storage.events import EventStore, StoredEvent
+    from homeserver.storage.events import EventStore
     from homeserver.storage.raw_events import RawEventStore
     from homeserver.storage.state import StateStore
+    from homeserver.storage.stored_event import StoredEvent
     from homeserver.views.server_visibility import ServerVisibility
 
 MAX_EVENTS = 100

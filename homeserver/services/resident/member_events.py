@@ -14,7 +14,7 @@ from homeserver.eventgraph.signing import countersigned
 from homeserver.ids import server_name_of
 from homeserver.rooms.live_rooms import CREATE
 from homeserver.services.inbound.events import Unplaceable
-from homeserver.storage.events import Status
+from homeserver.storage.stored_event import Status
 
 if TYPE_CHECKING:
     from crypto.keys import SigningKey
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from homeserver.services.inbound.sources import SignatureCheck
     from homeserver.services.resident.access import ResidentAccess
     from homeserver.services.resident.join_conditions import JoinConditions
-    from homeserver.storage.events import EventStore, StoredEvent
+    from homeserver.storage.events import EventStore
+    from homeserver.storage.stored_event import StoredEvent
 
 _AUTHORISER = "join_authorised_via_users_server"
 

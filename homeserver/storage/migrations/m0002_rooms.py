@@ -49,7 +49,7 @@ MIGRATION = Migration(
             depth BIGINT NOT NULL,
             sender_nid BIGINT NOT NULL,
             origin_server_ts BIGINT NOT NULL,
-            -- homeserver.storage.events.Status
+            -- homeserver.storage.stored_event.Status
             status SMALLINT NOT NULL,
             notifies SMALLINT NOT NULL,
             thread_root TEXT,

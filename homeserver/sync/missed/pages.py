@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from homeserver.notifier.notifier import Notifier
     from homeserver.rooms.reader import RoomReader
     from homeserver.services.requester import Requester
-    from homeserver.storage.events import EventStore, StoredEvent
+    from homeserver.storage.events import EventStore
     from homeserver.storage.missed import MissedStore
     from homeserver.storage.owed_rooms import OwedRoomStore
+    from homeserver.storage.stored_event import StoredEvent
     from homeserver.sync.delivered import Delivered
     from homeserver.sync.missed.plan import PlanMaker
     from homeserver.sync.missed.rooms import MissedRoomReader, MissedRooms

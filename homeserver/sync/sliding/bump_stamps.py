@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from homeserver.rooms.recent_events import RecentEvents
-    from homeserver.storage.events import StoredEvent
+    from homeserver.storage.stored_event import StoredEvent
 
 BUMP_TYPES = frozenset(
     {

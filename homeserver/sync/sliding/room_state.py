@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from homeserver.eventgraph.event import StateKey
-    from homeserver.storage.events import EventStore, StoredEvent
+    from homeserver.storage.events import EventStore
     from homeserver.storage.interning import NumberStore
     from homeserver.storage.state import StateStore
+    from homeserver.storage.stored_event import StoredEvent
     from homeserver.sync.sliding.required_state import RequiredState
 
 NAME: StateKey = ("m.room.name", "")

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from homeserver.ids import EventId
     from homeserver.rooms.recent_events import RecentEvents
     from homeserver.services.requester import Requester
-    from homeserver.storage.events import StoredEvent
     from homeserver.storage.memberships import MembershipRow
+    from homeserver.storage.stored_event import StoredEvent
     from homeserver.sync.sliding.bump_stamps import BumpStamps
     from homeserver.sync.sliding.request import RoomConfig
     from homeserver.sync.sliding.required_state import RequiredState
