@@ -74,7 +74,7 @@ class ReadingLayer:
             clock,
             stores.catch_ups,
             stores.missed,
-            stores.account_data,
+            views.room_marks,
             views.ignored,
             stores.numbers,
         )
@@ -127,7 +127,7 @@ class ReadingLayer:
             extras,
             self.device_lists,
             views.unread,
-            Importance(stores.account_data, stores.missed, stores.rooms),
+            Importance(views.room_marks, stores.missed, stores.rooms),
         )
         self.sync = ClassicSync(
             rooms.notifier,

@@ -95,16 +95,6 @@ class AccountDataStore:
         )
         return [AccountDataRow(RoomId(room_id), type_, bytes(content)) for room_id, type_, content in rows]
 
-    async def load_of_type(self, user_id: UserId, type_: str) -> list[tuple[RoomId, bytes]]:
-        """What a user keeps under a type, in each room where they do."""
-        rows = await self._database.fetch_all(
-            "SELECT room_id, content FROM account_data WHERE user_id = $1 AND type = $2 AND room_id <> $3",
-            user_id,
-            type_,
-            GLOBAL,
-        )
-        return [(RoomId(room_id), bytes(content)) for room_id, content in rows]
-
     async def load_of_types(self, user_id: UserId, types: Sequence[str]) -> list[AccountDataRow]:
         """The account data of some types, global and of all rooms."""
         rows = await self._database.fetch_all(

@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from homeserver.storage.account_data import GLOBAL
-from homeserver.views.account_data import direct_rooms, is_favourite
+from homeserver.views.room_marks import FAVOURITES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from homeserver.ids import RoomId, UserId
-    from homeserver.storage.account_data import AccountDataStore
     from homeserver.storage.memberships import MembershipRow
     from homeserver.storage.missed import MissedStore
     from homeserver.storage.owed_rooms import Owed
     from homeserver.storage.rooms import RoomStore
     from homeserver.views.filters import SyncFilter
+    from homeserver.views.room_marks import RoomMarks
 
 _TIMELINE_LIMIT = 5
 _MAX_MENTIONS = 1_000
@@ -58,8 +57,8 @@ def with_short_timelines(sync_filter: SyncFilter) -> SyncFilter:
 class Importance:
     """Says which rooms matter: direct chats, mentions, favourites, then those in which something happened last."""
 
-    def __init__(self, account_data: AccountDataStore, missed: MissedStore, rooms: RoomStore) -> None:
-        self._account_data = account_data
+    def __init__(self, marks: RoomMarks, missed: MissedStore, rooms: RoomStore) -> None:
+        self._marks = marks
         self._missed = missed
         self._rooms = rooms
 
@@ -72,12 +71,8 @@ class Importance:
         upto: int,
     ) -> list[RoomId]:
         """Rooms of a user, the most important first."""
-        direct = direct_rooms(await self._account_data.get(user_id, GLOBAL, "m.direct"))
-        favourite = {
-            room_id
-            for room_id, content in await self._account_data.load_of_type(user_id, "m.tag")
-            if is_favourite(content)
-        }
+        marks = await self._marks.of(user_id)
+        favourites = marks.with_any(FAVOURITES)
         nids = [rooms[room_id].room_nid for room_id in among]
         mentions = await self._missed.load_mentions(
             user_id, nids, after=after, upto=upto, but=(), limit=_MAX_MENTIONS
@@ -88,9 +83,9 @@ class Importance:
         def rank(room_id: RoomId) -> tuple[bool, bool, bool, int]:
             nid = rooms[room_id].room_nid
             return (
-                room_id not in direct,
+                room_id not in marks.direct,
                 nid not in mentioning,
-                room_id not in favourite,
+                room_id not in favourites,
                 -min(last.get(nid, 0), upto),
             )
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 DIRECT = "m.direct"
 TAG = "m.tag"
+FAVOURITES = frozenset({"m.favourite"})
+"""The tags of rooms that matter to a user (CS "Room Tagging")."""
 _CACHED_USERS = 2_000
 
 

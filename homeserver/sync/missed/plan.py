@@ -15,20 +15,19 @@ from typing import TYPE_CHECKING
 import orjson
 
 from homeserver.errors import UnknownPosition
-from homeserver.storage.account_data import GLOBAL
-from homeserver.views.account_data import direct_rooms, is_favourite
+from homeserver.views.room_marks import FAVOURITES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from homeserver.clock import Clock
     from homeserver.services.requester import Requester
-    from homeserver.storage.account_data import AccountDataStore
     from homeserver.storage.catch_ups import CatchUpStore
     from homeserver.storage.interning import NumberStore
     from homeserver.storage.missed import MissedStore
     from homeserver.sync.missed.rooms import MissedRooms
     from homeserver.views.ignored import IgnoredUsers
+    from homeserver.views.room_marks import RoomMarks
 
 _MAX_MENTIONS = 10_000
 
@@ -120,29 +119,25 @@ class PlanMaker:
         clock: Clock,
         catch_ups: CatchUpStore,
         missed: MissedStore,
-        account_data: AccountDataStore,
+        marks: RoomMarks,
         ignored: IgnoredUsers,
         numbers: NumberStore,
     ) -> None:
         self._clock = clock
         self._catch_ups = catch_ups
         self._missed = missed
-        self._account_data = account_data
+        self._marks = marks
         self._ignored = ignored
         self._numbers = numbers
 
     async def begin(self, requester: Requester, missed: MissedRooms) -> tuple[int, Plan]:
         """A new plan and its number."""
         user_id = requester.user_id
-        direct_ids = direct_rooms(await self._account_data.get(user_id, GLOBAL, "m.direct"))
-        favourite_ids = {
-            room_id
-            for room_id, content in await self._account_data.load_of_type(user_id, "m.tag")
-            if is_favourite(content)
-        }
-        direct = frozenset(nid for nid, room_id in missed.room_ids.items() if room_id in direct_ids)
+        marks = await self._marks.of(user_id)
+        favourites = marks.with_any(FAVOURITES)
+        direct = frozenset(nid for nid, room_id in missed.room_ids.items() if room_id in marks.direct)
         favourite = frozenset(
-            nid for nid, room_id in missed.room_ids.items() if room_id in favourite_ids and nid not in direct
+            nid for nid, room_id in missed.room_ids.items() if room_id in favourites and nid not in direct
         )
         mentions = await self._missed.load_mentions(
             user_id,
