@@ -29,7 +29,14 @@ SENDER_FIRST_SECONDS = 0.002
 _MAX_IDLE_USERS = 5_000
 _ROOM_TOPICS = frozenset({Topic.ROOM_EVENTS, Topic.RECEIPTS, Topic.TYPING})
 _USER_TOPICS = frozenset(
-    {Topic.ACCOUNT_DATA, Topic.MEMBERSHIP, Topic.PUSH_RULES, Topic.CREDENTIALS, Topic.USER_SIGNATURES}
+    {
+        Topic.ACCOUNT_DATA,
+        Topic.MEMBERSHIP,
+        Topic.PUSH_RULES,
+        Topic.CREDENTIALS,
+        Topic.USER_SIGNATURES,
+        Topic.DELIVERY,
+    }
 )
 _DEVICE_TOPICS = frozenset({Topic.TO_DEVICE, Topic.ONE_TIME_KEYS})
 _NEIGHBOUR_TOPICS = frozenset({Topic.PRESENCE, Topic.DEVICE_LISTS})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -288,9 +289,10 @@ async def test_a_waiting_sync_is_woken_by_a_delivery(server: Server, alice: Clie
     # Acknowledged while the sender waits; written within a second, without anybody's help.
     await bob.sync(answer["next_batch"])
     heard: dict[str, Any] = {}
-    while not heard:
-        answer = await alice.sync(place, timeout=30_000)
-        place, heard = answer["next_batch"], ephemeral(answer, room_id, "dev.restante.delivered")
+    async with asyncio.timeout(60):
+        while not heard:
+            answer = await alice.sync(place, timeout=600_000)
+            place, heard = answer["next_batch"], ephemeral(answer, room_id, "dev.restante.delivered")
     assert heard.keys() == {event_id}
 
 

@@ -124,7 +124,7 @@ async def set_membership(
     return event.event_id
 
 
-async def until(condition: Callable[[], Any], seconds: float = 15) -> None:
+async def until(condition: Callable[[], Any], seconds: float = 60) -> None:
     """Go on once something is so: what is delivered is delivered in the background."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - nobody tells

@@ -28,7 +28,7 @@ async def kept(server: Server) -> int:
 
 async def until_taken(server: Server) -> None:
     """Go on once nothing is kept any more."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while await kept(server):
             pass
 
