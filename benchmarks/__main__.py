@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from benchmarks import absence, large_room, parts, results
-from benchmarks.figures import SMALL, Load
+from benchmarks.figures import SMALL, Figure, Load
 from benchmarks.results import Section
+from benchmarks.scenarios import coming_back
 from benchmarks.servers.authority import Authority
 from benchmarks.servers.bare_route import BareRoute
 from benchmarks.servers.resident import Resident
@@ -73,21 +74,24 @@ class Bench:
             figures += parts.measure_join(server, resident, room, what)
         return Section(*results.JOINING, [(Restante.name, figures)])
 
-    def absence(self) -> list[Section]:
-        """A device that was away."""
-        common, own = [], []
-        for kind in self._kinds:
-            figures, further = absence.measure(
-                lambda kind=kind: self._server(kind),
-                _PLACE,
-                self._load.absence,
-                has_catch_up=kind is Restante,
-            )
-            common.append((kind.name, figures))
-            if further:
-                own.append((kind.name, further))
-        beside = [Section(*results.CATCHING_UP, own)] if own else []
-        return [Section(*results.ABSENCE, common), *beside]
+    def absence(self) -> Section:
+        """A device that was away, by the ways that every server has."""
+        ways = (coming_back.classic, coming_back.sliding)
+        return Section(
+            *results.ABSENCE, [(kind.name, self._coming_back(kind, *ways)) for kind in self._kinds]
+        )
+
+    def catching_up(self) -> Section:
+        """The same by the ways of this server alone."""
+        ways = (coming_back.catching_up, coming_back.compressed)
+        return Section(*results.CATCHING_UP, [(Restante.name, self._coming_back(Restante, *ways))])
+
+    def links(self) -> Section:
+        """The same over a slow link: this waits for minutes, and computes little."""
+        return Section(*results.LINKS, [(Restante.name, self._coming_back(Restante, coming_back.slow_link))])
+
+    def _coming_back(self, kind: type[Process], *ways: coming_back.Scenario) -> list[Figure]:
+        return absence.measure(lambda: self._server(kind), _PLACE, self._load.absence, ways)
 
     def _server(
         self,
@@ -105,12 +109,15 @@ class Bench:
         return place
 
 
-PARTS: dict[str, Callable[[Bench], list[Section]]] = {
-    "clients": lambda bench: [bench.clients()],
-    "federation": lambda bench: [bench.federation()],
-    "joining": lambda bench: [bench.joining()],
+PARTS: dict[str, Callable[[Bench], Section]] = {
+    "clients": Bench.clients,
+    "federation": Bench.federation,
+    "joining": Bench.joining,
     "absence": Bench.absence,
+    "catching-up": Bench.catching_up,
+    "links": Bench.links,
 }
+"""In the order of the page."""
 
 
 def main() -> None:
@@ -137,11 +144,7 @@ def main() -> None:
     _PLACE.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="benchmarks-", dir=_PLACE) as directory:
         bench = Bench(Path(directory), load, kinds, cores)
-        sections = [
-            section
-            for part in ([arguments.part] if arguments.part else PARTS)
-            for section in PARTS[part](bench)
-        ]
+        sections = [PARTS[part](bench) for part in ([arguments.part] if arguments.part else PARTS)]
     for section in sections:
         print(f"\n{section}")
     if not (arguments.only or arguments.part or arguments.small):

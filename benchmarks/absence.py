@@ -17,7 +17,7 @@ from benchmarks.parts import told
 from benchmarks.scenarios import coming_back
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from benchmarks.figures import Absence, Figure
@@ -48,21 +48,14 @@ class Away:
 
 
 def measure(
-    make: Callable[[], Process], kept: Path, absence: Absence, *, has_catch_up: bool
-) -> tuple[list[Figure], list[Figure]]:
-    """What a device that comes back sees: of what every server has, and of what this one has beside."""
+    make: Callable[[], Process], kept: Path, absence: Absence, scenarios: Sequence[coming_back.Scenario]
+) -> list[Figure]:
+    """What a device that comes back sees in each of these ways, each on a copy of the same data."""
     folder = kept / f"absence-{make().name.lower()}-{absence.rooms}-{absence.messages}"
     if not (folder / _MADE).exists():
         _prepare(make(), folder, absence)
     away = Away(**json.loads((folder / _MADE).read_text()))
-    common = []
-    for scenario in (coming_back.classic, coming_back.sliding):
-        common += _on_a_copy(make(), folder, away, scenario)
-    own = []
-    if has_catch_up:
-        for scenario in (coming_back.catching_up, coming_back.compressed, coming_back.slow_link):
-            own += _on_a_copy(make(), folder, away, scenario)
-    return common, own
+    return [figure for scenario in scenarios for figure in _on_a_copy(make(), folder, away, scenario)]
 
 
 def _on_a_copy(server: Process, folder: Path, away: Away, scenario: coming_back.Scenario) -> list[Figure]:

@@ -55,7 +55,11 @@ each); everything is every message, once and in order.""",
 CATCHING_UP = (
     "Coming back by this server's own ways",
     """\
-The catch-up API, on the same data; what compression saves; and the first answer of `/sync` over a link of 32 kbit/s and 400 ms.""",
+The catch-up API, on the same data, and what compression saves.""",
+)
+LINKS = (
+    "Coming back over a slow link",
+    """The first answer of `/sync`, with what matters most in front, over a link of 32 kbit/s and 400 ms.""",
 )
 
 Columns = Sequence[tuple[str, Sequence[Figure]]]

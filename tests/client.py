@@ -182,6 +182,11 @@ class Client:
         return await self.get("/sync", since=since, **query)
 
 
+async def hear_all(reader: Client, other: Client) -> None:
+    """Let a reader's server process hear of all that the other client's process knows of."""
+    await reader.sync((await other.sync())["next_batch"])
+
+
 def bodies(events: list[dict[str, Any]]) -> list[str]:
     """The texts of the messages among events."""
     return [event["content"]["body"] for event in events if event["type"] == "m.room.message"]

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.client import Client, Refused, bodies
+from tests.client import Client, Refused, bodies, hear_all
 from tests.processes.devices import Reader, connected, timeline
 from tests.server_process import ServerProcess
 
@@ -78,6 +78,8 @@ async def test_nothing_of_a_banned_user_comes_after_the_ban(pair: Pair) -> None:
         for task in reading:
             task.cancel()
         await asyncio.gather(*reading, return_exceptions=True)
+        await hear_all(here, there)
+        await hear_all(there, here)
         for reader in readers:
             await reader.catch_up()
         stored = await timeline(admin, room_id)
@@ -253,6 +255,7 @@ async def test_many_who_send_at_once_in_both_processes_are_all_answered(pair: Pa
 
         clients = [*these, *those]
         await asyncio.gather(*(send_on(clients[number % 8], f"{number}") for number in range(24)))
+        await hear_all(these[0], those[0])
         stored = await timeline(these[0], room_id)
     texts = bodies(stored)
     assert sorted(texts) == sorted(f"{sender} {number}" for sender in range(24) for number in range(20))
