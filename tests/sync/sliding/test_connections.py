@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import pytest
+
 from homeserver.storage.sliding_sync import MAX_CONNECTIONS, UNUSED_MS
 from tests.client import hear_all, refused
 from tests.sync.sliding.client import DEPLOYED, EVERYTHING, Sliding, a_list, texts
 
 if TYPE_CHECKING:
-    import pytest
-
     from tests.client import Client
     from tests.server import Server
 
