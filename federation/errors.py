@@ -48,7 +48,7 @@ class Refused(FederationError):
     """The other server answered with an error.
 
     `errcode` is None where the answer was not in the form of Matrix, as those of proxies are. `retry_after_ms` is
-    when it wants to be asked again, where it said so.
+    when it wants to be asked again, and `room_version` that of the room in question, where it said so.
     """
 
     def __init__(
@@ -58,11 +58,13 @@ class Refused(FederationError):
         errcode: str | None,
         error: str,
         retry_after_ms: int | None = None,
+        room_version: str | None = None,
     ) -> None:
         self.status = status
         self.errcode = None if errcode is None else _plain(errcode)
         self.error = _plain(error)
         self.retry_after_ms = retry_after_ms
+        self.room_version = None if room_version is None else _plain(room_version)
         super().__init__(destination, f"{status} {self.errcode or ''} {self.error}")
 
 

@@ -214,13 +214,14 @@ async def _refusal(destination: str, answer: StreamedAnswer) -> Refused | BadAns
         said = None
     if not isinstance(said, dict):
         said = {}
-    errcode, error = said.get("errcode"), said.get("error")
+    errcode, error, room_version = said.get("errcode"), said.get("error"), said.get("room_version")
     return Refused(
         destination,
         answer.status,
         errcode if isinstance(errcode, str) else None,
         error if isinstance(error, str) else "",
         _retry_after_ms(said.get("retry_after_ms"), answer.headers.get("Retry-After")),
+        room_version if isinstance(room_version, str) else None,
     )
 
 

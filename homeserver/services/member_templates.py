@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from homeserver.eventgraph.builder import EventReference, build
 from homeserver.eventgraph.checks import check_format, check_size
 from homeserver.eventgraph.errors import EventRefused
+from homeserver.eventgraph.room_versions import ROOM_VERSIONS
 from homeserver.ids import EventId, random_string
 
 if TYPE_CHECKING:
@@ -18,6 +19,25 @@ if TYPE_CHECKING:
     from homeserver.eventgraph.event import Event
     from homeserver.eventgraph.room_versions import RoomVersion
     from homeserver.ids import RoomId, ServerName, UserId
+
+
+_MAX_VERSION_LENGTH = 32
+
+
+class UnknownVersion(EventRefused):
+    """The template is for a room of a version that is unknown here."""
+
+    def __init__(self, room_version: str) -> None:
+        super().__init__(f"the room is of the unknown version {room_version!r}")
+        self.room_version = room_version[:_MAX_VERSION_LENGTH]
+
+
+def version_of(template: Template) -> RoomVersion:
+    """The version of the room that a template is for; raises `UnknownVersion`."""
+    version = ROOM_VERSIONS.get(template.room_version)
+    if version is None:
+        raise UnknownVersion(template.room_version)
+    return version
 
 
 class MemberTemplates:

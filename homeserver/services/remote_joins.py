@@ -17,7 +17,8 @@ from homeserver.eventgraph.room_versions import ROOM_VERSIONS
 from homeserver.eventgraph.signing import with_signatures_of
 from homeserver.ids import server_name_of
 from homeserver.services.jobs import Job, Phase, Progress
-from homeserver.services.other_servers import as_matrix_error
+from homeserver.services.member_templates import UnknownVersion, version_of
+from homeserver.services.other_servers import as_matrix_error, incompatible, what_failed
 from homeserver.storage.errors import DatabaseClosed, DatabaseUnavailable
 from homeserver.storage.join_jobs import JoinJob
 
@@ -155,6 +156,7 @@ class RemoteJoins:
 
     async def _join_by_one(self, job: JoinJob, progress: Progress) -> None:
         refusal: MatrixError | None = None
+        failures: list[str] = []
         for server in job.servers:
             progress.begin(server)
             try:
@@ -163,21 +165,23 @@ class RemoteJoins:
                 progress.last_error = str(error)
                 if refusal is None or refusal.status != _FORBIDDEN:
                     # That somebody may not come in says more than that a server cannot tell.
-                    refusal = as_matrix_error(error)
+                    refusal = as_matrix_error(error, of_our_making=True)
                 _log.info("join_refused", room_id=job.room_id, server=server, why=str(error))
+            except UnknownVersion as error:
+                progress.last_error = str(error)
+                refusal = refusal or incompatible(error.room_version)
+                _log.info("join_failed", room_id=job.room_id, server=server, why=str(error))
             except (FederationError, EventRefused) as error:
                 progress.last_error = str(error)
+                failures.append(what_failed(server, error))
                 _log.info("join_failed", room_id=job.room_id, server=server, why=str(error))
             else:
                 return
-        message = "No server that is in the room could be reached"
-        raise refusal or MatrixError(message, status=502)
+        raise refusal or MatrixError(f"No server lets you in: {'; '.join(failures)}", status=502)
 
     async def _join_by(self, server: ServerName, job: JoinJob, progress: Progress) -> None:
         template = await self._client.make_join(server, job.room_id, job.user_id, list(ROOM_VERSIONS))
-        version = ROOM_VERSIONS.get(template.room_version)
-        if version is None:
-            raise EventRefused(f"the room is of the unknown version {template.room_version!r}")
+        version = version_of(template)
         authoriser = _authoriser(version, template)
         content = {**job.content, **({_AUTHORISER: authoriser} if authoriser is not None else {})}
         event = self._templates.complete(

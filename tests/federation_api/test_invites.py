@@ -18,6 +18,7 @@ from homeserver.eventgraph.redaction import redact
 from homeserver.eventgraph.room_versions import ROOM_VERSIONS
 from homeserver.eventgraph.signing import countersigned
 from homeserver.ids import EventId, RoomId, UserId
+from homeserver.services import remote_departures
 from tests.client import error_of, refused
 from tests.federation_api.remote import V1, V2
 
@@ -433,6 +434,30 @@ async def test_an_invite_is_not_accepted_though_nobody_can_be_told(
     await far.send(far.invite(alice.user_id))
     since = (await alice.sync(timeout=0))["next_batch"]
     await alice.leave(far.room_id or "")
+    assert await rooms_in(alice, "leave", since) == [far.room_id]
+    assert await invited(alice) == {}
+
+
+async def test_who_rejects_an_invite_does_not_wait_long_for_the_server_of_the_inviter(
+    server: Server, alice: Client, one: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = FarRoom(one)
+    elsewhere = Answering(server, far)
+    asked = asyncio.Event()
+
+    async def never(destination: str, room_id: str, user_id: str) -> Template:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    await far.send(far.invite(alice.user_id))
+    since = (await alice.sync(timeout=0))["next_batch"]
+    server.application.remote.servers.client.make_leave = never  # type: ignore[method-assign]
+    monkeypatch.setattr(remote_departures, "_SECONDS", 0.05)
+    async with asyncio.timeout(20):
+        await alice.leave(far.room_id or "")
+    assert asked.is_set()
+    assert elsewhere.came == []
     assert await rooms_in(alice, "leave", since) == [far.room_id]
     assert await invited(alice) == {}
 

@@ -1,0 +1,83 @@
+"""What a client is told where another server refuses, or cannot be asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.client import error_of, refused
+from tests.hostile.elsewhere import EVIL, MALLORY, Elsewhere, room_elsewhere
+from tests.hostile.wire import Answered, Wire
+
+if TYPE_CHECKING:
+    from tests.client import Client
+    from tests.eventgraph.rooms import Room
+    from tests.server import Server
+
+
+@pytest.fixture
+def engine() -> str:
+    """The same on both."""
+    return "sqlite"
+
+
+@pytest.fixture
+def room() -> Room:
+    return room_elsewhere("11")
+
+
+@pytest.fixture
+def elsewhere(server: Server, room: Room) -> Elsewhere:
+    wire = Wire()
+    wire.plug_in(server)
+    return Elsewhere(wire, server, room)
+
+
+def refusing(status: int, errcode: str, **fields: Any) -> Any:
+    return lambda _, __: Answered.json({"errcode": errcode, "error": "No", **fields}, status)
+
+
+async def test_who_wants_into_a_room_of_a_version_that_is_unknown_here_is_told_the_version(
+    alice: Client, room: Room, elsewhere: Elsewhere
+) -> None:
+    elsewhere.lies["make_join"] = refusing(400, "M_INCOMPATIBLE_ROOM_VERSION", room_version="99")
+    error = await error_of(alice.post(f"/join/{room.room_id}?via={EVIL}"))
+    assert (error.status, error.errcode) == (400, "M_INCOMPATIBLE_ROOM_VERSION")
+    assert error.body["room_version"] == "99"
+
+
+@pytest.mark.parametrize("deed", ["join", "knock"])
+async def test_so_is_who_gets_a_template_of_such_a_version(
+    alice: Client, room: Room, elsewhere: Elsewhere, deed: str
+) -> None:
+    template = {"event": {"type": "m.room.member"}, "room_version": "99"}
+    elsewhere.lies[f"make_{deed}"] = lambda _, __: Answered.json(template)
+    error = await error_of(alice.post(f"/{deed}/{room.room_id}?via={EVIL}", {}))
+    assert (error.status, error.errcode) == (400, "M_INCOMPATIBLE_ROOM_VERSION")
+    assert error.body["room_version"] == "99"
+
+
+@pytest.mark.parametrize("errcode", ["M_INVALID_PARAM", "M_MISSING_PARAM"])
+@pytest.mark.parametrize("endpoint", ["make_join", "send_join", "make_knock", "invite"])
+async def test_what_another_server_finds_wrong_with_our_request_is_not_the_clients_fault(
+    alice: Client, room: Room, elsewhere: Elsewhere, endpoint: str, errcode: str
+) -> None:
+    elsewhere.lies[endpoint] = refusing(400, errcode)
+    if endpoint == "invite":
+        asked = alice.post(f"/rooms/{await alice.create_room()}/invite", {"user_id": MALLORY})
+    else:
+        deed = "join" if endpoint.endswith("join") else "knock"
+        asked = alice.post(f"/{deed}/{room.room_id}?via={EVIL}", {})
+    with refused(502, "M_UNKNOWN"):
+        await asked
+
+
+async def test_why_each_server_did_not_let_somebody_in_is_said_without_addresses(
+    server: Server, alice: Client, room: Room, elsewhere: Elsewhere
+) -> None:
+    elsewhere.lies["make_join"] = lambda _, __: Answered.json({"event": "garbage"})
+    error = await error_of(alice.post(f"/join/{room.room_id}?via=nobody.example&via={EVIL}"))
+    assert error.status == 502
+    assert "nobody.example cannot be reached" in error.body["error"]
+    assert f"{EVIL} gave an answer that cannot be used" in error.body["error"]
