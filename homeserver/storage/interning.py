@@ -23,6 +23,9 @@ class NumberStore:
         self._database = database
         self._users: OrderedDict[str, int] = OrderedDict()
         self._keys: OrderedDict[StateKey, int] = OrderedDict()
+        # Keys that no room ever used, with where the log stood when that was asked: clients want the same ones again.
+        self._unused_keys: OrderedDict[StateKey, int] = OrderedDict()
+        self._given = 0
 
     async def number_users(self, transaction: Transaction, user_ids: Iterable[str]) -> dict[str, int]:
         """The numbers of these users, given now to those that have none."""
@@ -56,9 +59,15 @@ class NumberStore:
                     "INSERT INTO state_keys (key_nid, type, state_key) VALUES ($1, $2, $3)", new
                 )
                 given.update({(type_, state_key): key_nid for key_nid, type_, state_key in new})
-            transaction.after_commit(lambda: _remember(self._keys, given))
+            transaction.after_commit(lambda: self._use(given))
             numbers.update(given)
         return numbers
+
+    def _use(self, keys: dict[StateKey, int]) -> None:
+        self._given += 1
+        _remember(self._keys, keys)
+        for key in keys:
+            self._unused_keys.pop(key, None)
 
     async def user_number(self, user_id: str) -> int | None:
         """The number of a user, if they ever had one."""
@@ -74,22 +83,24 @@ class NumberStore:
     async def load_key_numbers(self, keys: Iterable[StateKey]) -> dict[StateKey, int]:
         """The numbers of those of these state keys that any room ever used."""
         numbers, missing = _split(self._keys, keys)
-        if missing:
-            found = await _load_keys(self._database, missing)
-            _remember(self._keys, found)
+        asked = [key for key in missing if not self._is_unused(key)]
+        if asked:
+            given, position = self._given, self._database.position
+            found = await _load_keys(self._database, asked)
             numbers.update(found)
+            _remember(self._keys, found)
+            if given == self._given:
+                _remember(self._unused_keys, {key: position for key in asked if key not in found})
         return numbers
 
     async def key_number(self, key: StateKey) -> int | None:
         """The number of a state key, if any room ever used it."""
-        known = self._keys.get(key)
-        if known is None:
-            known = await self._database.fetch_value(
-                "SELECT key_nid FROM state_keys WHERE type = $1 AND state_key = $2", *key
-            )
-            if known is not None:
-                _remember(self._keys, {key: known})
-        return known
+        return (await self.load_key_numbers([key])).get(key)
+
+    def _is_unused(self, key: StateKey) -> bool:
+        """Whether no room has used a key: other processes may have begun to, with every move of the log."""
+        position = self._unused_keys.get(key)
+        return position is not None and (position == self._database.position or not self._database.is_shared)
 
 
 async def _load_keys(reader: Reader, keys: Collection[StateKey]) -> dict[StateKey, int]:

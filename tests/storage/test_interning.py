@@ -53,3 +53,45 @@ async def test_a_number_that_was_taken_back_is_not_remembered(
         await database.fetch_value("SELECT user_nid FROM user_numbers WHERE user_id = $1", USER),
         await database.fetch_value("SELECT key_nid FROM state_keys WHERE type = $1 AND state_key = $2", *KEY),
     )
+
+
+async def test_what_no_room_used_is_found_once_one_does(database: Database, numbers: NumberStore) -> None:
+    assert await numbers.key_number(KEY) is None
+    given = await database.write(lambda t: numbers.number_keys(t, [KEY]))
+    assert await numbers.key_number(KEY) == given[KEY]
+
+
+async def test_a_number_that_is_given_while_one_asks_for_it_is_found(
+    database: Database, numbers: NumberStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = database.fetch_all
+
+    async def ask(sql: str, *arguments: object) -> list[tuple[object, ...]]:
+        rows = await asked(sql, *arguments)
+        await database.write(lambda t: numbers.number_keys(t, [KEY]))
+        return rows
+
+    monkeypatch.setattr(database, "fetch_all", ask)
+    assert await numbers.key_number(KEY) is None
+    monkeypatch.undo()
+    assert await numbers.key_number(KEY) is not None
+
+
+async def test_what_no_room_used_is_not_asked_for_again(
+    database: Database, numbers: NumberStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await numbers.load_key_numbers([KEY]) == {}
+
+    async def refuse(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(database, "fetch_all", refuse)
+    assert await numbers.load_key_numbers([KEY]) == {}
+
+
+async def test_what_another_process_begins_to_use_is_found(database: Database, numbers: NumberStore) -> None:
+    if not database.is_shared:
+        pytest.skip("SQLite has one process")
+    assert await numbers.key_number(KEY) is None
+    given = await database.write(lambda t: NumberStore(database).number_keys(t, [KEY]))
+    assert await numbers.key_number(KEY) == given[KEY]

@@ -126,7 +126,6 @@ class _Request(Body):
     pos: str | None = None
     timeout: Annotated[int, pydantic.Field(ge=0)] | None = None
     set_presence: str | None = None
-    txn_id: str | None = None
     extensions: _Extensions = _Extensions()
 
 
@@ -199,7 +198,6 @@ class ReadRequest:
 
     request: SlidingRequest
     set_presence: str | None
-    txn_id: str | None
 
 
 class Dialect(Protocol):
@@ -209,7 +207,7 @@ class Dialect(Protocol):
         """A request from its body; `BadJson`, `MissingParam` or `InvalidParam` name what is wrong."""
         ...
 
-    def write(self, answer: SlidingAnswer, txn_id: str | None) -> dict[str, Any]:
+    def write(self, answer: SlidingAnswer) -> dict[str, Any]:
         """An answer as JSON."""
         ...
 
@@ -253,9 +251,9 @@ class Accepted:
             extensions=asked.extensions.read(),
             with_lists=True,
         )
-        return ReadRequest(request, asked.set_presence, None)
+        return ReadRequest(request, asked.set_presence)
 
-    def write(self, answer: SlidingAnswer, txn_id: str | None) -> dict[str, Any]:  # noqa: ARG002
+    def write(self, answer: SlidingAnswer) -> dict[str, Any]:
         """An answer."""
         return _answer(answer, answer.rooms)
 
@@ -294,14 +292,14 @@ class Deployed:
             extensions=asked.extensions.read(),
             with_counts=True,
         )
-        return ReadRequest(request, asked.set_presence, asked.txn_id)
+        return ReadRequest(request, asked.set_presence)
 
-    def write(self, answer: SlidingAnswer, txn_id: str | None) -> dict[str, Any]:
-        """An answer."""
-        written = _answer(answer, {room_id: _deployed_room(room) for room_id, room in answer.rooms.items()})
-        if txn_id is not None:
-            written["txn_id"] = txn_id
-        return written
+    def write(self, answer: SlidingAnswer) -> dict[str, Any]:
+        """An answer.
+
+        It does not say `txn_id`: clients that hear of theirs leave out of later requests what they asked for by it.
+        """
+        return _answer(answer, {room_id: _deployed_room(room) for room_id, room in answer.rooms.items()})
 
 
 def _answer(answer: SlidingAnswer, rooms: Mapping[RoomId, Mapping[str, Any]]) -> dict[str, Any]:
@@ -343,8 +341,6 @@ def _check_numbers(
     conn_id = asked.conn_id or ""
     if len(conn_id) > MAX_CONN_ID or "\x00" in conn_id:
         raise InvalidParam(f"`conn_id` is text of at most {MAX_CONN_ID} characters")
-    if asked.txn_id is not None and len(asked.txn_id) > MAX_CONN_ID:
-        raise InvalidParam(f"`txn_id` is text of at most {MAX_CONN_ID} characters")
 
 
 def _config(timeline_limit: int, required_state: RequiredState) -> RoomConfig:

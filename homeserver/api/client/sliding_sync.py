@@ -72,7 +72,7 @@ class SlidingSyncEndpoints:
             await self._context.authenticator.check_still_valid(request)
 
         answer = await self._context.sliding_sync.answer(requester, read.request, check_access)
-        return json_response(dialect.write(answer, read.txn_id))
+        return json_response(dialect.write(answer))
 
 
 def _with_query(read: ReadRequest, query: Query) -> ReadRequest:

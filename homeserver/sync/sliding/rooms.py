@@ -90,6 +90,8 @@ class _Place:
     """Where the state stands that is told; 0 for none."""
     became: Mapping[StateKey, StoredEvent]
     """What became of the user later."""
+    own: StoredEvent | None = None
+    """What says so in a room that they are out of: clients take those of which they hear without it for rooms to be in."""
 
 
 class RoomResults:
@@ -198,9 +200,9 @@ class RoomResults:
         after = told or 0
         if not (shown and before == "join"):
             after = max(after, row.stream_id - 1)
+        (stored,) = (await self._state.numbered([row.event_nid])).values()
         became: dict[StateKey, StoredEvent] = {}
         if told is None or row.stream_id > told:
-            (stored,) = (await self._state.numbered([row.event_nid])).values()
             became[own] = stored
         place = _Place(
             told=told,
@@ -209,6 +211,7 @@ class RoomResults:
             state_from=min(told, out_at) if told is not None else None,
             state_at=out_at if shown else 0,
             became=became,
+            own=stored,
         )
         result = await self._known(requester, row, view, place, since=since, ignored=ignored)
         if out_at == 0:
@@ -272,6 +275,9 @@ class RoomResults:
         stamp = await self._stamp(row, place.end)
         if told is None or stamp > told:
             fields["bump_stamp"] = stamp
+        is_told = bool(state or gone or fields or timeline.events or view.is_dm is not view.was_dm)
+        if place.own is not None and is_told:
+            state[place.own.event.key] = place.own
         if state or gone:
             rendered = await self._render(requester, state.values(), aggregate=False)
             fields["required_state"] = [*rendered, *({"type": key[0], "state_key": key[1]} for key in gone)]

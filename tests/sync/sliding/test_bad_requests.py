@@ -73,7 +73,6 @@ DEPLOYED_AND_WRONG: list[tuple[str, dict[str, Any]]] = [
     ("M_MISSING_PARAM", old_list(required_state=[["m.room.name"]])),
     ("M_BAD_JSON", old_list(filters={"room_name_like": "x" * 501})),
     ("M_INVALID_PARAM", {"lists": {f"l{number}": OLD_CONFIG for number in range(101)}}),
-    ("M_INVALID_PARAM", {"txn_id": "x" * 256}),
     ("M_INVALID_PARAM", old_list(required_state=[[f"t{number}", ""] for number in range(2_001)])),
 ]
 
@@ -87,7 +86,7 @@ async def test_wrong_requests_are_refused(alice: Client) -> None:
         with refused(400, "M_NOT_JSON"):
             await alice.call("POST", path, content=b"{")
         with refused(413, "M_TOO_LARGE"):
-            await alice.post(path, {"txn_id": "x" * (1 << 18)})
+            await alice.post(path, {"conn_id": "x" * (1 << 18)})
         with refused(400, "M_INVALID_PARAM"):
             await alice.post(path, {}, timeout="soon")
         with refused(401, "M_MISSING_TOKEN"):
