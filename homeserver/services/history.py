@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from homeserver.errors import Forbidden, NotFound
-from homeserver.storage.left_out import LeftOut
+from homeserver.storage.room_stretch import RoomStretch
 from homeserver.storage.stored_event import RoomPoint, Status, Stretch
 from homeserver.views.aggregations import without_ignored
 
@@ -46,7 +46,7 @@ class PageRequest:
 class Brought(Protocol):
     """Takes note of what devices have got."""
 
-    async def brought(self, requester: Requester, *stretches: LeftOut) -> None:
+    async def brought(self, requester: Requester, *stretches: RoomStretch) -> None:
         """Stretches of rooms are being given to a device."""
         ...
 
@@ -142,7 +142,7 @@ class History:
         first, last = min(positions), max(positions)
         if page.backwards and stretch.start is None:
             last = max(last, stretch.ceiling)
-        await self._delivered.brought(requester, LeftOut(events[0].room_nid, first - 1, last))
+        await self._delivered.brought(requester, RoomStretch(events[0].room_nid, first - 1, last))
 
     async def _fill(
         self, room_id: RoomId, stretch: Stretch, events: list[StoredEvent], last: StoredEvent | None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from homeserver.ids import DeviceId, UserId
+from homeserver.storage.room_stretch import RoomStretch
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -13,19 +13,6 @@ if TYPE_CHECKING:
     from homeserver.storage.database import Database, Transaction
 
 _MAX_OF_DEVICE = 5_000
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A stretch of a room: what stands after a position and up to another."""
-
-    room_nid: int
-    after: int
-    upto: int
-
-    def holds(self, position: int) -> bool:
-        """Whether a position is within it."""
-        return self.after < position <= self.upto
 
 
 class LeftOutStore:
@@ -46,7 +33,7 @@ class LeftOutStore:
 
     async def load_of_device(
         self, user_id: UserId, device_id: DeviceId, room_nids: Collection[int]
-    ) -> list[LeftOut]:
+    ) -> list[RoomStretch]:
         """What was left out of some rooms for a device."""
         rows = await self._database.fetch_all(
             "SELECT room_nid, after_position, upto_position FROM left_out"
@@ -55,7 +42,7 @@ class LeftOutStore:
             device_id,
             list(room_nids),
         )
-        return [LeftOut(*row) for row in rows]
+        return [RoomStretch(*row) for row in rows]
 
     async def load_around(
         self, room_nid: int, user_ids: Collection[UserId], position: int
@@ -71,7 +58,7 @@ class LeftOutStore:
         return {(UserId(user_id), DeviceId(device_id)) for user_id, device_id in rows}
 
     async def add(
-        self, transaction: Transaction, user_id: UserId, device_id: DeviceId, stretches: Sequence[LeftOut]
+        self, transaction: Transaction, user_id: UserId, device_id: DeviceId, stretches: Sequence[RoomStretch]
     ) -> None:
         """Note stretches; what touches one that is there, or overlaps it, becomes one with it."""
         known = await self._load(transaction, user_id, device_id, {one.room_nid for one in stretches})
@@ -95,7 +82,7 @@ class LeftOutStore:
         )
 
     async def subtract(
-        self, transaction: Transaction, user_id: UserId, device_id: DeviceId, brought: LeftOut
+        self, transaction: Transaction, user_id: UserId, device_id: DeviceId, brought: RoomStretch
     ) -> None:
         """A stretch has come after all."""
         known = await self._load(transaction, user_id, device_id, {brought.room_nid})

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from homeserver.storage.announcements import Topic
-from homeserver.storage.left_out import LeftOut
 from homeserver.storage.owed_rooms import Owed
+from homeserver.storage.room_stretch import RoomStretch
 from homeserver.sync.interval import Concern, Interval, read_changes
 from homeserver.sync.moves import Moves, Start
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from homeserver.sync.extras import Extras
     from homeserver.sync.interval import Changes
     from homeserver.sync.moves import MoveReader
-    from homeserver.sync.rooms import JoinedSection, RoomSections
+    from homeserver.sync.rooms import RoomSection, RoomSections
     from homeserver.views.filters import SyncFilter
     from homeserver.views.tokens import Tokens
     from homeserver.views.unread import UnreadCounts
@@ -49,9 +49,9 @@ class Reading:
     """The member events that the client holds, by room, where it loads members lazily."""
     sent_members: dict[int, set[int]]
     """Those that the answer brings, as they are added to it."""
-    sections: dict[RoomId, JoinedSection]
-    """What the answer holds of joined rooms with events, as it is added to it."""
-    unwanted_rooms: list[LeftOut]
+    sections: dict[RoomId, RoomSection]
+    """What the answer holds of rooms with events that the user is or was in, as it is added to it."""
+    unwanted_rooms: list[RoomStretch]
     """Rooms with events of which the answer holds nothing, since the filter does not want them."""
     budget: Budget | None
 
@@ -180,7 +180,7 @@ class AnswerBuilder:
             looked_at |= reading.rooms.keys()
         joined = await self._joined_among(reading, looked_at)
         reading.unwanted_rooms.extend(
-            LeftOut(reading.rooms[room_id].room_nid, interval.since or 0, interval.upto)
+            RoomStretch(reading.rooms[room_id].room_nid, interval.since or 0, interval.upto)
             for room_id in with_events
             if room_id in reading.rooms
             and reading.rooms[room_id].membership == "join"
@@ -322,18 +322,19 @@ class AnswerBuilder:
             section.setdefault(name, {"events": []})
 
     async def _left(self, reading: Reading) -> dict[RoomId, dict[str, Any]]:
-        out = {
-            room_id: went_out
-            for room_id, went_out in reading.moves.went_out.items()
-            if reading.wants(room_id)
-        }
+        out = {}
+        for room_id, (row, start) in reading.moves.went_out.items():
+            if reading.wants(room_id):
+                out[room_id] = (row, start)
+            elif start is not None:
+                reading.unwanted_rooms.append(RoomStretch(row.room_nid, start.timeline_after, row.stream_id))
         whole = reading.interval.since is None or reading.interval.full_state
         if whole and reading.filter.room.include_leave:
             for room_id, row in reading.rooms.items():
                 if row.membership in ("leave", "ban") and not row.forgotten and reading.wants(room_id):
                     out[room_id] = (row, Start(0, may_have_gap=False))
-        return {
-            room_id: await self._sections.left(
+        for room_id, (row, start) in out.items():
+            reading.sections[room_id] = await self._sections.left(
                 reading.requester,
                 row,
                 reading.interval,
@@ -341,8 +342,7 @@ class AnswerBuilder:
                 start=start,
                 ignored=reading.ignored,
             )
-            for room_id, (row, start) in out.items()
-        }
+        return {room_id: reading.sections[room_id].section for room_id in out}
 
     async def _pending(self, reading: Reading, membership: str) -> dict[RoomId, MembershipRow]:
         """The rooms that the user is invited to, or knocks at."""

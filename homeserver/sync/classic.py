@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from homeserver.notifier.notifier import Notifier
     from homeserver.rooms.memberships import Memberships
     from homeserver.services.requester import Requester
-    from homeserver.storage.left_out import LeftOut
     from homeserver.storage.one_time_keys import KeysLeft
     from homeserver.storage.owed_rooms import Owed, OwedRoomStore
+    from homeserver.storage.room_stretch import RoomStretch
     from homeserver.sync.answers import AnswerBuilder
     from homeserver.sync.delivered import Delivered
     from homeserver.sync.lazy_members import LazyMembers
-    from homeserver.sync.rooms import JoinedSection
+    from homeserver.sync.rooms import RoomSection
     from homeserver.sync.to_device import Inboxes
     from homeserver.views.filters import SyncFilter
     from homeserver.views.ignored import IgnoredUsers
@@ -117,8 +117,8 @@ class ClassicSync:
             upto = self._notifier.position
             interval = Interval(since, upto, request.full_state, request.state_name, told)
             sent_members: dict[int, set[int]] = {}
-            joined: dict[RoomId, JoinedSection] = {}
-            left_out: list[LeftOut] = []
+            sections: dict[RoomId, RoomSection] = {}
+            left_out: list[RoomStretch] = []
             budget = None if request.budget_bytes is None else Budget(request.budget_bytes)
             ignored = await self._ignored.of(requester.user_id)
             reading = Reading(
@@ -131,7 +131,7 @@ class ClassicSync:
                 ignored,
                 known_members,
                 sent_members,
-                joined,
+                sections,
                 left_out,
                 budget,
             )
@@ -161,7 +161,7 @@ class ClassicSync:
         number = await self._note_owed(requester, budget, token)
         if request.filter.room.state.lazy_load_members:
             self._lazy_members.note(reader, known_members, sent_members, (upto, number))
-        await self._note_delivery(requester, joined, left_out)
+        await self._note_delivery(requester, sections, left_out)
         answer["next_batch"] = self._tokens.sync_token(
             requester.user_id,
             requester.device_id,
@@ -185,12 +185,12 @@ class ClassicSync:
         )
 
     async def _note_delivery(
-        self, requester: Requester, joined: Mapping[RoomId, JoinedSection], unwanted: Sequence[LeftOut]
+        self, requester: Requester, sections: Mapping[RoomId, RoomSection], unwanted: Sequence[RoomStretch]
     ) -> None:
         """Keep what the answer leaves out of the timelines, and that it brings the rest."""
-        await self._delivered.brought(requester, *(room.brought for room in joined.values()), is_news=True)
+        await self._delivered.brought(requester, *(room.brought for room in sections.values()), is_news=True)
         await self._delivered.note_left_out(
-            requester, [*unwanted, *(stretch for room in joined.values() for stretch in room.left_out)]
+            requester, [*unwanted, *(stretch for room in sections.values() for stretch in room.left_out)]
         )
 
 

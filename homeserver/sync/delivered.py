@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from homeserver.storage.database import Database, Transaction
     from homeserver.storage.delivery_news import DeliveryNewsStore
     from homeserver.storage.device_positions import DevicePositionStore
-    from homeserver.storage.left_out import LeftOut, LeftOutStore
+    from homeserver.storage.left_out import LeftOutStore
     from homeserver.storage.memberships import MembershipRow
     from homeserver.storage.owed_rooms import Owed, OwedRoomStore
+    from homeserver.storage.room_stretch import RoomStretch
     from homeserver.storage.rooms import RoomStore
     from homeserver.views.delivery_sharing import DeliverySharing
 
@@ -133,7 +134,7 @@ class Delivered:
         else:
             times.append((position, now))
 
-    async def note_left_out(self, requester: Requester, stretches: Sequence[LeftOut]) -> None:
+    async def note_left_out(self, requester: Requester, stretches: Sequence[RoomStretch]) -> None:
         """An answer that is about to be given does not hold these stretches; kept before it is given."""
         if requester.device_id is None or not stretches or not self._settings.enabled:
             return
@@ -148,7 +149,7 @@ class Delivered:
             for one in kept:
                 gaps[one.room_nid] = max(one.upto, gaps.get(one.room_nid, 0))
 
-    async def brought(self, requester: Requester, *stretches: LeftOut, is_news: bool = False) -> None:
+    async def brought(self, requester: Requester, *stretches: RoomStretch, is_news: bool = False) -> None:
         """Stretches of rooms are being given to a device; `is_news` where each is the newest of its room."""
         if requester.device_id is None or not self._settings.enabled:
             return
@@ -243,7 +244,7 @@ class Delivered:
         if not rooms_with_news:
             return []
         gaps = await self._gaps_of(user_id, now.device_id, anew=self._database.is_shared)
-        left_out: dict[int, list[LeftOut]] = {}
+        left_out: dict[int, list[RoomStretch]] = {}
         if rooms_with_news & gaps.keys():
             for one in await self._left_out.load_of_device(user_id, now.device_id, rooms_with_news):
                 left_out.setdefault(one.room_nid, []).append(one)

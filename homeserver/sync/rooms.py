@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from homeserver.storage.left_out import LeftOut
+from homeserver.storage.room_stretch import RoomStretch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,15 +30,15 @@ _CANONICAL_ALIAS = ("m.room.canonical_alias", "")
 
 
 @dataclass(frozen=True, slots=True)
-class JoinedSection:
-    """The section of a joined room, and what decides whether it has news."""
+class RoomSection:
+    """The section of a room that the user is or was in, and what decides whether it has news."""
 
     section: dict[str, Any]
     members: set[int]
     """The numbers of the member events in it."""
-    left_out: list[LeftOut]
+    left_out: list[RoomStretch]
     """What of the timeline is not in it."""
-    brought: LeftOut
+    brought: RoomStretch
     """What is."""
     is_news: bool
     may_change_counts: bool
@@ -75,7 +75,7 @@ class RoomSections:
         came_in: Start | None,
         ignored: frozenset[UserId],
         known_members: frozenset[int],
-    ) -> JoinedSection:
+    ) -> RoomSection:
         """Timeline, state and summary of a joined room.
 
         The whole state comes where the room is new to the client (`came_in`: the user came into it); otherwise
@@ -123,7 +123,7 @@ class RoomSections:
         )
         if summary is not None:
             section["summary"] = summary
-        return JoinedSection(
+        return RoomSection(
             section,
             {
                 stored.event_nid
@@ -131,7 +131,7 @@ class RoomSections:
                 if stored.event.type == "m.room.member"
             },
             _left_out(row.room_nid, timeline),
-            LeftOut(row.room_nid, timeline.gap_before, interval.upto),
+            RoomStretch(row.room_nid, timeline.gap_before, interval.upto),
             is_news=bool(whole or timeline.events or timeline.limited or state or summary),
             may_change_counts=timeline.may_change_counts,
         )
@@ -145,7 +145,7 @@ class RoomSections:
         *,
         start: Start | None,
         ignored: frozenset[UserId],
-    ) -> dict[str, Any]:
+    ) -> RoomSection:
         """A room that the user left, or was thrown out of: history stops at the event that took them out.
 
         Somebody who was not in the room (`start` is None) sees the event that says so and nothing else; who has forgotten
@@ -175,7 +175,14 @@ class RoomSections:
                 after=after,
                 whole=interval.since is None or interval.full_state,
             )
-        return await self._section(requester, timeline, state, ended, sync_filter, aggregate=timeline.limited)
+        return RoomSection(
+            await self._section(requester, timeline, state, ended, sync_filter, aggregate=timeline.limited),
+            set(),
+            _left_out(row.room_nid, timeline),
+            RoomStretch(row.room_nid, timeline.gap_before, ended.upto),
+            is_news=True,
+            may_change_counts=False,
+        )
 
     async def invited(self, row: MembershipRow) -> dict[str, Any]:
         """An invite: the stripped state that lets the client show what it is to."""
@@ -240,9 +247,9 @@ class RoomSections:
         return await self._states.members(row.room_nid, interval.upto, missing) if missing else []
 
 
-def _left_out(room_nid: int, timeline: Timeline) -> list[LeftOut]:
+def _left_out(room_nid: int, timeline: Timeline) -> list[RoomStretch]:
     """The stretches that a timeline leaves out: before its first event, and messages that were not wanted."""
-    stretches = [LeftOut(room_nid, position - 1, position) for position in timeline.unwanted]
+    stretches = [RoomStretch(room_nid, position - 1, position) for position in timeline.unwanted]
     if timeline.limited and timeline.begins_after < timeline.gap_before:
-        stretches.append(LeftOut(room_nid, timeline.begins_after, timeline.gap_before))
+        stretches.append(RoomStretch(room_nid, timeline.begins_after, timeline.gap_before))
     return stretches

@@ -214,6 +214,27 @@ async def test_a_device_that_is_gone_does_not_count(server: Server, alice: Clien
         assert await database.fetch_value(query, phone.device_id) == 0
 
 
+@pytest.mark.parametrize("unwanted", [False, True], ids=["limited", "not wanted"])
+async def test_what_was_left_out_of_a_room_that_was_left_meanwhile_is_not_delivered(
+    server: Server, alice: Client, bob: Client, *, unwanted: bool
+) -> None:
+    room_id = await room_of(alice, bob)
+    phone = await server.login(bob)
+    start = await since(phone)
+    sent = [await alice.send(room_id, f"{number}") for number in range(3)]
+    # By another device, while this one is away.
+    await bob.leave(room_id)
+    wanted = {"room": {"not_rooms": [room_id]}} if unwanted else {"room": {"timeline": {"limit": 2}}}
+    answer = await phone.sync(start, filter=wanted)
+    await bob.join(room_id)
+    answer = await phone.sync((await phone.sync(answer["next_batch"]))["next_batch"])
+    assert [(await delivered(alice, room_id, event_id, bob))[0] for event_id in sent] == (
+        [0, 0, 0] if unwanted else [0, 0, 1]
+    )
+    await phone.messages(room_id, **{"from": answer["next_batch"]})
+    assert [(await delivered(alice, room_id, event_id, bob))[0] for event_id in sent] == [1, 1, 1]
+
+
 # -- read and decrypted -----------------------------------------------------------------------------------
 
 

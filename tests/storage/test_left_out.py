@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from homeserver.clock import Clock
 from homeserver.ids import DeviceId, ServerName, UserId
 from homeserver.storage.engines import open_database
-from homeserver.storage.left_out import LeftOut, LeftOutStore
+from homeserver.storage.left_out import LeftOutStore
+from homeserver.storage.room_stretch import RoomStretch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -58,7 +59,7 @@ def test_stretches_are_a_set_of_positions(opened: tuple[Run, Database]) -> None:
 
         async def work(transaction: Transaction) -> None:
             for is_added, places in wanted:
-                parts = [LeftOut(first + room, after, after + length) for room, after, length in places]
+                parts = [RoomStretch(first + room, after, after + length) for room, after, length in places]
                 if is_added:
                     await store.add(transaction, ALICE, PHONE, parts)
                     for one in parts:
@@ -89,5 +90,5 @@ def test_stretches_are_a_set_of_positions(opened: tuple[Run, Database]) -> None:
 
 async def test_of_a_device_that_is_gone_nothing_is_kept(database: Database) -> None:
     store = LeftOutStore(database)
-    await database.write(lambda t: store.add(t, ALICE, GONE, [LeftOut(1, 0, 5)]))
+    await database.write(lambda t: store.add(t, ALICE, GONE, [RoomStretch(1, 0, 5)]))
     assert await store.load_ends(ALICE, GONE) == {}

@@ -12,8 +12,8 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from homeserver.errors import InvalidParam
-from homeserver.storage.left_out import LeftOut
 from homeserver.storage.owed_rooms import Owed
+from homeserver.storage.room_stretch import RoomStretch
 from homeserver.sync.missed.plan import Leg, Part, legs_by_importance, legs_of_log
 from homeserver.views.aggregations import without_ignored
 from homeserver.views.tokens import CatchUpToken
@@ -160,7 +160,7 @@ class MissedPages:
             missed = await self._missed_rooms(requester, place)
             await self._delivered.brought(
                 requester,
-                *(LeftOut(nid, missed.begins.get(nid, place.after), place.upto) for nid in missed.all),
+                *(RoomStretch(nid, missed.begins.get(nid, place.after), place.upto) for nid in missed.all),
             )
             answer["next_batch"] = await self._next_batch(requester, place)
         return answer
