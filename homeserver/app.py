@@ -305,6 +305,7 @@ class Application:
                 self.delivery.hear(announcement)
             if topic is Topic.ACCOUNT_DATA:
                 views.ignored.invalidate(UserId(key))
+                views.invites_blocked.invalidate(UserId(key))
                 views.delivery_sharing.invalidate(UserId(key))
                 views.room_marks.invalidate(UserId(key))
             elif topic is Topic.READ:

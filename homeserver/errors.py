@@ -79,6 +79,15 @@ class Forbidden(MatrixError):
     errcode = "M_FORBIDDEN"
 
 
+class InviteBlocked(Forbidden):
+    """The invited user wants no invites (CS "Invite permission")."""
+
+    errcode = "M_INVITE_BLOCKED"
+
+    def __init__(self) -> None:
+        super().__init__("This user wants no invites")
+
+
 class MissingToken(MatrixError):
     """The endpoint needs an access token."""
 

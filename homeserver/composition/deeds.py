@@ -89,6 +89,7 @@ class DeedLayer:
             people.profiles,
             rooms.hosted,
             self.joins,
+            views.invites_blocked,
             RemoteInvites(remote.client, rooms.live, reader, writer, inbound.events, inbound.policy),
             RemoteDepartures(
                 server_name,

@@ -136,6 +136,7 @@ class ReadingLayer:
             rooms.memberships,
             answers,
             views.ignored,
+            views.invites_blocked,
             lazy_members,
             self.inboxes,
             views.keys_left,
@@ -170,6 +171,7 @@ class ReadingLayer:
                 RoomTraits(rooms.reader, views.visibility, stores.stripped_state),
                 views.room_marks,
                 views.ignored,
+                views.invites_blocked,
             ),
             moves,
             RoomResults(

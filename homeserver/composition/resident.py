@@ -81,6 +81,7 @@ class ResidentLayer:
             rooms.live,
             rooms.servers,
             stores.accounts,
+            views.invites_blocked,
             inbound.signatures,
             inbound.elsewhere,
         )

@@ -9,6 +9,7 @@ from homeserver.views.client_events import ClientEvents
 from homeserver.views.delivery_sharing import DeliverySharing
 from homeserver.views.erasure import Erasure
 from homeserver.views.ignored import IgnoredUsers
+from homeserver.views.invite_permission import InvitesBlocked
 from homeserver.views.keys_left import KeysLeftNow
 from homeserver.views.presence import PresenceNow
 from homeserver.views.room_marks import RoomMarks
@@ -34,6 +35,7 @@ class ViewLayer:
         # The secret comes from the signing key: it outlives restarts.
         self.tokens = Tokens(bytes(key.private), database.epoch, database)
         self.ignored = IgnoredUsers(stores.account_data)
+        self.invites_blocked = InvitesBlocked(stores.account_data)
         self.visibility = HistoryVisibility(
             rooms.memberships, stores.memberships, stores.state, stores.events, stores.numbers
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from homeserver.errors import BadJson, Forbidden, InvalidParam, MatrixError, NotFound
+from homeserver.errors import BadJson, Forbidden, InvalidParam, InviteBlocked, MatrixError, NotFound
 from homeserver.ids import UserId, is_user_id, server_name_of
 from homeserver.services.event_writer import NewEvent
 from homeserver.services.joins import GUEST_ACCESS, candidates, guests_can_join
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from homeserver.storage.accounts import AccountStore
     from homeserver.storage.database import Database
     from homeserver.storage.memberships import MembershipStore
+    from homeserver.views.invite_permission import InvitesBlocked
 
 
 class Membership:
@@ -42,6 +43,7 @@ class Membership:
         profiles: Profiles,
         hosted: HostedRooms,
         joins: Joins,
+        invites_blocked: InvitesBlocked,
         remote_invites: RemoteInvites,
         departures: RemoteDepartures,
     ) -> None:
@@ -55,6 +57,7 @@ class Membership:
         self._profiles = profiles
         self._hosted = hosted
         self._joins = joins
+        self._invites_blocked = invites_blocked
         self._remote_invites = remote_invites
         self._departures = departures
 
@@ -119,12 +122,20 @@ class Membership:
             await self._remote_invites.invite(room_id, new)
 
     async def check_invitee(self, user_id: str) -> UserId:
-        """A user who can be invited; `InvalidParam` for what is no user id, `NotFound` for an unknown user of ours."""
+        """A user who can be invited.
+
+        Raises `InvalidParam` for what is no user id; of users of ours `NotFound` for an unknown one, `Forbidden` with
+        `M_INVITE_BLOCKED` for one who wants no invites.
+        """
         if not is_user_id(user_id):
             raise InvalidParam("This is not a user id")
-        if self._is_ours(UserId(user_id)) and not await self._accounts.exists(UserId(user_id)):
-            raise NotFound(f"There is no user {user_id}")
-        return UserId(user_id)
+        target = UserId(user_id)
+        if self._is_ours(target):
+            if not await self._accounts.exists(target):
+                raise NotFound(f"There is no user {user_id}")
+            if await self._invites_blocked.of(target):
+                raise InviteBlocked
+        return target
 
     async def leave(self, user_id: UserId, room_id: RoomId, reason: str | None = None) -> None:
         """Leave a room, reject an invite, take back a knock; does nothing for who is out already."""

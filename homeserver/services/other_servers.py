@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _PASSED_ON = frozenset(
     {
         "M_FORBIDDEN",
+        "M_INVITE_BLOCKED",
         "M_NOT_FOUND",
         "M_LIMIT_EXCEEDED",
         "M_BAD_STATE",

@@ -45,6 +45,7 @@ class Reading:
     changes: Changes
     moves: Moves
     ignored: frozenset[UserId]
+    invites_are_blocked: bool
     known_members: Mapping[int, frozenset[int]]
     """The member events that the client holds, by room, where it loads members lazily."""
     sent_members: dict[int, set[int]]
@@ -152,7 +153,7 @@ class AnswerBuilder:
             "invite": {
                 room_id: await self._sections.invited(row)
                 for room_id, row in (await self._pending(reading, "invite")).items()
-                if row.sender not in reading.ignored
+                if not reading.invites_are_blocked and row.sender not in reading.ignored
             },
             "knock": {
                 room_id: await self._sections.knocked(row)

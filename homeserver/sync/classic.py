@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from homeserver.sync.to_device import Inboxes
     from homeserver.views.filters import SyncFilter
     from homeserver.views.ignored import IgnoredUsers
+    from homeserver.views.invite_permission import InvitesBlocked
     from homeserver.views.keys_left import KeysLeftNow
     from homeserver.views.tokens import SyncToken, Tokens
 
@@ -65,6 +66,7 @@ class ClassicSync:
         memberships: Memberships,
         builder: AnswerBuilder,
         ignored: IgnoredUsers,
+        invites_blocked: InvitesBlocked,
         lazy_members: LazyMembers,
         inboxes: Inboxes,
         keys_left: KeysLeftNow,
@@ -77,6 +79,7 @@ class ClassicSync:
         self._memberships = memberships
         self._builder = builder
         self._ignored = ignored
+        self._invites_blocked = invites_blocked
         self._lazy_members = lazy_members
         self._inboxes = inboxes
         self._keys_left = keys_left
@@ -121,6 +124,7 @@ class ClassicSync:
             left_out: list[RoomStretch] = []
             budget = None if request.budget_bytes is None else Budget(request.budget_bytes)
             ignored = await self._ignored.of(requester.user_id)
+            invites_are_blocked = await self._invites_blocked.of(requester.user_id)
             reading = Reading(
                 requester,
                 rooms,
@@ -129,6 +133,7 @@ class ClassicSync:
                 UNKNOWN,
                 Moves(),
                 ignored,
+                invites_are_blocked,
                 known_members,
                 sent_members,
                 sections,

@@ -81,3 +81,11 @@ async def test_why_each_server_did_not_let_somebody_in_is_said_without_addresses
     assert error.status == 502
     assert "nobody.example cannot be reached" in error.body["error"]
     assert f"{EVIL} gave an answer that cannot be used" in error.body["error"]
+
+
+async def test_that_somebody_elsewhere_wants_no_invites_is_passed_on(
+    alice: Client, elsewhere: Elsewhere
+) -> None:
+    elsewhere.lies["invite"] = refusing(403, "M_INVITE_BLOCKED")
+    with refused(403, "M_INVITE_BLOCKED"):
+        await alice.post(f"/rooms/{await alice.create_room()}/invite", {"user_id": MALLORY})

@@ -174,6 +174,25 @@ async def test_the_first_version_of_the_endpoint_has_the_state_in_the_event(
     assert ("m.room.name", "") in (await invited(alice))[far.room_id or ""]
 
 
+async def test_who_wants_no_invites_gets_none_of_other_servers(alice: Client, one: Remote) -> None:
+    path = f"/user/{alice.user_id}/account_data/m.invite_permission_config"
+    await alice.put(path, {"default_action": "block"})
+    far, old = FarRoom(one), FarRoom(one, "2")
+    with refused(403, "M_INVITE_BLOCKED"):
+        await far.send(far.invite(alice.user_id))
+    invite = old.invite(alice.user_id)
+    with refused(403, "M_INVITE_BLOCKED"):
+        await one.call(
+            "PUT",
+            f"{V1}/invite/{old.room_id}/{quote(invite.event_id, safe='')}",
+            {**invite.pdu, "unsigned": {}},
+        )
+    await alice.put(path, {})
+    assert await invited(alice) == {}
+    await far.send(far.invite(alice.user_id))
+    assert list(await invited(alice)) == [far.room_id]
+
+
 async def test_an_older_room_may_be_described_by_stripped_state(alice: Client, one: Remote) -> None:
     far = FarRoom(one, "10")
     name = {"type": "m.room.name", "state_key": "", "sender": far.zoe, "content": {"name": "Bare"}}

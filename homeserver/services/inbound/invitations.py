@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from homeserver.errors import Forbidden, InvalidParam, MatrixError
+from homeserver.errors import Forbidden, InvalidParam, InviteBlocked, MatrixError
 from homeserver.eventgraph.errors import EventRefused
 from homeserver.eventgraph.receiving import read_pdu
 from homeserver.eventgraph.room_versions import ROOM_VERSIONS
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from homeserver.services.memberships_elsewhere import MembershipsElsewhere
     from homeserver.services.resident.access import ResidentAccess
     from homeserver.storage.accounts import AccountStore
+    from homeserver.views.invite_permission import InvitesBlocked
 
 _MAX_STATE = 50
 
@@ -52,6 +53,7 @@ class Invitations:
         live_rooms: LiveRooms,
         servers: RoomServers,
         accounts: AccountStore,
+        invites_blocked: InvitesBlocked,
         signatures: SignatureCheck,
         elsewhere: MembershipsElsewhere,
     ) -> None:
@@ -61,6 +63,7 @@ class Invitations:
         self._live_rooms = live_rooms
         self._servers = servers
         self._accounts = accounts
+        self._invites_blocked = invites_blocked
         self._signatures = signatures
         self._elsewhere = elsewhere
 
@@ -86,6 +89,8 @@ class Invitations:
         account = await self._accounts.get(UserId(target))
         if account is None or account.deactivated_ts is not None:
             raise Forbidden("This user cannot be invited")
+        if await self._invites_blocked.of(account.user_id):
+            raise InviteBlocked
         signed = countersigned(event, self._server_name, self._key)
         room = await self._live_rooms.find(event.room_id)
         if room is not None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from homeserver.sync.sliding.room_order import RoomOrder, RoomOrders
     from homeserver.sync.sliding.room_traits import RoomTraits
     from homeserver.views.ignored import IgnoredUsers
+    from homeserver.views.invite_permission import InvitesBlocked
     from homeserver.views.room_marks import Marks, RoomMarks
 
 _OUT = ("leave", "ban")
@@ -47,12 +48,18 @@ class RoomLists:
     """Finds the rooms of requests; from memory, and without looking at rooms that no list shows."""
 
     def __init__(
-        self, orders: RoomOrders, traits: RoomTraits, marks: RoomMarks, ignored: IgnoredUsers
+        self,
+        orders: RoomOrders,
+        traits: RoomTraits,
+        marks: RoomMarks,
+        ignored: IgnoredUsers,
+        invites_blocked: InvitesBlocked,
     ) -> None:
         self._orders = orders
         self._traits = traits
         self._marks = marks
         self._ignored = ignored
+        self._invites_blocked = invites_blocked
 
     async def select(
         self, user_id: UserId, request: SlidingRequest, held: Holdings, since: int | None
@@ -61,11 +68,12 @@ class RoomLists:
         while True:
             marks = await self._marks.of(user_id)
             ignored = await self._ignored.of(user_id)
+            blocked = await self._invites_blocked.of(user_id)
             order = await self._orders.now(user_id)
             if not await self._traits.match(order, {one.filter for one in request.lists.values()}):
                 break
             # Something may have happened while the database was asked.
-        return _select(order, request, held, since, marks, ignored)
+        return _select(order, request, held, since, marks, ignored, blocked)
 
 
 def _select(
@@ -75,21 +83,26 @@ def _select(
     since: int | None,
     marks: Marks,
     ignored: frozenset[UserId],
+    invites_are_blocked: bool,
 ) -> Selection:
     rooms = order.rooms
     listed: AbstractSet[RoomId] = order.listed
     told_of = {room_id for room_id in order.left if _was_told_of(rooms[room_id], held, since)}
+
+    def is_hidden(row: MembershipRow) -> bool:
+        return row.membership == "invite" and (invites_are_blocked or row.sender in ignored)
+
     hidden = {
-        room_id
-        for room_id in order.listed
-        if ignored and rooms[room_id].membership == "invite" and rooms[room_id].sender in ignored
+        room_id for room_id in order.listed if (ignored or invites_are_blocked) and is_hidden(rooms[room_id])
     }
     if told_of or hidden:
         listed = (order.listed | told_of) - hidden
     wanted = {
         room_id: config
         for room_id, config in request.subscriptions.items()
-        if _may_be_subscribed_to(order, room_id, ignored, told_of)
+        if room_id in rooms
+        and not is_hidden(rooms[room_id])
+        and _may_be_subscribed_to(order, rooms[room_id], told_of)
     }
     counts: dict[str, int] = {}
     windows: dict[str, set[RoomId]] = {}
@@ -122,16 +135,11 @@ def _was_told_of(row: MembershipRow, held: Holdings, since: int | None) -> bool:
     return row.stream_id > ((since or 0) if known.events == LIVE else known.events)
 
 
-def _may_be_subscribed_to(
-    order: RoomOrder, room_id: RoomId, ignored: frozenset[UserId], told_of: AbstractSet[RoomId]
-) -> bool:
+def _may_be_subscribed_to(order: RoomOrder, row: MembershipRow, told_of: AbstractSet[RoomId]) -> bool:
     """Those that the user is or was in, is invited to, or knocks at; the others are passed over."""
-    row = order.rooms.get(room_id)
-    if row is None:
-        return False
     if row.membership in _OUT:
-        return room_id in told_of or (row.room_nid in order.was_in and not row.forgotten)
-    return not (row.membership == "invite" and row.sender in ignored)
+        return row.room_id in told_of or (row.room_nid in order.was_in and not row.forgotten)
+    return True
 
 
 def _passing(
