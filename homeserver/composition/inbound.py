@@ -18,6 +18,7 @@ from homeserver.services.inbound.outliers import Outliers
 from homeserver.services.inbound.queues import RoomQueues
 from homeserver.services.inbound.redactions import InboundRedactions
 from homeserver.services.inbound.remote import RemoteSources
+from homeserver.services.inbound.room_ends import RoomEnds
 from homeserver.services.inbound.short_way import ShortWay
 from homeserver.services.inbound.signatures import EventSignatures
 from homeserver.services.member_templates import MemberTemplates
@@ -78,6 +79,7 @@ class InboundLayer:
                 self.policy,
                 redactions,
             ),
+            RoomEnds(server_name, stores.events, stores.gaps, stores.memberships, resolver),
         )
         writing.events.policed = PolicedWrites(
             clock, self.policy, writing.events, self.events, stores.transaction_ids

@@ -43,13 +43,12 @@ class GapStore:
         """Note at which depth this server came into a room: what is older was never sent to it."""
         await transaction.execute("UPDATE rooms SET arrival_depth = $2 WHERE room_nid = $1", room_nid, depth)
 
-    async def is_before_arrival(self, room_nid: int, depth: int) -> bool:
-        """Whether a depth lies before the event with which this server came into a room."""
-        return bool(
-            await self._database.fetch_value(
-                "SELECT 1 FROM rooms WHERE room_nid = $1 AND arrival_depth > $2", room_nid, depth
-            )
+    async def load_arrival_depth(self, room_nid: int) -> int:
+        """At which depth this server came into a room; 0 where it was made here."""
+        depth = await self._database.fetch_value(
+            "SELECT arrival_depth FROM rooms WHERE room_nid = $1", room_nid
         )
+        return int(depth or 0)
 
     async def is_followed(self, room_nid: int, event_id: EventId) -> bool:
         """Whether an event of the timeline follows this one, which is not in it."""

@@ -70,6 +70,7 @@ class Room:
         state: Mapping[StateKey, EventId] | None = None,
         redacts: str | None = None,
         ts: int | None = None,
+        depth: int | None = None,
     ) -> Event:
         """Build an event, judge it, and put it into the graph, as rejected where the rules refuse it.
 
@@ -98,7 +99,7 @@ class Room:
             state_key=state_key,
             content=content,
             origin_server_ts=self.clock if ts is None else ts,
-            depth=1 + max((event.depth for event in prev), default=0),
+            depth=1 + max((event.depth for event in prev), default=0) if depth is None else depth,
             prev_events=[self.reference(event) for event in prev],
             auth_events=[self.reference(event) for event in auth],
             redacts=None if redacts is None else EventId(redacts),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from homeserver.ids import RoomId
-from homeserver.services.inbound import events
+from homeserver.services.inbound import room_ends
 from tests.client import bodies
 from tests.hostile.test_named_events import shared_room
 
@@ -50,7 +50,7 @@ async def test_the_ends_of_a_room_are_tied_together_or_bounded(
     server: Server, alice: Client, mallory: Mallory, judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     most = 20
-    monkeypatch.setattr(events, "MAX_EXTREMITIES", most)
+    monkeypatch.setattr(room_ends, "MAX_EXTREMITIES", most)
     room_id = await quiet_room(alice, mallory)
     await flood(server, mallory, room_id, 50)
     assert len(await ends(server, room_id)) == most
@@ -74,7 +74,7 @@ async def test_ten_thousand_ends_are_offered(
         await honest.tell(await honest.event_in(other, "m.room.message", {"body": str(said)}))
         said += 1
     await flooding
-    assert len(await ends(server, room_id)) <= events.MAX_EXTREMITIES
+    assert len(await ends(server, room_id)) <= room_ends.MAX_EXTREMITIES
     assert said > 20
     assert bodies((await alice.messages(other, limit=1))["chunk"]) == [str(said - 1)]
     await judge()

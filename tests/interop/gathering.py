@@ -19,7 +19,7 @@ from tests.interop.deeds import Deeds, Inhabitants
 from tests.interop.network import Fate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from tests.interop.deeds import Deed, Record
     from tests.interop.network import AnyNetwork
@@ -82,27 +82,54 @@ class Gathering:
         if len(self.present) == len(self.people):
             return
         await self.speak_and_agree()
-        for one in self.people.values():
-            if not one.stays:
-                host, user_id = self.hosts[0], one.keeper.user_id
-                await host.client.set_state(self.room_id, "m.room.join_rules", {"join_rule": "public"})
-                if await host.membership(self.room_id, user_id) == "ban":
-                    await host.client.post(f"/rooms/{self.room_id}/unban", {"user_id": user_id})
-                for somebody in one.everybody:
-                    with contextlib.suppress(Refused):
-                        await somebody.client.leave(self.room_id)
-                await self._join(one.keeper, host)
+        nomads = [one for one in self.people.values() if not one.stays]
+        for one in nomads:
+            for somebody in one.everybody:
+                with contextlib.suppress(Refused):
+                    await somebody.client.leave(self.room_id)
+        for one in nomads:
+            await self._let_in(one.keeper, self.hosts[0])
+            await self._is_seen(one.keeper, self.hosts[0])
         self.present = self.people
 
-    async def _join(self, who: Somebody, host: Somebody) -> None:
+    async def _let_in(self, who: Somebody, host: Somebody) -> None:
+        """Have somebody join. What they built on while they were cut off may yet undo what lets them in."""
         deadline = time.monotonic() + _WAIT_SECONDS
         while True:
             try:
+                await host.client.set_state(self.room_id, "m.room.join_rules", {"join_rule": "public"})
+                if await host.membership(self.room_id, who.user_id) == "ban":
+                    await host.client.post(f"/rooms/{self.room_id}/unban", {"user_id": who.user_id})
                 return await who.join(self.room_id, host)
             except Refused:
                 # Their own server has yet to hear that they may.
                 assert time.monotonic() < deadline, f"{who.user_id} is not let in"
                 await asyncio.sleep(_POLL_SECONDS)
+
+    async def _is_seen(self, who: Somebody, host: Somebody) -> None:
+        """Wait until all servers know that somebody is in: until then it is not for them to tell their server anything.
+
+        As in `speak_and_agree`, Synapse may need to be told again.
+        """
+        for _ in range(_TIMES_SAID):
+            unaware = await self._unaware_of(who)
+            if unaware != ["synapse"]:
+                break
+            await host.client.send(self.room_id, "welcome")
+        assert not unaware, f"{who.user_id} is not in the room on {unaware}"
+
+    async def _unaware_of(self, who: Somebody) -> list[str]:
+        """On which servers somebody does not come into the room in the time, which is shorter for Synapse alone."""
+        began = time.monotonic()
+        while True:
+            unaware = [
+                label
+                for label, one in self.people.items()
+                if await one.keeper.membership(self.room_id, who.user_id) != "join"
+            ]
+            if not unaware or time.monotonic() - began > _seconds_for(unaware):
+                return unaware
+            await asyncio.sleep(_POLL_SECONDS)
 
     # -- what they see ---------------------------------------------------------------------------------
 
@@ -156,8 +183,7 @@ class Gathering:
         began = time.monotonic()
         waiting = dict(self.present)
         while waiting:
-            seconds = _WAIT_SECONDS / (_TIMES_SAID if list(waiting) == ["synapse"] else 1)
-            if time.monotonic() - began > seconds:
+            if time.monotonic() - began > _seconds_for(waiting):
                 break
             for label, one in list(waiting.items()):
                 page = await one.keeper.client.messages(self.room_id)
@@ -283,6 +309,11 @@ async def come_apart_and_heal(
     except BaseException as error:
         error.add_note("\n".join([*deeds.record.journal, f"RESTANTE_PARTITION_SEED={seed}"]))
         raise
+
+
+def _seconds_for(labels: Collection[str]) -> float:
+    """How long these servers have to hear of something, before it is said again."""
+    return _WAIT_SECONDS / (_TIMES_SAID if list(labels) == ["synapse"] else 1)
 
 
 def _log_what_came_of_it(network: AnyNetwork, room_id: str, record: Record) -> None:

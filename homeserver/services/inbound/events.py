@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from homeserver.rooms.state_resolver import StateResolver
     from homeserver.services.event_preparation import EventPreparation
     from homeserver.services.inbound.redactions import InboundRedactions
+    from homeserver.services.inbound.room_ends import RoomEnds
     from homeserver.services.inbound.short_way import ShortWay
     from homeserver.services.policy_servers import PolicyServers
     from homeserver.services.prepared_events import PreparedEvent
@@ -44,10 +45,7 @@ if TYPE_CHECKING:
     from homeserver.storage.outliers import OutlierStore
     from homeserver.storage.rooms import Extremity
 
-MAX_EXTREMITIES = 100
-"""So many forward extremities a room has, where nobody here may tie them together (`extremities`)."""
 _ATTEMPTS = 20
-_MAX_REFUSED = 200
 
 _log = structlog.get_logger(__name__)
 
@@ -103,6 +101,7 @@ class InboundEvents:
         policy: PolicyServers,
         redactions: InboundRedactions,
         short_way: ShortWay,
+        ends: RoomEnds,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -117,6 +116,7 @@ class InboundEvents:
         self._policy = policy
         self._redactions = redactions
         self._short_way = short_way
+        self._ends = ends
         self.on_forked: Callable[[LiveRoom, int], None] = _nobody_listens
         """Hears how many forward extremities a room has once an event came beside others."""
 
@@ -372,40 +372,13 @@ class InboundEvents:
         found = {number: NumberedEvent(one.event, number) for number, one in stored.items()}
         return {**found, **{number: placing.at_hand[number] for number in wanted & placing.at_hand.keys()}}
 
-    async def _left(self, placing: _Placing, head: Head) -> list[Extremity] | None:
+    async def _left(self, placing: _Placing, head: Head) -> Sequence[Extremity] | None:
         """The forward extremities that stay beside an event; None where it is to be none itself."""
         if placing.is_arrival:
             return []
-        event = placing.event
-        if placing.is_older or await self._gaps.is_followed(placing.room.room_nid, event.event_id):
+        if placing.is_older:
             return None
-        if await self._gaps.is_before_arrival(placing.room.room_nid, event.depth):
-            # It may be one that the join of this server rests on, by events that are not here. If it is beside
-            # that, it counts once an event follows both.
-            return None
-        followed = await self._followed(event)
-        left = [one for one in head.extremities if one.event_id not in followed]
-        if len(left) >= MAX_EXTREMITIES:
-            # Each makes the next resolution dearer. It counts once an event follows it and an extremity, as the
-            # next one of its server does.
-            _log.info("too_many_extremities", room_id=placing.room.room_id)
-            return None
-        return left
-
-    async def _followed(self, event: Event) -> set[EventId]:
-        """What an event follows, also by way of events that were refused a place: these were never extremities."""
-        followed: set[EventId] = set()
-        ahead = set(event.prev_event_ids)
-        while ahead and len(followed) < _MAX_REFUSED:
-            followed |= ahead
-            stored = await self._events.load(ahead)
-            ahead = {
-                event_id
-                for one in stored.values()
-                if one.status in (Status.SOFT_FAILED, Status.REJECTED)
-                for event_id in one.event.prev_event_ids
-            } - followed
-        return followed
+        return await self._ends.left(placing.room, placing.event, placing.before, head.extremities)
 
     async def _gap_writer(self, placing: _Placing) -> Callable[[Transaction, RoomId], Awaitable[None]]:
         followed = await self._events.load(placing.event.prev_event_ids)
