@@ -14,6 +14,7 @@ import structlog
 from homeserver.clock import Clock
 from homeserver.storage.engines import open_database
 from homeserver.storage.postgres import PostgresDatabase
+from tests.fresh_databases import FreshDatabases
 from tests.postgresql import Cluster, find_programs
 from tests.server import Server
 
@@ -31,7 +32,7 @@ structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.
 
 SERVER_NAME = "example.org"
 
-# A fresh database costs PostgreSQL more than most of these tests cost otherwise, and the statements are the same ones: of
+# PostgreSQL takes longer for all of these, and the statements are the same ones: of
 # what the APIs promise every third is tried there each time, always the same ones, and all of it by `make soak`.
 _MANY_ON_POSTGRESQL = ("tests/api/", "tests/federation_api/")
 _EVERY = 3
@@ -60,6 +61,12 @@ def postgresql() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
+def postgresql_databases(postgresql: Cluster, postgresql_template: str) -> FreshDatabases:
+    """Databases with the schema in them, used by one test after the other."""
+    return FreshDatabases(postgresql, postgresql_template)
+
+
+@pytest.fixture(scope="session")
 def postgresql_template(postgresql: Cluster) -> str:
     """The name of a database with the schema in it, to be copied."""
 
@@ -73,11 +80,11 @@ def postgresql_template(postgresql: Cluster) -> str:
 
 
 @pytest.fixture
-async def postgresql_url(postgresql: Cluster, postgresql_template: str) -> AsyncIterator[str]:
+async def postgresql_url(postgresql: Cluster, postgresql_databases: FreshDatabases) -> AsyncIterator[str]:
     """The address of a fresh database on PostgreSQL, with the schema in it."""
-    name = await postgresql.create_database(postgresql_template)
+    name = await postgresql_databases.take()
     yield postgresql.url(name)
-    await postgresql.drop_database(name)
+    await postgresql_databases.give_back(name)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
