@@ -32,8 +32,8 @@ structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.
 
 SERVER_NAME = "example.org"
 
-# PostgreSQL takes longer for all of these, and the statements are the same ones: of
-# what the APIs promise every third is tried there each time, always the same ones, and all of it by `make soak`.
+# PostgreSQL takes longer for all of these, and the statements are the same ones: of what the APIs promise every third
+# is tried there each time, always the same ones, and all of it by `make soak`.
 _MANY_ON_POSTGRESQL = ("tests/api/", "tests/federation_api/")
 _EVERY = 3
 
