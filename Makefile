@@ -12,10 +12,10 @@ run: $(VENV)/ready-to-run
 	$(RESTANTE) run
 
 test: $(VENV)/ready
-	$(PYTHON) -m pytest --numprocesses 5 --dist worksteal -m "not interop and not soak"
+	$(PYTHON) -m pytest --numprocesses 5 --dist worksteal --durations 20 -m "not interop and not soak"
 
 interop: $(VENV)/ready
-	$(PYTHON) -m pytest --numprocesses 2 --dist worksteal -m "interop and not soak"
+	$(PYTHON) -m pytest --numprocesses 2 --dist worksteal --durations 10 -m "interop and not soak"
 
 check: $(VENV)/ready
 	$(VENV)/bin/ruff check .
