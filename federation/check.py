@@ -21,6 +21,8 @@ from federation.errors import (
     FederationError,
     NameNotFound,
     TimedOut,
+    Unreachable,
+    plain,
 )
 from federation.server_keys import MAX_DOCUMENT_BYTES, BadKeyDocument, parse_document
 from federation.transport import Limits
@@ -32,7 +34,12 @@ if TYPE_CHECKING:
     from federation.resolver import Resolver
     from federation.transport import Transport
 
+_OF_PROXIES = (502, 503, 504)
 _LIMITS = Limits(max_bytes=MAX_DOCUMENT_BYTES, seconds=20)
+
+
+class _ProxyError(BadAnswer):
+    """A proxy answers, and the server behind it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +117,9 @@ async def _check_place(
     try:
         believed = parse_document(document, server_name, now_ms, direct=True)
     except BadKeyDocument as error:
-        yield Finding("keys", False, f"the document of its keys is not believed: {error}")
+        yield Finding(
+            "keys", False, f"the document of its keys is not believed: {error}{_whose(document, server_name)}"
+        )
     else:
         until = datetime.fromtimestamp(believed.valid_until_ts / 1000, UTC)
         names = ", ".join(key.key_id for key in believed.keys if not key.retired)
@@ -126,7 +135,7 @@ async def _check_place(
     except FederationError as error:
         yield Finding("version", False, error.why)
     else:
-        yield Finding("version", True, f"{version.name or 'unnamed'} {version.version}".strip())
+        yield Finding("version", True, plain(f"{version.name or 'unnamed'} {version.version}"))
 
 
 async def _get(place: Place, path: str, transport: Transport, server_name: str) -> tuple[Any, dict[str, Any]]:
@@ -141,6 +150,8 @@ async def _get(place: Place, path: str, transport: Transport, server_name: str) 
     ) as answer:
         certificate = answer.certificate
         body = await answer.read()
+    if answer.status in _OF_PROXIES:
+        raise _ProxyError(server_name, f"it answers {path} with status {answer.status}")
     if answer.status != 200:
         raise BadAnswer(server_name, f"it answers {path} with status {answer.status}")
     try:
@@ -154,10 +165,19 @@ def _about(certificate: dict[str, Any], place: Place) -> str:
         return "not checked, as federation.verify_tls is off"
     issuer = {name: value for part in certificate.get("issuer", ()) for name, value in part}
     by = issuer.get("organizationName") or issuer.get("commonName") or "somebody unnamed"
-    return f"good for {place.tls_name}, by {by}, until {certificate.get('notAfter', 'an unknown day')}"
+    return f"good for {place.tls_name}, by {plain(by)}, until {certificate.get('notAfter', 'an unknown day')}"
+
+
+def _whose(document: Any, server_name: str) -> str:
+    said = document.get("server_name") if isinstance(document, dict) else None
+    if not isinstance(said, str) or said == server_name:
+        return ""
+    return f", but of {plain(said)}: is that the `server_name` of its configuration?"
 
 
 def _advice(error: FederationError, place: Place) -> str:
+    if isinstance(error, CertificateRefused) and "expired" in error.why:
+        return f"{error.why}: renew it"
     if isinstance(error, CertificateRefused):
         return (
             f"{error.why}. It must be for {place.tls_name}, with the certificates of all authorities between"
@@ -166,6 +186,12 @@ def _advice(error: FederationError, place: Place) -> str:
         return f"{error.why}. In a network for tests, federation.allow_private_addresses lets it be called"
     if isinstance(error, TimedOut):
         return f"{error.why}. Does a firewall keep the port closed?"
+    if isinstance(error, _ProxyError):
+        return f"{error.why}. Does it run behind the reverse proxy?"
     if isinstance(error, BadAnswer):
         return f"{error.why}. Does the reverse proxy pass /_matrix on?"
+    if "TLS" in error.why:
+        return f"{error.why}. Is that a port for HTTPS?"
+    if isinstance(error, Unreachable) and not isinstance(error, NameNotFound) and not error.connected:
+        return f"{error.why}. Is the port forwarded to the server, and does it run?"
     return error.why

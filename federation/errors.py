@@ -12,8 +12,8 @@ class FederationError(Exception):
     """The root of this package's errors. `destination` is the server, or the host, that was to be called."""
 
     def __init__(self, destination: str, why: str) -> None:
-        self.destination = _plain(destination)
-        self.why = _plain(why)
+        self.destination = plain(destination)
+        self.why = plain(why)
         super().__init__(f"{self.destination}: {self.why}")
 
 
@@ -61,10 +61,10 @@ class Refused(FederationError):
         room_version: str | None = None,
     ) -> None:
         self.status = status
-        self.errcode = None if errcode is None else _plain(errcode)
-        self.error = _plain(error)
+        self.errcode = None if errcode is None else plain(errcode)
+        self.error = plain(error)
         self.retry_after_ms = retry_after_ms
-        self.room_version = None if room_version is None else _plain(room_version)
+        self.room_version = None if room_version is None else plain(room_version)
         super().__init__(destination, f"{status} {self.errcode or ''} {self.error}")
 
 
@@ -79,5 +79,6 @@ class AnswerTooLarge(BadAnswer):
         super().__init__(destination, f"the answer has more than {most} bytes")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """What another server said, for a terminal or a log: bounded, on one line, without control characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in text[:_MAX_TEXT]).split())

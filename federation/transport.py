@@ -11,6 +11,7 @@ policy).
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import ssl
 from collections import Counter
@@ -51,6 +52,12 @@ _UNDER_WAY_PER_HOST = 300
 _KEEP_ALIVE_SECONDS = 60
 _CHUNK_BYTES = 1 << 16
 _USER_AGENT = "Restante"
+_CONNECTION_ERRORS = {
+    errno.ECONNREFUSED: "refused, nothing listens there",
+    errno.ECONNRESET: "it was closed at once",
+    errno.EHOSTUNREACH: "there is no way to it",
+    errno.ENETUNREACH: "there is no way to its network",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +321,7 @@ def _explained(destination: str, error: Exception) -> FederationError:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return CertificateRefused(destination, f"its certificate is refused: {_certificate_error(error)}")
     if isinstance(error, aiohttp.ClientConnectorError):
-        return Unreachable(destination, f"no connection: {cause}")
+        return Unreachable(destination, f"no connection: {_connection_error(cause)}")
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return TimedOut(destination, "no connection within the time")
     if isinstance(error, TimeoutError):
@@ -330,4 +337,14 @@ def _explained(destination: str, error: Exception) -> FederationError:
 
 def _certificate_error(error: aiohttp.ClientConnectorCertificateError) -> str:
     cause = error.certificate_error
-    return getattr(cause, "verify_message", "") or str(cause)
+    return (getattr(cause, "verify_message", "") or str(cause)).rstrip(".")
+
+
+def _connection_error(error: Exception) -> str:
+    """For people: a number of the operating system, or the place in a source file, tells them nothing."""
+    if isinstance(error, ssl.SSLError):
+        return (
+            f"it does not speak TLS as it should ({(error.reason or 'TLS error').lower().replace('_', ' ')})"
+        )
+    number = error.errno if isinstance(error, OSError) else None
+    return _CONNECTION_ERRORS.get(number or 0, str(error))

@@ -24,6 +24,7 @@ from tests.fake_dns import FakeDns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from datetime import datetime
 
     import pytest
 
@@ -81,10 +82,12 @@ class Internet:
         handler: Handler | web.Application,
         *certified_for: str,
         authority: trustme.CA | None = None,
+        until: datetime | None = None,
     ) -> None:
-        """A site at an address and port, with a certificate for these names."""
+        """A site at an address and port, with a certificate for these names that holds until some day."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        (authority or self.authority).issue_cert(*(certified_for or (address,))).configure_cert(context)
+        issued = (authority or self.authority).issue_cert(*(certified_for or (address,)), not_after=until)
+        issued.configure_cert(context)
         context.sni_callback = lambda _, name, __: self.asked_for.append(name)
         if isinstance(handler, web.Application):
             runner: web.BaseRunner[Any] = web.AppRunner(handler, shutdown_timeout=0.01)

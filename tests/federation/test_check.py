@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -79,6 +80,7 @@ async def test_keys_of_another_server_are_said(internet: Internet) -> None:
     await server(internet, "1.2.3.4", FEDERATION, NAME, name="other.example", version={})
     found = await check(internet)
     assert found["keys"].is_good is False
+    assert "of other.example" in found["keys"].text
     assert found["version"].is_good
 
 
@@ -87,6 +89,37 @@ async def test_keys_that_ran_out_are_said(internet: Internet) -> None:
     await server(internet, "1.2.3.4", FEDERATION, NAME, version={})
     internet.clock.offset = 48 * 3600
     assert "ran out" in (await check(internet))["keys"].text
+
+
+async def test_nothing_that_a_server_says_reaches_the_terminal_as_it_is(internet: Internet) -> None:
+    internet.dns.names[NAME] = ["1.2.3.4"]
+    named = {"server": {"name": "X\x1b[2J\r\n", "version": "1" * 10_000}}
+    await server(internet, "1.2.3.4", FEDERATION, NAME, name="y\x1b]0;z\x07", version=named)
+    found = await check(internet)
+    assert all(text.isprintable() and len(text) < 1000 for text in (one.text for one in found.values()))
+    assert found["version"].text.startswith("X [2J 11")
+
+
+async def test_a_certificate_that_ran_out_is_to_be_renewed(internet: Internet) -> None:
+    internet.dns.names[NAME] = ["1.2.3.4"]
+    until = datetime(2020, 1, 1, tzinfo=UTC)
+    await internet.site("1.2.3.4", FEDERATION, answering({}), NAME, until=until)
+    text = (await check(internet))["connection"].text
+    assert "certificate has expired: renew it" in text
+    assert "must be for" not in text
+
+
+async def test_a_port_that_nobody_opened_is_said(internet: Internet) -> None:
+    internet.dns.names[NAME] = ["1.2.3.4"]
+    text = (await check(internet))["connection"].text
+    assert "refused, nothing listens there" in text
+    assert "Is the port forwarded" in text
+
+
+async def test_a_server_behind_a_proxy_that_does_not_run_is_said(internet: Internet) -> None:
+    internet.dns.names[NAME] = ["1.2.3.4"]
+    await internet.site("1.2.3.4", FEDERATION, answering({}, 502), NAME)
+    assert "Does it run behind the reverse proxy" in (await check(internet))["connection"].text
 
 
 async def test_a_proxy_that_passes_nothing_on_is_said(internet: Internet) -> None:

@@ -291,6 +291,21 @@ async def test_names_that_cannot_be_called_are_told_apart(internet: Internet) ->
         await transport.request("GET", URL("https://broken.example/"), SMALL)
     assert not isinstance(caught.value, NameNotFound)
     internet.dns.names["nobody.example"] = ["1.2.3.4"]
-    with pytest.raises(Unreachable, match="no connection") as caught:
+    with pytest.raises(Unreachable, match="no connection: refused, nothing listens there") as caught:
         await transport.request("GET", URL("https://nobody.example/"), SMALL)
     assert not caught.value.connected
+    assert "Errno" not in caught.value.why
+
+
+async def test_a_site_without_tls_is_said_to_be_one(internet: Internet) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    plain = await asyncio.start_server(talk, "127.0.0.1", 0)
+    internet.dns.names["plain.example"] = ["1.2.3.4"]
+    internet.lead("1.2.3.4", HTTPS, plain.sockets[0].getsockname()[1])
+    with pytest.raises(Unreachable, match="no connection: it does not speak TLS") as caught:
+        await internet.transport().request("GET", URL("https://plain.example/"), SMALL)
+    assert "_ssl.c" not in caught.value.why
+    plain.close()
