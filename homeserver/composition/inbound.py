@@ -102,6 +102,7 @@ class InboundLayer:
             clock,
             stores.rooms,
             stores.events,
+            stores.gaps,
             stores.memberships,
             resolver,
             outliers,

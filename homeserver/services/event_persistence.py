@@ -167,8 +167,8 @@ class EventPersistence:
             elif event.key == ENCRYPTION:
                 run.encrypted.setdefault(room_nid, position)
         after, before = prepared.state_after.snapshot_nid, prepared.state_before.snapshot_nid
-        head, is_older = run.heads[write.room.room_nid], fork is not None and fork.is_older
-        if not is_older:
+        head, older = run.heads[write.room.room_nid], fork.older if fork is not None else None
+        if older is None:
             head.messages += prepared.notifies
             head.bytes += len(event.json)
         run.rows.append(
@@ -179,7 +179,7 @@ class EventPersistence:
                     event=event,
                     event_nid=position if fork is None else fork.event_nid,
                     # What is older than the log lies before its beginning, the last that came first.
-                    stream_id=-position if is_older else position,
+                    stream_id=-position if older else position,
                     room_nid=write.room.room_nid,
                     sender_nid=sender_nid,
                     notifies=prepared.notifies,
@@ -192,8 +192,9 @@ class EventPersistence:
                     replaces_state=prepared.replaces.event_id if prepared.replaces else None,
                     device_id=write.device_id,
                     transaction_id=write.transaction_id,
-                    messages_so_far=None if is_older else head.messages,
-                    bytes_so_far=None if is_older else head.bytes,
+                    messages_so_far=None if older else head.messages,
+                    bytes_so_far=None if older else head.bytes,
+                    missed_at=older.missed_at if older else None,
                 ),
             )
         )

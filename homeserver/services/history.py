@@ -117,7 +117,8 @@ class History:
             return {**answer, "end": origin}
         events, last = await self._walk(requester, room_id, page, stretch)
         if page.backwards and await self._fill(room_id, stretch, events, last):
-            events, last = await self._walk(requester, room_id, page, stretch)
+            # There may be yet more behind what came.
+            events, last = await self._walk(requester, room_id, page, stretch, is_open=True)
         answer["chunk"] = await self._client_events.render(events, requester)
         await self._note_brought(requester, page, stretch, events)
         if last is not None:
@@ -148,14 +149,12 @@ class History:
         self, room_id: RoomId, stretch: Stretch, events: list[StoredEvent], last: StoredEvent | None
     ) -> bool:
         """Fetch what is missing within a page, or behind its end where the history that is here ends there."""
+        if stretch.floor is not None and stretch.floor_depth is None:
+            return False
         lowest = stretch.stop.depth if stretch.stop is not None else 0
-        if stretch.floor is not None:
-            if stretch.floor_depth is None:
-                return False
-            lowest = stretch.floor_depth + 1
         upto = stretch.start.depth if stretch.start is not None else _DEEPEST
         depth_from = events[-1].event.depth if events and last is not None else lowest
-        return await self._backfill.fill(room_id, depth_from=depth_from, depth_upto=upto)
+        return await self._backfill.fill(room_id, depth_from=depth_from, depth_upto=upto, within=stretch)
 
     async def stretch(
         self, access: RoomAccess, start: str | None, stop: str | None, *, backwards: bool
@@ -180,11 +179,17 @@ class History:
         )
 
     async def _walk(
-        self, requester: Requester, room_id: RoomId, page: PageRequest, stretch: Stretch
+        self,
+        requester: Requester,
+        room_id: RoomId,
+        page: PageRequest,
+        stretch: Stretch,
+        *,
+        is_open: bool = False,
     ) -> tuple[list[StoredEvent], StoredEvent | None]:
         """The events of a page, and the last one looked at; None for the latter where there is nothing beyond it.
 
-        At the end of the walk there may be more, but not in this walk: the last one is told, and the next walk finds
+        Where the end of what is here `is_open`, there may be more behind it that is not here yet. At the end of the walk there may be more, but not in this walk: the last one is told, and the next walk finds
         nothing.
         """
         ignored = await self._ignored.of(requester.user_id)
@@ -214,7 +219,8 @@ class History:
             if read:
                 last = read[-1]
             if not more:
-                return kept, last if stretch.stop is not None or stretch.floor is not None else None
+                is_open = is_open or stretch.stop is not None or stretch.floor is not None
+                return kept, last if is_open else None
         return kept, last
 
     async def _gap(self, room_id: RoomId, token: PageToken) -> RoomPoint:

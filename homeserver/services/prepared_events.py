@@ -46,8 +46,15 @@ class Fork:
     """What that changes in the current state: before and after."""
     snapshots: Sequence[DerivedSnapshot]
     """What is to be stored first, in this order."""
-    is_older: bool = False
-    """It stands behind the timeline, and is no news."""
+    older: Older | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Older:
+    """That an event stands behind the timeline: it is nobody's news, and changes nothing in the room."""
+
+    missed_at: int | None
+    """The position at which it was first missed; None where it is from before this server's time in the room."""
 
 
 @dataclass(slots=True, eq=False)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from homeserver.storage.database import Database, Transaction
+    from homeserver.storage.stored_event import Stretch
 
 
 class GapStore:
@@ -61,19 +62,38 @@ class GapStore:
         )
 
     async def load_missing(
-        self, room_nid: int, *, depth_from: int, depth_upto: int, limit: int
+        self,
+        room_nid: int,
+        *,
+        depth_from: int,
+        depth_upto: int,
+        limit: int,
+        within: Stretch | None = None,
     ) -> list[tuple[EventId, int]]:
-        """Missing events with the depth of the deepest event that follows each, where that is in a range; deepest first."""
+        """Missing events with the depth of the deepest event that follows each, where that is in a range; deepest first.
+
+        Only what is followed by events that arrived after the floor of the stretch `within`, if one is given.
+        """
+        arguments: list[object] = [room_nid, depth_from, depth_upto, limit]
+        arrived = "".join(f" AND {one}" for one in within.arrived(arguments)) if within is not None else ""
         rows = await self._database.fetch_all(
             "SELECT b.event_id, max(e.depth) FROM backward_extremities b JOIN events e ON e.event_nid = b.followed_by"
-            " WHERE b.room_nid = $1 GROUP BY b.event_id HAVING max(e.depth) >= $2 AND max(e.depth) <= $3"
-            " ORDER BY max(e.depth) DESC LIMIT $4",
-            room_nid,
-            depth_from,
-            depth_upto,
-            limit,
+            f" WHERE b.room_nid = $1{arrived} GROUP BY b.event_id"
+            " HAVING max(e.depth) >= $2 AND max(e.depth) <= $3 ORDER BY max(e.depth) DESC LIMIT $4",
+            *arguments,
         )
         return [(EventId(event_id), depth) for event_id, depth in rows]
+
+    async def load_missed_at(self, room_nid: int, event_ids: Iterable[EventId]) -> dict[EventId, int]:
+        """The positions at which these events were first missed, as far as that is known."""
+        rows = await self._database.fetch_all(
+            "SELECT b.event_id, min(CASE WHEN e.stream_id > 0 THEN e.stream_id ELSE e.missed_at END)"
+            " FROM backward_extremities b JOIN events e ON e.event_nid = b.followed_by"
+            " WHERE b.room_nid = $1 AND b.event_id = ANY($2::text[]) GROUP BY b.event_id",
+            room_nid,
+            list(event_ids),
+        )
+        return {EventId(event_id): position for event_id, position in rows if position is not None}
 
     async def add_early_redaction(
         self, transaction: Transaction, room_nid: int, redacts: EventId, event_id: EventId

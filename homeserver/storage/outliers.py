@@ -115,7 +115,7 @@ class OutlierStore:
         await transaction.execute_many(
             "UPDATE events SET stream_id = $2, status = $3, notifies = $4, thread_root = $5, state_after = $6,"
             " state_before = $7, replaces_state = $8, room_state = $9, redacted_by = $10, json = $11,"
-            " messages_so_far = $12, bytes_so_far = $13 WHERE event_nid = $1",
+            " messages_so_far = $12, bytes_so_far = $13, missed_at = $14 WHERE event_nid = $1",
             [
                 (
                     row.event_nid,
@@ -131,6 +131,7 @@ class OutlierStore:
                     row.event.json,
                     row.messages_so_far,
                     row.bytes_so_far,
+                    row.missed_at,
                 )
                 for row in rows
             ],

@@ -95,8 +95,9 @@ class RoomPoint:
 class Stretch:
     """What arrived in a room after `floor` and up to `ceiling`, walking from `start` to `stop` in the order of the room.
 
-    Both points are exclusive; None is the end of the room in that direction. History that was fetched later has
-    arrived after `floor` where it stands deeper than `floor_depth`, which was the end of the room then.
+    Both points are exclusive; None is the end of the room in that direction. History that was fetched later counts as
+    having arrived after `floor` where it was first missed after that, or, if it is from before this server's time in
+    the room, where it stands deeper than `floor_depth`, which was the end of the room then.
     """
 
     ceiling: int
@@ -106,16 +107,9 @@ class Stretch:
     stop: RoomPoint | None = None
 
     def conditions(self, arguments: list[object], *, backwards: bool) -> list[str]:
-        """The stretch as SQL, for columns `depth` and `stream_id`; its values are added to `arguments`."""
+        """The stretch as SQL, for the columns of `events`; its values are added to `arguments`."""
         arguments.append(self.ceiling)
-        conditions = [f"stream_id <= ${len(arguments)}"]
-        if self.floor is not None:
-            arguments.append(self.floor)
-            arrived = f"stream_id > ${len(arguments)}"
-            if self.floor_depth is not None:
-                arguments.append(self.floor_depth)
-                arrived = f"({arrived} OR stream_id < 0 AND depth > ${len(arguments)})"
-            conditions.append(arrived)
+        conditions = [f"stream_id <= ${len(arguments)}", *self.arrived(arguments)]
         lower, upper = (self.stop, self.start) if backwards else (self.start, self.stop)
         for point, sign in ((lower, ">"), (upper, "<")):
             if point is not None:
@@ -123,6 +117,18 @@ class Stretch:
                 n = len(arguments)
                 conditions.append(f"(depth, stream_id) {sign} (${n - 1}, ${n})")
         return conditions
+
+    def arrived(self, arguments: list[object]) -> list[str]:
+        """That something arrived after `floor`, as SQL, if there is one."""
+        if self.floor is None:
+            return []
+        arguments.append(self.floor)
+        floor = f"${len(arguments)}"
+        if self.floor_depth is None:
+            return [f"stream_id > {floor}"]
+        arguments.append(self.floor_depth)
+        missed = f"coalesce(missed_at > {floor}, depth > ${len(arguments)})"
+        return [f"(stream_id > {floor} OR stream_id < 0 AND {missed})"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +152,8 @@ class EventRow:
     messages_so_far: int | None = None
     bytes_so_far: int | None = None
     """How much arrived in the room up to this event; None for what is older than the log."""
+    missed_at: int | None = None
+    """The position at which history was first missed that was fetched later; None where it never was."""
 
     def stored(self, room_id: RoomId, highlights: frozenset[str]) -> StoredEvent:
         """The event as it is kept in memory from its commit on."""

@@ -65,6 +65,7 @@ class ForeignRoom:
             application.clock,
             self.rooms,
             application.stores.events,
+            application.stores.gaps,
             application.stores.memberships,
             application.inbound.events._resolver,
             outliers,

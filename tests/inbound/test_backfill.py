@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from homeserver.ids import server_name_of
+from homeserver.services.inbound import backfill
 from tests.client import bodies
-from tests.eventgraph.rooms import ALICE, BOB, Room, public_room
+from tests.eventgraph.rooms import ALICE, BOB, CHARLIE, Room, public_room
 from tests.inbound.foreign_rooms import ForeignRoom, Resident
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ async def arrive(server: Server, room: Room, user: Client) -> tuple[ForeignRoom,
 
 def use_as_source(foreign: ForeignRoom, resident: Resident) -> None:
     """Have the server ask a resident for history of a room."""
-    backfill = foreign.application.inbound.backfill
-    backfill._filler, backfill._sources = foreign.filler, Sources(resident)
+    asking = foreign.application.inbound.backfill
+    asking._filler, asking._sources = foreign.filler, Sources(resident)
 
 
 async def whole_history(client: Client, room_id: str, **query: Any) -> list[dict[str, Any]]:
@@ -56,13 +57,15 @@ def talk(room: Room, number: int, sender: str = BOB) -> list[str]:
     return [str(index) for index in range(number)]
 
 
-@pytest.mark.parametrize("version", ["2", "11", "12"])
-async def test_all_that_was_said_before_is_paged_in_once_and_in_order(version: str, server: Server) -> None:
+@pytest.mark.parametrize(("version", "limit"), [("2", 30), ("11", 30), ("12", 30), ("12", 1_000)])
+async def test_all_that_was_said_before_is_paged_in_once_and_in_order(
+    version: str, limit: int, server: Server
+) -> None:
     alice = await server.register("alice")
     room = public_room(version, BOB)
     said = talk(room, 250)
     await arrive(server, room, alice)
-    events = await whole_history(alice, room.room_id, limit=30)
+    events = await whole_history(alice, room.room_id, limit=limit)
     assert [event["event_id"] for event in events] == list(room.events)
     assert bodies(events) == said
 
@@ -219,3 +222,36 @@ async def test_a_client_that_was_there_is_told_of_a_gap_also_once_it_is_filled(s
     timeline = (await alice.sync(since=answer["next_batch"]))["rooms"]["join"][room.room_id]["timeline"]
     assert bodies(timeline["events"]) == ["later"]
     assert not timeline["limited"]
+
+
+async def test_what_was_missed_of_a_fork_is_between_two_syncs_however_deep_the_room_was(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others had said less than we had: what they said stands before the end of the room as it was here."""
+    monkeypatch.setattr(backfill, "_PAGE", 3)
+    alice = await server.register("alice")
+    room = public_room("11", BOB, CHARLIE)
+    before = talk(room, 3)
+    foreign, _ = await arrive(server, room, alice)
+    fork = room.newest()
+    for number in range(20):
+        await foreign.take(room.send("m.room.message", BOB, {"body": f"here {number}"}))
+    here = room.newest()
+    since = (await alice.sync())["next_batch"]
+    missed = [room.send("m.room.message", CHARLIE, {"body": "missed 0"}, prev=[fork])]
+    missed += [room.send("m.room.message", CHARLIE, {"body": f"missed {number}"}) for number in range(1, 8)]
+    last = room.send("m.room.message", CHARLIE, {"body": "after the gap"}, prev=[missed[-1], here])
+    await foreign.receive(last, Resident(room, missing_limit=0, backfills=False))
+    assert bodies(await whole_history(alice, room.room_id))[:3] == before
+    answer = await alice.sync(since=since)
+    for _ in range(2):
+        timeline = answer["rooms"]["join"][room.room_id]["timeline"]
+        assert bodies(timeline["events"]) == ["after the gap"]
+        assert timeline["limited"]
+        gap = await whole_history(alice, room.room_id, **{"from": timeline["prev_batch"], "to": since})
+        assert bodies(gap) == [event.content["body"] for event in missed]
+        answer = await alice.sync(since=since)
+    # Whoever knows the end of the gap misses nothing.
+    later = room.send("m.room.message", BOB, {"body": "later"})
+    await foreign.receive(later, Resident(room))
+    assert bodies(await whole_history(alice, room.room_id, to=answer["next_batch"])) == ["later"]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from homeserver.services.inbound.gaps import GapFiller
     from homeserver.services.inbound.queues import Sources
     from homeserver.storage.gaps import GapStore
+    from homeserver.storage.stored_event import Stretch
 
 _PAGE = 100
 _MAX_NAMED = 20
@@ -61,10 +62,12 @@ class Backfill:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def fill(self, room_id: RoomId, *, depth_from: int, depth_upto: int) -> bool:
+    async def fill(
+        self, room_id: RoomId, *, depth_from: int, depth_upto: int, within: Stretch | None = None
+    ) -> bool:
         """Fetch what is missing just before the events of a room between two depths; whether anything came.
 
-        Waits for half a minute at most; what comes later is there for the next question.
+        Only before those that arrived after the floor of the stretch `within`, if one is given. Waits for half a minute at most; what comes later is there for the next question.
         """
         room = await self._live_rooms.find(room_id)
         if room is None or not await self._hosted.hosts(room):
@@ -72,7 +75,7 @@ class Backfill:
         task = self._under_way.get(room_id)
         if task is None:
             missing = await self._store.load_missing(
-                room.room_nid, depth_from=depth_from, depth_upto=depth_upto, limit=_MAX_NAMED
+                room.room_nid, depth_from=depth_from, depth_upto=depth_upto, limit=_MAX_NAMED, within=within
             )
             failed_at = self._failed_at.get(room_id)
             if not missing or (

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from homeserver.services.inbound.room_ends import RoomEnds
     from homeserver.services.inbound.short_way import ShortWay
     from homeserver.services.policy_servers import PolicyServers
-    from homeserver.services.prepared_events import PreparedEvent
+    from homeserver.services.prepared_events import Older, PreparedEvent
     from homeserver.services.room_writes import RoomWrites
     from homeserver.storage.database import Database, Transaction
     from homeserver.storage.events import EventStore
@@ -65,8 +65,7 @@ class _Placing:
     is_arrival: bool = False
     """The room begins with it: nothing that stood there before counts."""
     goes_out: bool = False
-    is_older: bool = False
-    """It stands behind the timeline."""
+    older: Older | None = None
     is_recommended: bool = True
     """The room's policy server, if it has one, has signed it."""
     furnish: Callable[[RoomWrite], None] | None = None
@@ -127,15 +126,14 @@ class InboundEvents:
         given: Mapping[EventId, StatePoint] | None = None,
         *,
         goes_out: bool = False,
-        older: bool = False,
+        older: Older | None = None,
         furnish: Callable[[RoomWrite], None] | None = None,
     ) -> Status:
         """Give an event its place in a room, or say why it has none; when this returns, that is durable.
 
         `given` has the states after events that it follows and that have no place here; `goes_out` says that it is for
         this server to send the event to the others, as its sender's server leaves it to us. An `older` event stands
-        behind the timeline: it is nobody's news, and changes nothing in the room. `furnish` adds to the write what is
-        to be written with the event. Raises `Unplaceable` where it follows or cites what is not known.
+        behind the timeline. `furnish` adds to the write what is to be written with the event. Raises `Unplaceable` where it follows or cites what is not known.
         """
         stored = await self._events.get(event.event_id)
         if stored is not None and stored.room_nid != room.room_nid:
@@ -166,7 +164,7 @@ class InboundEvents:
             numbers[event.event_id],
             point,
             goes_out=goes_out,
-            is_older=older,
+            older=older,
             is_recommended=recommended,
             furnish=furnish,
         )
@@ -286,7 +284,7 @@ class InboundEvents:
             head = await self._live_rooms.load_head(room)
             generation = room.generation
             keys = {*auth_types_of(event), CREATE, POWER_LEVELS}
-            if placing.is_arrival or placing.is_older:
+            if placing.is_arrival or placing.older:
                 entries = await self._resolver.entries(placing.before, keys)
                 current = {key: stored.event for key, stored in entries.items()}
             else:
@@ -327,7 +325,7 @@ class InboundEvents:
         target = await self._redactions.target(room, event, current)
         prepared = await self._preparation.prepare(room, event, state, before=before, target=target)
         await self._redactions.redact_at_once(room, prepared, current)
-        if placing.is_older:
+        if placing.older:
             prepared.notifies, prepared.highlights = False, frozenset()
         if event.state_key is not None:
             changes = {event.key: placing.event_nid}
@@ -362,9 +360,9 @@ class InboundEvents:
             room_state=snapshot,
             changes={key: (before.get(key), numbered.get(number)) for key, number in changes.items()},
             snapshots=placing.snapshots,
-            is_older=placing.is_older,
+            older=placing.older,
         )
-        depth = head.depth if placing.is_older else max(head.depth, event.depth)
+        depth = head.depth if placing.older else max(head.depth, event.depth)
         return Head(secrets.randbits(62), extremities, depth, snapshot)
 
     async def _numbered(self, placing: _Placing, wanted: set[int]) -> dict[int, NumberedEvent]:
@@ -376,7 +374,7 @@ class InboundEvents:
         """The forward extremities that stay beside an event; None where it is to be none itself."""
         if placing.is_arrival:
             return []
-        if placing.is_older:
+        if placing.older:
             return None
         return await self._ends.left(placing.room, placing.event, placing.before, head.extremities)
 

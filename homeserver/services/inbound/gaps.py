@@ -19,6 +19,7 @@ from homeserver.rooms.state_resolver import StatePoint
 from homeserver.services.inbound.events import Unplaceable
 from homeserver.services.inbound.outliers import cited_by
 from homeserver.services.inbound.sources import BoundedSource, SourceFailed, SourceRefused
+from homeserver.services.prepared_events import Older
 from homeserver.storage.stored_event import Status
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from homeserver.services.inbound.outliers import Outliers
     from homeserver.services.inbound.sources import EventSource
     from homeserver.storage.events import EventStore
+    from homeserver.storage.gaps import GapStore
     from homeserver.storage.memberships import MembershipStore
     from homeserver.storage.rooms import RoomStore
 
@@ -69,6 +71,7 @@ class GapFiller:
         clock: Clock,
         rooms: RoomStore,
         events: EventStore,
+        gaps: GapStore,
         memberships: MembershipStore,
         resolver: StateResolver,
         outliers: Outliers,
@@ -78,6 +81,7 @@ class GapFiller:
         self._clock = clock
         self._rooms = rooms
         self._events = events
+        self._gaps = gaps
         self._memberships = memberships
         self._resolver = resolver
         self._outliers = outliers
@@ -139,20 +143,40 @@ class GapFiller:
         pdus = await effort.source.backfill(room.room_id, event_ids, limit)
         await self._add(room, pdus, event_ids, 0, found, backfilled=True)
         came = 0
-        for event in in_order(found):
+        ordered = in_order(found)
+        missed_at = await self._missed_at(room, ordered)
+        for event in ordered:
             try:
-                await self._place(room, event, effort, older=True)
+                await self._place(room, event, effort, older=Older(missed_at.get(event.event_id)))
             except (Unplaceable, SourceFailed) as error:
                 _log.info("older_event_not_placed", event_id=event.event_id, why=str(error))
             else:
                 came += 1
         return came
 
+    async def _missed_at(self, room: LiveRoom, ordered: Sequence[Event]) -> dict[EventId, int]:
+        """Where these events were first missed: when the first that follows them came over a gap.
+
+        What is from before this server came into the room was not.
+        """
+        row = await self._rooms.get(room.room_id)
+        assert row is not None
+        since = [event for event in ordered if event.depth >= row.arrival_depth]
+        missed_at = await self._gaps.load_missed_at(room.room_nid, [event.event_id for event in since])
+        for event in reversed(since):
+            position = missed_at.get(event.event_id)
+            if position is not None:
+                for event_id in event.prev_event_ids:
+                    missed_at[event_id] = min(missed_at.get(event_id, position), position)
+        return {event.event_id: missed_at[event.event_id] for event in since if event.event_id in missed_at}
+
     def _effort(self, source: EventSource) -> _Effort:
         bounded = BoundedSource(source, questions=MAX_QUESTIONS, seconds=MAX_SECONDS_IN_ALL)
         return _Effort(bounded, self._clock.monotonic() + _MAX_SECONDS)
 
-    async def _place(self, room: LiveRoom, event: Event, effort: _Effort, *, older: bool = False) -> Status:
+    async def _place(
+        self, room: LiveRoom, event: Event, effort: _Effort, *, older: Older | None = None
+    ) -> Status:
         await self._fetch_cited(room, event, effort)
         given = {
             event_id: await self._state_after(room, event_id, effort)

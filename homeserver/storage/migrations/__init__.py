@@ -29,6 +29,7 @@ from homeserver.storage.migrations import (
     m0022_delivery_status,
     m0023_sliding_sync,
     m0024_owed_rooms,
+    m0025_missed_history,
 )
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ _MODULES = (
     m0022_delivery_status,
     m0023_sliding_sync,
     m0024_owed_rooms,
+    m0025_missed_history,
 )
 
 MIGRATIONS: tuple[Migration, ...] = tuple(module.MIGRATION for module in _MODULES)
