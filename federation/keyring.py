@@ -197,10 +197,10 @@ class Keyring:
 
     def _in_memory(self, wanted: WantedKey) -> nacl.signing.VerifyKey | None:
         if wanted.server_name == self._server_name:
-            for own in self._own_keys:
-                if own.key_id == wanted.key_id:
-                    return own.private.verify_key
-            return None
+            own = next((key for key in self._own_keys if key.key_id == wanted.key_id), None)
+            if own is None or (own.retired_ts is not None and (wanted.signed_ts or 0) > own.retired_ts):
+                return None
+            return own.private.verify_key
         key = self._known.get(wanted.server_name, {}).get(wanted.key_id)
         if key is None:
             return None

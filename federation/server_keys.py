@@ -157,8 +157,12 @@ def own_document(server_name: str, own_keys: Sequence[SigningKey], now_ms: int) 
     document: dict[str, Any] = {
         "server_name": server_name,
         "valid_until_ts": (now_ms // _HOUR_MS + 1) * _HOUR_MS + OWN_VALIDITY_MS,
-        "verify_keys": {key.key_id: {"key": key.public_base64} for key in own_keys},
-        "old_verify_keys": {},
+        "verify_keys": {key.key_id: {"key": key.public_base64} for key in own_keys if key.retired_ts is None},
+        "old_verify_keys": {
+            key.key_id: {"key": key.public_base64, "expired_ts": key.retired_ts}
+            for key in own_keys
+            if key.retired_ts is not None
+        },
     }
     return countersign(document, server_name, own_keys)
 
@@ -166,7 +170,8 @@ def own_document(server_name: str, own_keys: Sequence[SigningKey], now_ms: int) 
 def countersign(document: dict[str, Any], notary: str, own_keys: Sequence[SigningKey]) -> dict[str, Any]:
     """A document with our signatures added, as a notary adds them."""
     for key in own_keys:
-        document = signatures.sign_json(document, notary, key)
+        if key.retired_ts is None:
+            document = signatures.sign_json(document, notary, key)
     return document
 
 

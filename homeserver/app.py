@@ -81,7 +81,7 @@ class Application:
         self.stores = stores = Stores(database, server_name, budget)
         self.remote = remote = RemoteLayer(settings, database, stores, keys, clock, tls, resolver)
         self.rooms = rooms = RoomLayer(database, stores, server_name, budget)
-        self.views = views = ViewLayer(database, stores, rooms, key, clock, budget)
+        self.views = views = ViewLayer(database, stores, rooms, keys[-1], clock, budget)
         self.writing = writing = WritingLayer(server_name, database, stores, rooms, key, clock, metrics)
         self.inbound = inbound = InboundLayer(
             server_name, database, stores, remote, rooms, writing, key, clock

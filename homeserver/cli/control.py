@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -23,6 +25,18 @@ _PATIENCE = aiohttp.ClientTimeout(total=300)
 def perform(config: Path, deed: str, **arguments: Any) -> dict[str, Any]:
     """Do something, wherever it has to be done; raises `MatrixError` where it is refused."""
     return asyncio.run(_perform(load(config), deed, arguments))
+
+
+def is_served(settings: Settings) -> bool:
+    """Whether a server runs with this `data_dir`."""
+    with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+        with (
+            unix_socket.connectable(settings.control_socket_path) as address,
+            socket.socket(socket.AF_UNIX) as one,
+        ):
+            one.connect(address)
+        return True
+    return False
 
 
 async def _perform(settings: Settings, deed: str, arguments: dict[str, Any]) -> dict[str, Any]:

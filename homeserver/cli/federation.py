@@ -13,11 +13,13 @@ from federation.discovery import Discovery
 from federation.resolver import DnsResolver
 from federation.transport import Transport
 from federation.well_known import WellKnownLookup
-from homeserver.cli.control import perform
+from homeserver.cli.control import is_served, perform
 from homeserver.cli.options import DEFAULT_CONFIG, ConfigOption
 from homeserver.clock import Clock
 from homeserver.config_file import load
+from homeserver.errors import MatrixError
 from homeserver.http.trust import federation_tls
+from homeserver.storage import key_file
 
 if TYPE_CHECKING:
     from federation.resolver import Resolver
@@ -73,6 +75,18 @@ def retry(
     """Try a server at once that failed, and for which something waits."""
     perform(config, "federation-retry", name=name)
     typer.echo(f"{name} is tried again.")
+
+
+@commands.command("replace-key")
+def replace_key(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Sign with a new key from now on; what the old one signed so far holds. For a server that is stopped."""
+    settings = load(config)
+    if is_served(settings):
+        raise MatrixError(
+            "The server runs: stop it first, since others would not believe what it signs with the old key"
+        )
+    new = key_file.replace(settings.signing_key_path, Clock().now_ms())
+    typer.echo(f"From now on this server signs with {new.key_id}.")
 
 
 def _state(destination: dict[str, Any]) -> str:

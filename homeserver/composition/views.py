@@ -32,7 +32,7 @@ class ViewLayer:
     def __init__(
         self, database: Database, stores: Stores, rooms: RoomLayer, key: SigningKey, clock: Clock, budget: int
     ) -> None:
-        # The secret comes from the signing key: it outlives restarts.
+        # The secret comes from the oldest signing key: it outlives restarts, and a new key to sign with.
         self.tokens = Tokens(bytes(key.private), database.epoch, database)
         self.ignored = IgnoredUsers(stores.account_data)
         self.invites_blocked = InvitesBlocked(stores.account_data)

@@ -11,6 +11,7 @@ from homeserver.errors import StartupError
 from homeserver.ids import random_string
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 _OWNER_ONLY = 0o600
@@ -45,16 +46,42 @@ def _parse(path: Path) -> list[keys.SigningKey]:
     )
 
 
+def replace(path: Path, now_ms: int) -> keys.SigningKey:
+    """Put a new key first in a key file, and retire those before it; the answer is the new one.
+
+    Raises `StartupError` as `load_or_make` does.
+    """
+    new = _new_key()
+    all_keys = keys.replaced(load_or_make(path), new, now_ms)
+    try:
+        _written(path, all_keys).replace(path)
+        _sync_directory(path)
+    except OSError as error:
+        raise StartupError(
+            f"signing_key: cannot write {path} ({error.strerror}): let this user write there"
+        ) from None
+    return new
+
+
+def _new_key() -> keys.SigningKey:
+    return keys.generate(f"a_{random_string(4)}")
+
+
+def _written(path: Path, all_keys: Sequence[keys.SigningKey]) -> Path:
+    """A file beside the other one that holds these keys for certain."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _OWNER_ONLY)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(keys.format_key_file(all_keys))
+        file.flush()
+        os.fsync(file.fileno())
+    return unfinished
+
+
 def _make(path: Path) -> None:
     """Write the file whole or not at all: a key that others have seen must not be lost in a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-    text = keys.format_key_file([keys.generate(f"a_{random_string(4)}")])
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _OWNER_ONLY)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    unfinished = _written(path, [_new_key()])
     try:
         # A hard link, unlike a rename, does not replace the key of a server that started at the same time.
         os.link(unfinished, path)
@@ -62,6 +89,10 @@ def _make(path: Path) -> None:
         return
     finally:
         unfinished.unlink()
+    _sync_directory(path)
+
+
+def _sync_directory(path: Path) -> None:
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

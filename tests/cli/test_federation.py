@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import stat
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 import trustme
 
+from homeserver.storage import key_file
 from tests.federation.neighbours import Neighbour
+from tests.server_process import ServerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from tests.cli.restante import Restante
+
+REFUSED = 1
 
 
 @pytest.fixture
@@ -93,3 +98,29 @@ def test_an_authority_that_cannot_be_read_is_named(restante: Restante, config: P
         for command in (["federation", "check", "a.example"], ["check-config"], ["run"]):
             line = restante.refuses(*command, status=2)
             assert f"federation.trusted_ca[0]: {file} cannot be used" in line.replace(f"{tmp_path}/", "")
+
+
+def test_the_key_is_replaced_while_the_server_is_stopped(
+    restante: Restante, config: Path, tmp_path: Path
+) -> None:
+    config.write_text("server_name: example.org\n")
+    path = tmp_path / "data" / "signing.key"
+    (old,) = key_file.load_or_make(path)
+    outcome = restante("federation", "replace-key")
+    new, retired = key_file.load_or_make(path)
+    assert (outcome.status, outcome.said) == (0, f"From now on this server signs with {new.key_id}.\n")
+    assert (retired.key_id, retired.private) == (old.key_id, old.private)
+    assert retired.retired_ts is not None
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [file.name for file in path.parent.iterdir()] == ["signing.key"]
+
+
+def test_the_key_of_a_server_that_runs_is_not_replaced(restante: Restante, tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "server") as process:
+        path = tmp_path / "server" / "data" / "signing.key"
+        before = path.read_bytes()
+        line = restante.refuses(
+            "federation", "replace-key", f"--config={process.config_path}", status=REFUSED
+        )
+        assert "stop it first" in line
+        assert path.read_bytes() == before

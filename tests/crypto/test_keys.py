@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from crypto import base64, keys, passwords
 from crypto.errors import CryptoError, KeyFormatError
 
+SEED = "YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1"
+
 
 def test_a_key_file_is_read_as_it_was_written():
     key = keys.generate("a_Bcd1")
@@ -17,11 +19,22 @@ def test_a_key_file_is_read_as_it_was_written():
     assert read.key_id == "ed25519:a_Bcd1"
 
 
+def test_a_key_is_replaced_once_and_the_older_ones_stay_retired():
+    first, second, third = (keys.generate(version) for version in ("a", "b", "c"))
+    all_keys = keys.replaced(keys.replaced([first], second, 1_000), third, 2_000)
+    assert [(key.version, key.retired_ts) for key in all_keys] == [("c", None), ("b", 2_000), ("a", 1_000)]
+    assert keys.parse_key_file(keys.format_key_file(all_keys)) == all_keys
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "",
         "ed25519 a",
+        f"ed25519 a {SEED} 1000",
+        f"ed25519 a {SEED}\ned25519 b {SEED} 1_000",
+        f"ed25519 a {SEED}\ned25519 b {SEED} 1000 x",
+        f"ed25519 a {SEED}\ned25519 a {SEED}",
         "rsa a YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1",
         "ed25519 a !",
         "ed25519 a-b YJDB",

@@ -9,12 +9,15 @@ import pytest
 from crypto.keys import key_from_seed
 from crypto.signatures import verify_json
 from federation.errors import Unreachable
+from federation.keyring import WantedKey
 from federation.server_keys import own_document, parse_document
-from tests.client import refused
+from homeserver.storage import key_file
+from tests.client import bodies, refused
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from tests.client import Client
     from tests.server import Server
 
 DAY = 86_400_000
@@ -48,6 +51,29 @@ async def test_our_keys_are_believed(server: Server) -> None:
     believed = parse_document(document, "example.org", server.clock.now_ms(), direct=True)
     assert believed.valid_until_ts > server.clock.now_ms() + DAY
     assert not believed.keys[0].retired
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+async def test_a_key_that_was_replaced_is_told_as_an_old_one(server: Server, alice: Client) -> None:
+    path, now = server.settings.signing_key_path, server.clock.now_ms()
+    room_id = await alice.create_room()
+    since = (await alice.sync())["next_batch"]
+    (old,) = key_file.load_or_make(path)
+    new = key_file.replace(path, now)
+    await server.restart()
+    alice = server.reconnect(alice)
+    document = await server.nobody().get("/_matrix/key/v2/server")
+    believed = {key.key_id: key for key in parse_document(document, "example.org", now, direct=True).keys}
+    assert set(document["signatures"]["example.org"]) == {new.key_id}
+    assert (believed[new.key_id].retired, believed[old.key_id].retired) == (False, True)
+    assert believed[old.key_id].valid_until_ts == now
+    # What it signed before holds, and nothing that came after.
+    wanted = [WantedKey("example.org", old.key_id, signed_ts) for signed_ts in (None, now, now + 1)]
+    assert list(await server.application.remote.servers.keyring.find(wanted)) == wanted[:2]
+    # Clients go on as before.
+    await alice.send(room_id, "hello")
+    answer = await alice.sync(since)
+    assert bodies(answer["rooms"]["join"][room_id]["timeline"]["events"]) == ["hello"]
 
 
 async def test_a_notary_signs_what_it_was_told(server: Server, elsewhere: Elsewhere) -> None:
