@@ -55,6 +55,7 @@ def build_delivery(
             outgoing_events=stores.outgoing_events,
             to_device=stores.outgoing_to_device,
             events=stores.events,
+            handovers=stores.handovers,
         ),
         DeviceUpdates(stores.outgoing_devices, stores.devices, stores.events, keys.queries),
         passing,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from homeserver.ids import ServerName
 from homeserver.services.delivery_status import DeliveryStatus
+from homeserver.services.handovers import Handovers
 from homeserver.sync.answers import AnswerBuilder
 from homeserver.sync.budget import Importance
 from homeserver.sync.classic import ClassicSync
@@ -156,10 +157,15 @@ class ReadingLayer:
             stores.left_out,
             stores.receipts,
             stores.delivery_news,
-            stores.room_servers,
-            stores.destinations,
             views.delivery_sharing,
             stores.owed_rooms,
+            Handovers(
+                ServerName(settings.server_name),
+                stores.room_servers,
+                stores.shared_rooms,
+                stores.destinations,
+                stores.handovers,
+            ),
         )
         self.sliding_sync = SlidingSync(
             rooms.notifier,

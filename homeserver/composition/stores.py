@@ -20,6 +20,7 @@ from homeserver.storage.directory import DirectoryStore
 from homeserver.storage.events import EventStore
 from homeserver.storage.filters import FilterStore
 from homeserver.storage.gaps import GapStore
+from homeserver.storage.handovers import HandoverStore
 from homeserver.storage.interning import NumberStore
 from homeserver.storage.join_jobs import JoinJobStore
 from homeserver.storage.key_backups import KeyBackupStore
@@ -128,6 +129,7 @@ class Stores:
         self.staged_events = StagedEventStore(database)
         self.join_jobs = JoinJobStore(database)
         self.destinations = DestinationStore(database)
+        self.handovers = HandoverStore(database)
         self.outgoing_events = OutgoingEventStore(database, self.room_servers)
         self.outgoing_devices = OutgoingDeviceStore(database)
         self.outgoing_to_device = OutgoingToDeviceStore(database)

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Protocol
 import orjson
 
 from federation.outgoing import MAX_PDUS, Item, Standing, Waiting
+from homeserver.delivery.handover_marks import HandoverMarks
 from homeserver.ids import ServerName, server_name_of
+from homeserver.storage.handovers import PassedOver
 from homeserver.storage.outgoing_events import KEPT_IN_ROOM
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from federation.answers import Json
     from homeserver.clock import Clock
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from homeserver.storage.database import Database, Transaction
     from homeserver.storage.destinations import Destination, DestinationStore
     from homeserver.storage.events import EventStore
+    from homeserver.storage.handovers import HandoverStore
     from homeserver.storage.outgoing_events import OutgoingEventStore
     from homeserver.storage.outgoing_to_device import OutgoingToDeviceStore
 
@@ -73,9 +76,11 @@ class _State:
     news: set[Kind] = field(default_factory=set)
     """Of which kinds something came since the last loading."""
     loads: int = 0
+    has_events: bool = False
     has_messages: bool = False
     complete_upto: int | None = None
     """Where the last loading ended, if it was of all that waits."""
+    marks: HandoverMarks = field(default_factory=HandoverMarks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,7 @@ class OutboxStores:
     outgoing_events: OutgoingEventStore
     to_device: OutgoingToDeviceStore
     events: EventStore
+    handovers: HandoverStore
 
 
 class ServerOutbox:
@@ -189,6 +195,7 @@ class ServerOutbox:
                 found, complete_upto = await load(state, head)
                 items += found
                 upto = min(upto, complete_upto)
+        state.has_events = any(item.pdu is not None for item in items)
         state.complete_upto = head if upto == head else None
         return sorted((item for item in items if item.position <= upto), key=lambda item: item.position), upto
 
@@ -222,10 +229,19 @@ class ServerOutbox:
             failing_since_ts=state.stored.failing_since_ts or now,
         )
 
-    async def set_aside(self, destination: str, item: Item, why: str) -> None:  # noqa: ARG002 - the sender logs it
+    async def set_aside(self, destination: str, item: Item, why: str) -> None:
         state = await self._state(ServerName(destination))
-        if state is not None:
-            await self._write_position(state, item.position, self._clock.now_ms(), set_aside=item.name)
+        if state is None:
+            return
+        name, now = state.stored.server_name, self._clock.now_ms()
+
+        async def work(transaction: Transaction) -> None:
+            await self._stores.destinations.add_set_aside(transaction, name, item.name)
+            if item.pdu is not None:
+                refused = PassedOver(item.position, why[:_MAX_WHY])
+                await self._stores.handovers.pass_over(transaction, name, item.position - 1, refused)
+
+        await self._write_position(state, item.position, now, work)
 
     # -- reading ---------------------------------------------------------------------------------------
 
@@ -305,7 +321,14 @@ class ServerOutbox:
         )
         if waiting <= MAX_CAUGHT_UP:
             return False
-        await self._database.write(lambda t: self._stores.destinations.skip(t, stored.server_name, head))
+
+        async def work(transaction: Transaction) -> None:
+            await self._stores.destinations.skip(transaction, stored.server_name, head)
+            await self._stores.handovers.pass_over(
+                transaction, stored.server_name, stored.position, PassedOver(head, None)
+            )
+
+        await self._database.write(work)
         state.stored = replace(stored, skip_upto=head)
         return True
 
@@ -334,19 +357,28 @@ class ServerOutbox:
     # -- writing ---------------------------------------------------------------------------------------
 
     async def _write_position(
-        self, state: _State, upto: int, now: int, *, set_aside: str | None = None
+        self,
+        state: _State,
+        upto: int,
+        now: int,
+        more: Callable[[Transaction], Awaitable[None]] | None = None,
     ) -> None:
         name, stores, has_messages = state.stored.server_name, self._stores, state.has_messages
+        hands_over = more is None and state.has_events and upto > state.stored.position
 
         async def work(transaction: Transaction) -> None:
             await stores.destinations.set_delivered(transaction, name, upto, now)
             if has_messages:
                 await stores.to_device.delete_upto(transaction, name, upto)
-            if set_aside is not None:
-                await stores.destinations.add_set_aside(transaction, name, set_aside)
+            if hands_over:
+                await state.marks.note(transaction, stores.handovers, name, upto, now)
+            if more is not None:
+                await more(transaction)
 
         await self._database.write(work)
-        state.has_messages = False
+        if hands_over:
+            state.marks.noted(upto, now)
+        state.has_events = state.has_messages = False
         state.stored = replace(
             state.stored,
             position=max(state.stored.position, upto),

@@ -15,17 +15,16 @@ if TYPE_CHECKING:
     from homeserver.config import DeliveryStatusSettings
     from homeserver.ids import RoomId, ServerName, UserId
     from homeserver.rooms.reader import RoomReader
+    from homeserver.services.handovers import Handovers
     from homeserver.services.history import History
     from homeserver.services.requester import Requester
     from homeserver.storage.delivery_news import DeliveryNewsStore
-    from homeserver.storage.destinations import DestinationStore
     from homeserver.storage.device_positions import DevicePositionStore
     from homeserver.storage.devices import DeviceStore
     from homeserver.storage.left_out import LeftOutStore
     from homeserver.storage.memberships import MembershipRow, MembershipStore
     from homeserver.storage.owed_rooms import OwedRoomStore
     from homeserver.storage.receipts import ReceiptRow, ReceiptStore
-    from homeserver.storage.room_servers import RoomServerStore
     from homeserver.storage.stored_event import StoredEvent
     from homeserver.views.delivery_sharing import DeliverySharing
     from homeserver.views.visibility import HistoryVisibility
@@ -56,10 +55,9 @@ class DeliveryStatus:
         left_out: LeftOutStore,
         receipts: ReceiptStore,
         news: DeliveryNewsStore,
-        room_servers: RoomServerStore,
-        destinations: DestinationStore,
         sharing: DeliverySharing,
         owed_rooms: OwedRoomStore,
+        handovers: Handovers,
     ) -> None:
         self._server_name = server_name
         self._settings = settings
@@ -73,10 +71,9 @@ class DeliveryStatus:
         self._left_out = left_out
         self._receipts = receipts
         self._news = news
-        self._room_servers = room_servers
-        self._destinations = destinations
         self._sharing = sharing
         self._owed_rooms = owed_rooms
+        self._handovers = handovers
 
     async def of(self, requester: Requester, room_id: RoomId, event_id: str) -> dict[str, Any]:
         """The status of an event, for its sender.
@@ -100,7 +97,7 @@ class DeliveryStatus:
             "event_id": stored.event.event_id,
             "stored": True,
             "users": await self._users(requester, stored),
-            "servers": await self._servers(stored),
+            "servers": await self._handovers.of(stored),
         }
 
     async def _users(self, requester: Requester, stored: StoredEvent) -> dict[UserId, Any]:
@@ -165,22 +162,6 @@ class DeliveryStatus:
         if row.stream_id <= stored.stream_id:
             return stored.stream_id
         return (await self._visibility.history(row)).first_there(stored.stream_id) or row.stream_id
-
-    async def _servers(self, stored: StoredEvent) -> dict[ServerName, Any]:
-        servers = await self._room_servers.load(stored.room_nid)
-        status: dict[ServerName, Any] = {}
-        for server_name in sorted(servers - {self._server_name}):
-            destination = await self._destinations.get(server_name)
-            if destination is not None and destination.position >= stored.stream_id:
-                status[server_name] = {"handed_over": True}
-                continue
-            waiting: dict[str, Any] = {"handed_over": False}
-            waiting["waiting_since_ts"] = stored.event.origin_server_ts
-            if destination is not None and destination.failing_since_ts is not None:
-                waiting["failing_since_ts"] = destination.failing_since_ts
-                waiting["why"] = destination.why
-            status[server_name] = waiting
-        return status
 
 
 def _read_at(receipts: Iterable[ReceiptRow], stored: StoredEvent) -> int | None:

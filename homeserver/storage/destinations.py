@@ -67,6 +67,13 @@ class DestinationStore:
         )
         return Destination(*row) if row else None
 
+    async def load(self, server_names: Collection[ServerName]) -> list[Destination]:
+        """Those of these servers that are destinations."""
+        rows = await self._database.fetch_all(
+            f"SELECT {_COLUMNS} FROM destinations d WHERE d.server_name = ANY($1::text[])", list(server_names)
+        )
+        return [Destination(*row) for row in rows]
+
     async def load_all(self) -> list[Destination]:
         """Every destination, by name."""
         rows = await self._database.fetch_all(f"SELECT {_COLUMNS} FROM destinations d ORDER BY d.server_name")
@@ -221,7 +228,8 @@ class DestinationStore:
             STILL_THERE,
         )
         gone = [ServerName(server_name) for (server_name,) in rows]
-        await transaction.execute("DELETE FROM outgoing_to_device WHERE server_name = ANY($1::text[])", gone)
+        for table in ("outgoing_to_device", "handovers", "passed_over"):
+            await transaction.execute(f"DELETE FROM {table} WHERE server_name = ANY($1::text[])", gone)
         # Of a server that shares a room, and is away for so long, only the messages go.
         await transaction.execute(
             "DELETE FROM outgoing_to_device WHERE server_name IN (SELECT server_name FROM destinations"

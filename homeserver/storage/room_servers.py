@@ -100,6 +100,15 @@ class RoomServerStore:
                 self._cached -= len(dropped) + 1
         return servers
 
+    async def load_since(self, room_nid: int) -> dict[ServerName, int]:
+        """The other servers that are in a room, with the position from which on they are."""
+        rows = await self._database.fetch_all(
+            "SELECT server_name, joined_position FROM room_servers WHERE room_nid = $1 AND left_position = $2",
+            room_nid,
+            STILL_THERE,
+        )
+        return {ServerName(server_name): position for server_name, position in rows}
+
     def known_to_be_alone(self, room_nid: int) -> bool:
         """Whether it is in memory, and true inside the transaction that writes now, that no other server is in a room."""
         servers = self._cache.get(room_nid)

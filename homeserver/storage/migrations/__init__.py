@@ -30,6 +30,7 @@ from homeserver.storage.migrations import (
     m0023_sliding_sync,
     m0024_owed_rooms,
     m0025_missed_history,
+    m0026_handovers,
 )
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ _MODULES = (
     m0023_sliding_sync,
     m0024_owed_rooms,
     m0025_missed_history,
+    m0026_handovers,
 )
 
 MIGRATIONS: tuple[Migration, ...] = tuple(module.MIGRATION for module in _MODULES)
