@@ -210,6 +210,7 @@ class Application:
             thumbnails=self.media.thumbnails,
             uploads=self.media.uploads,
             # Rooms.
+            thread_subscriptions=self.deeds.thread_subscriptions,
             directory=deeds.directory,
             history=deeds.history,
             joins=deeds.joins,
@@ -311,6 +312,8 @@ class Application:
             elif topic is Topic.READ:
                 user_id, _, room_id = key.partition("|")
                 views.unread.forget(UserId(user_id), RoomId(room_id))
+            elif topic is Topic.THREAD_SUBSCRIPTIONS:
+                views.subscribed_threads.invalidate(UserId(key))
             elif topic is Topic.CREDENTIALS:
                 people.access_tokens.invalidate(UserId(key))
             elif topic is Topic.REDACTED:

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from homeserver.services.room_upgrades import RoomUpgrades
     from homeserver.services.spaces import Spaces
     from homeserver.services.third_party_invites import ThirdPartyInvites
+    from homeserver.services.thread_subscriptions import ThreadSubscriptions
     from homeserver.services.to_device import ToDevice
     from homeserver.services.typing import Typing
     from homeserver.services.user_interactive import UserInteractive
@@ -129,6 +130,7 @@ class ApiContext:
     sliding_sync: SlidingSync
     sync: ClassicSync
     third_party_invites: ThirdPartyInvites
+    thread_subscriptions: ThreadSubscriptions
     thumbnails: Thumbnails
     to_device: ToDevice
     typing: Typing

@@ -27,6 +27,7 @@ from homeserver.api.client.registration import RegistrationEndpoints
 from homeserver.api.client.room_creation import RoomCreationEndpoints
 from homeserver.api.client.sliding_sync import SlidingSyncEndpoints
 from homeserver.api.client.sync import SyncEndpoints
+from homeserver.api.client.thread_subscriptions import ThreadSubscriptionEndpoints
 from homeserver.api.client.to_device import ToDeviceEndpoints
 from homeserver.api.client.user_data import UserDataEndpoints
 from homeserver.api.client.versions import VersionEndpoints
@@ -66,6 +67,7 @@ _CLIENT = (
     DirectoryEndpoints,
     UserDataEndpoints,
     EphemeralEndpoints,
+    ThreadSubscriptionEndpoints,
     ToDeviceEndpoints,
     KeyChangesEndpoints,
     SyncEndpoints,

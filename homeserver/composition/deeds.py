@@ -27,6 +27,7 @@ from homeserver.services.room_summaries import RoomSummaries
 from homeserver.services.room_upgrades import RoomUpgrades
 from homeserver.services.spaces import Spaces
 from homeserver.services.third_party_invites import ThirdPartyInvites
+from homeserver.services.thread_subscriptions import ThreadSubscriptions
 
 if TYPE_CHECKING:
     from homeserver.clock import Clock
@@ -84,6 +85,7 @@ class DeedLayer:
             reader,
             rooms.memberships,
             stores.memberships,
+            stores.thread_subscriptions,
             stores.accounts,
             writer,
             people.profiles,
@@ -152,6 +154,9 @@ class DeedLayer:
             views.ignored,
             views.tokens,
         )
+        self.thread_subscriptions = ThreadSubscriptions(
+            database, stores.thread_subscriptions, self.history, views.tokens
+        )
         self.state = RoomState(reader, access, self.history, views.client_events)
         self.messages = Messages(
             reader,
@@ -174,6 +179,7 @@ class DeedLayer:
                 stores.profiles,
                 stores.account_data,
                 stores.filters,
+                stores.thread_subscriptions,
                 people.presence,
                 stores.key_backups,
                 keys.cross_signing,

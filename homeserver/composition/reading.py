@@ -28,6 +28,7 @@ from homeserver.sync.sliding.room_order import RoomOrders
 from homeserver.sync.sliding.room_state import WantedState
 from homeserver.sync.sliding.room_traits import RoomTraits
 from homeserver.sync.sliding.rooms import RoomResults
+from homeserver.sync.sliding.thread_subscriptions import ThreadSubscriptionNews
 from homeserver.sync.state import StateReader
 from homeserver.sync.stripped_states import StrippedStates
 from homeserver.sync.summaries import Summaries
@@ -201,6 +202,7 @@ class ReadingLayer:
                 stores.receipts,
                 rooms.recent,
                 extras,
+                ThreadSubscriptionNews(stores.thread_subscriptions, views.tokens),
             ),
             stores.receipts,
             lazy_members,

@@ -54,6 +54,7 @@ from homeserver.storage.sliding_sync import SlidingSyncStore
 from homeserver.storage.staged_events import StagedEventStore
 from homeserver.storage.state import StateStore
 from homeserver.storage.stripped_state import StrippedStateStore
+from homeserver.storage.thread_subscriptions import ThreadSubscriptionStore
 from homeserver.storage.to_device import ToDeviceStore
 from homeserver.storage.transaction_ids import TransactionIdStore
 from homeserver.storage.typing import TypingStore
@@ -95,6 +96,7 @@ class Stores:
         self.account_data = AccountDataStore(database)
         self.filters = FilterStore(database)
         self.receipts = ReceiptStore(database)
+        self.thread_subscriptions = ThreadSubscriptionStore(database)
         self.typing = TypingStore(database)
         self.presence = PresenceStore(database)
 

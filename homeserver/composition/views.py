@@ -13,6 +13,7 @@ from homeserver.views.invite_permission import InvitesBlocked
 from homeserver.views.keys_left import KeysLeftNow
 from homeserver.views.presence import PresenceNow
 from homeserver.views.room_marks import RoomMarks
+from homeserver.views.subscribed_threads import SubscribedThreads
 from homeserver.views.tokens import Tokens
 from homeserver.views.typing import TypingNow
 from homeserver.views.unread import UnreadCounts
@@ -48,8 +49,14 @@ class ViewLayer:
             self.erasure,
             budget // 8,
         )
+        self.subscribed_threads = SubscribedThreads(stores.thread_subscriptions)
         self.unread = UnreadCounts(
-            stores.highlights, stores.receipts, stores.numbers, self.ignored, rooms.recent
+            stores.highlights,
+            stores.receipts,
+            stores.numbers,
+            self.ignored,
+            self.subscribed_threads,
+            rooms.recent,
         )
         self.room_marks = RoomMarks(stores.account_data)
         self.typing = TypingNow(clock, stores.typing)

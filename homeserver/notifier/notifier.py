@@ -36,6 +36,7 @@ _USER_TOPICS = frozenset(
         Topic.CREDENTIALS,
         Topic.USER_SIGNATURES,
         Topic.DELIVERY,
+        Topic.THREAD_SUBSCRIPTIONS,
     }
 )
 _DEVICE_TOPICS = frozenset({Topic.TO_DEVICE, Topic.ONE_TIME_KEYS})

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from homeserver.services.remote_invites import RemoteInvites
     from homeserver.services.requester import Requester
     from homeserver.storage.accounts import AccountStore
-    from homeserver.storage.database import Database
+    from homeserver.storage.database import Database, Transaction
     from homeserver.storage.memberships import MembershipStore
+    from homeserver.storage.thread_subscriptions import ThreadSubscriptionStore
     from homeserver.views.invite_permission import InvitesBlocked
 
 
@@ -38,6 +39,7 @@ class Membership:
         rooms: RoomReader,
         memberships: Memberships,
         store: MembershipStore,
+        thread_subscriptions: ThreadSubscriptionStore,
         accounts: AccountStore,
         writer: EventWriter,
         profiles: Profiles,
@@ -52,6 +54,7 @@ class Membership:
         self._rooms = rooms
         self._memberships = memberships
         self._store = store
+        self._thread_subscriptions = thread_subscriptions
         self._accounts = accounts
         self._writer = writer
         self._profiles = profiles
@@ -204,7 +207,12 @@ class Membership:
             raise NotFound("Unknown room")
         if row.membership in ("join", "invite", "knock"):
             raise MatrixError("Leave the room before forgetting it", errcode="M_UNKNOWN")
-        await self._database.write(lambda t: self._store.forget(t, requester.user_id, row.room_nid))
+
+        async def work(transaction: Transaction) -> None:
+            await self._store.forget(transaction, requester.user_id, row.room_nid)
+            await self._thread_subscriptions.delete_of_room(transaction, requester.user_id, room_id)
+
+        await self._database.write(work)
         self._memberships.invalidate(requester.user_id)
 
     async def joined_rooms(self, user_id: UserId) -> list[RoomId]:

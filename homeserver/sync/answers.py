@@ -169,8 +169,10 @@ class AnswerBuilder:
         with_events = await self._rooms_with_events(reading)
         came_in = reading.moves.came_in
         delivery_news = await self._delivery_news(reading)
+        recounted = await self._recounted(reading)
         looked_at = (
             with_events
+            | recounted
             | came_in.keys()
             | delivery_news.keys()
             | account_data.keys()
@@ -215,6 +217,7 @@ class AnswerBuilder:
                 counted.add(room_id)
         fresh = joined.keys() & (joined if interval.since is None else came_in).keys()
         counted |= await self._add_ephemeral(reading, joined, fresh, sections)
+        counted |= joined.keys() & recounted
         for room_id, events in delivery_news.items():
             if room_id in joined:
                 section = sections.setdefault(room_id, {}).setdefault("ephemeral", {"events": []})
@@ -263,6 +266,15 @@ class AnswerBuilder:
         if reading.interval.since is None or not reading.changes.has(Topic.DELIVERY):
             return {}
         return await self._extras.delivery_news(reading.requester.user_id, reading.interval, reading.filter)
+
+    async def _recounted(self, reading: Reading) -> set[RoomId]:
+        """The rooms in which other threads count as unread than before."""
+        interval, changes = reading.interval, reading.changes
+        if interval.since is None or not changes.has(Topic.THREAD_SUBSCRIPTIONS):
+            return set()
+        return await self._unread.recounted(
+            reading.requester.user_id, after=interval.since, upto=interval.upto
+        )
 
     async def _rooms_with_events(self, reading: Reading) -> frozenset[RoomId]:
         if reading.interval.since is None or reading.interval.full_state:

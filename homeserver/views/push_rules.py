@@ -152,6 +152,18 @@ def default_rules(user_id: str) -> dict[str, list[dict[str, Any]]]:
             ),
         ],
         "content": [],
+        "postcontent": [
+            _rule(
+                ".io.element.msc4306.rule.unsubscribed_thread",
+                [{"kind": "io.element.msc4306.thread_subscription", "subscribed": False}],
+                [],
+            ),
+            _rule(
+                ".io.element.msc4306.rule.subscribed_thread",
+                [{"kind": "io.element.msc4306.thread_subscription", "subscribed": True}],
+                ["notify", _SOUND],
+            ),
+        ],
         "room": [],
         "sender": [],
         "underride": [

@@ -26,9 +26,10 @@ _PAGE = struct.Struct(">BHQqq")
 _LONG_SYNC = struct.Struct(f">BHQQQQQ{_OWNER_BYTES}s")
 _CATCH_UP = struct.Struct(f">BHBQQQQBqqQQQ{_OWNER_BYTES}s")
 _POS = struct.Struct(">BHQQ8s")
+_CHANGES = struct.Struct(">BHQq")
 _OFFSET = struct.Struct(">BQ8s")
 _SYNC_PREFIX, _LONG_SYNC_PREFIX, _CATCH_UP_PREFIX, _PAGE_PREFIX, _OFFSET_PREFIX = "s", "t", "c", "p", "o"
-_POS_PREFIX = "n"
+_POS_PREFIX, _CHANGES_PREFIX = "n", "h"
 _CACHED_OWNERS = 10_000
 _MAX_LENGTH = 150
 
@@ -78,6 +79,17 @@ class PageToken:
 
     ceiling: int
     point: RoomPoint | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangesToken:
+    """What is left of the changes in a stretch of the log, read from its end: those up to `upto`.
+
+    `after` is where the stretch begins; None where that is for whoever brings the token to say.
+    """
+
+    upto: int
+    after: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +239,18 @@ class Tokens:
         if version != _VERSION or not await self._log.reach(position):
             raise _bad_token()
         return PageToken(position, point)
+
+    def changes_token(self, upto: int, after: int | None) -> str:
+        """A `prev_batch` or `end` where changes are read backwards; see `ChangesToken`."""
+        start = -1 if after is None else after
+        return self._seal(_CHANGES_PREFIX, _CHANGES.pack(_VERSION, self._epoch, upto, start))
+
+    async def read_changes_token(self, token: str) -> ChangesToken:
+        """Read such a `from`."""
+        version, _, upto, start = _CHANGES.unpack(self._open(token, _CHANGES_PREFIX, _CHANGES.size))
+        if version != _VERSION or not await self._log.reach(upto):
+            raise _bad_token()
+        return ChangesToken(upto, None if start < 0 else start)
 
     def offset(self, kind: str, number: int) -> str:
         """A place in a list that is no timeline; `kind` says which list, and how it was asked for."""

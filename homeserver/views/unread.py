@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from homeserver.storage.receipts import ReceiptRow, ReceiptStore
     from homeserver.storage.stored_event import StoredEvent
     from homeserver.views.ignored import IgnoredUsers
+    from homeserver.views.subscribed_threads import SubscribedThreads
 
 MAIN = "main"
 _CACHED_USERS = 10_000
@@ -49,12 +50,14 @@ class UnreadCounts:
         receipts: ReceiptStore,
         numbers: NumberStore,
         ignored: IgnoredUsers,
+        subscribed: SubscribedThreads,
         recent: RecentEvents,
     ) -> None:
         self._highlights = highlights
         self._receipts = receipts
         self._numbers = numbers
         self._ignored = ignored
+        self._subscribed = subscribed
         self._recent = recent
         self._counted: OrderedDict[UserId, dict[RoomId, _Counted]] = OrderedDict()
         self._changes = 0
@@ -65,6 +68,12 @@ class UnreadCounts:
         By thread, the first counts the main timeline only.
         """
         counts = await self._count(user_id, row, upto)
+        threads = await self._subscribed.of(user_id, row.room_id)
+        if threads is not None:
+            counts = {
+                root: count if root is None or root in threads else _mentions_only(count)
+                for root, count in counts.items()
+            }
         main = counts.get(None, [0, 0])
         if not by_thread:
             totals = [sum(pair) for pair in zip([0, 0], *counts.values(), strict=True)]
@@ -75,6 +84,10 @@ class UnreadCounts:
                 root: _form(count) for root, count in counts.items() if root is not None and any(count)
             },
         }
+
+    async def recounted(self, user_id: UserId, *, after: int, upto: int) -> set[RoomId]:
+        """The rooms in which other threads count than before, since the user has subscribed, or does so no more."""
+        return await self._subscribed.changed_rooms(user_id, after=after, upto=upto)
 
     # -- what is remembered ----------------------------------------------------------------------------
 
@@ -161,6 +174,11 @@ def _carry_on(
                 count[0] += 1
                 count[1] += is_highlight
     return True
+
+
+def _mentions_only(count: list[int]) -> list[int]:
+    """What notifies in a thread that the user has not subscribed to (MSC4306)."""
+    return [count[1], count[1]]
 
 
 def _thread(root: str | None) -> str:

@@ -144,6 +144,11 @@ async def test_beyond_the_specification_there_is_what_clients_and_tools_are_know
         # Sliding sync, as it was accepted and as it was deployed before (MSC4186).
         ("POST", "/_matrix/client/v4/sync"),
         ("POST", "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync"),
+        # Thread subscriptions (MSC4306, MSC4308).
+        ("GET", "/_matrix/client/unstable/io.element.msc4306/rooms/{}/thread/{}/subscription"),
+        ("PUT", "/_matrix/client/unstable/io.element.msc4306/rooms/{}/thread/{}/subscription"),
+        ("DELETE", "/_matrix/client/unstable/io.element.msc4306/rooms/{}/thread/{}/subscription"),
+        ("GET", "/_matrix/client/unstable/io.element.msc4308/thread_subscriptions"),
         # This server's own (docs/offline.md).
         ("GET", "/_matrix/client/unstable/dev.restante.missed/summary"),
         ("GET", "/_matrix/client/unstable/dev.restante.missed/messages"),

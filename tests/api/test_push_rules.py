@@ -32,6 +32,9 @@ UNDERRIDE = [
 ]
 
 
+THREADS = [".io.element.msc4306.rule.unsubscribed_thread", ".io.element.msc4306.rule.subscribed_thread"]
+
+
 async def test_the_rules_are_those_of_the_specification_in_their_order(alice: Client) -> None:
     answer = await alice.get("/pushrules/")
     assert answer.keys() == {"global"}
@@ -39,6 +42,8 @@ async def test_the_rules_are_those_of_the_specification_in_their_order(alice: Cl
     assert {kind: [rule["rule_id"] for rule in rules[kind]] for kind in rules} == {
         "override": OVERRIDE,
         "content": [],
+        # MSC4306; it is tested in test_thread_subscriptions.py.
+        "postcontent": THREADS,
         "room": [],
         "sender": [],
         "underride": UNDERRIDE,

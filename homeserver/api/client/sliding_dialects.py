@@ -29,6 +29,7 @@ from homeserver.sync.sliding.request import (
     WantedTraits,
 )
 from homeserver.sync.sliding.required_state import RequiredState, StatePattern, rules_of
+from homeserver.sync.sliding.thread_subscriptions import MAX_CHANGES, THREAD_SUBSCRIPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -101,15 +102,22 @@ class _ToDevice(_Extension):
     since: str | None = None
 
 
+class _ThreadSubscriptions(_Extension):
+    limit: Annotated[int, pydantic.Field(ge=1)] = MAX_CHANGES
+
+
 class _Extensions(Body):
     to_device: _ToDevice = _ToDevice()
     e2ee: _Extension = _Extension()
     account_data: _ScopedExtension = _ScopedExtension()
     receipts: _ScopedExtension = _ScopedExtension()
     typing: _ScopedExtension = _ScopedExtension()
+    thread_subscriptions: Annotated[_ThreadSubscriptions, pydantic.Field(alias=THREAD_SUBSCRIPTIONS)] = (
+        _ThreadSubscriptions()
+    )
 
     def read(self) -> ExtensionRequests:
-        to_device = self.to_device
+        to_device, threads = self.to_device, self.thread_subscriptions
         return ExtensionRequests(
             to_device=ToDeviceRequest(to_device.since or None, min(to_device.limit, MAX_MESSAGES))
             if to_device.enabled
@@ -118,6 +126,7 @@ class _Extensions(Body):
             account_data=self.account_data.read(),
             receipts=self.receipts.read(),
             typing=self.typing.read(),
+            thread_subscriptions=min(threads.limit, MAX_CHANGES) if threads.enabled else None,
         )
 
 

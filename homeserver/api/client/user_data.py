@@ -134,7 +134,9 @@ class UserDataEndpoints:
 
     async def _rule(self, request: Request) -> dict[str, Any]:
         requester = await self._context.authenticator.requester(request)
-        rules = default_rules(requester.user_id).get(request.path_parameters["kind"], [])
+        # Clients write the kind of MSC4306 with and without its prefix.
+        kind = request.path_parameters["kind"].removeprefix("io.element.msc4306.")
+        rules = default_rules(requester.user_id).get(kind, [])
         for rule in rules:
             if rule["rule_id"] == request.path_parameters["ruleId"]:
                 return rule

@@ -26,6 +26,8 @@ UNSTABLE_FEATURES = {
     "org.matrix.msc3981": True,
     "org.matrix.msc4115": True,
     "org.matrix.msc4222": True,
+    "org.matrix.msc4306": True,
+    "org.matrix.msc4308": True,
     "org.matrix.simplified_msc3575": True,
     "uk.tcpip.msc4133.stable": True,
 }

@@ -31,6 +31,7 @@ from homeserver.storage.migrations import (
     m0024_owed_rooms,
     m0025_missed_history,
     m0026_handovers,
+    m0027_thread_subscriptions,
 )
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ _MODULES = (
     m0024_owed_rooms,
     m0025_missed_history,
     m0026_handovers,
+    m0027_thread_subscriptions,
 )
 
 MIGRATIONS: tuple[Migration, ...] = tuple(module.MIGRATION for module in _MODULES)

@@ -186,7 +186,7 @@ class SlidingSync:
         self._put_off(draft, (selection.activity.keys() | read) - selection.wanted.keys() | set(looked_at))
 
     async def _read_rooms(self, draft: Draft) -> set[RoomId]:
-        """The rooms in which the user has read on, where unread counts are wanted."""
+        """The rooms in which the user has read on, or other threads count, where unread counts are wanted."""
         if draft.since is None or not draft.request.with_counts:
             return set()
         if draft.announced.known:
@@ -197,7 +197,9 @@ class SlidingSync:
             if row.membership == "join" and draft.held_room(row.room_nid).events == LIVE
         ]
         user_id = draft.requester.user_id
-        return set(await self._receipts.load_read_rooms(live, user_id, after=draft.since, upto=draft.upto))
+        read = set(await self._receipts.load_read_rooms(live, user_id, after=draft.since, upto=draft.upto))
+        recounted = await self._results.recounted(user_id, after=draft.since, upto=draft.upto)
+        return read | recounted.intersection(live)
 
     def _may_have_news(self, draft: Draft, row: MembershipRow, config: RoomConfig, read: set[RoomId]) -> bool:
         held = draft.held.rooms.get(row.room_nid)

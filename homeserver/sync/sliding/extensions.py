@@ -1,5 +1,7 @@
 """What an answer tells besides rooms: MSC3885 (to-device), MSC3884 (e2ee), MSC3959 to 3961 (account data, receipts, typing).
 
+Thread subscriptions (MSC4308) stand in `homeserver.sync.sliding.thread_subscriptions`.
+
 What is told of rooms goes along with them: nothing is told of a room that the client does not hold, and of one that was
 out of sight meanwhile what came since it was told of last.
 """
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from homeserver.sync.extras import Extras
     from homeserver.sync.sliding.draft import Draft
     from homeserver.sync.sliding.request import Scope, ToDeviceRequest
+    from homeserver.sync.sliding.thread_subscriptions import ThreadSubscriptionNews
     from homeserver.sync.to_device import Inboxes
     from homeserver.views.keys_left import KeysLeftNow
     from homeserver.views.tokens import Tokens
@@ -46,6 +49,7 @@ class Extensions:
         receipts: ReceiptStore,
         recent: RecentEvents,
         extras: Extras,
+        thread_subscriptions: ThreadSubscriptionNews,
     ) -> None:
         self._tokens = tokens
         self._inboxes = inboxes
@@ -55,6 +59,7 @@ class Extensions:
         self._receipts = receipts
         self._recent = recent
         self._extras = extras
+        self._thread_subscriptions = thread_subscriptions
 
     async def acknowledge(self, requester: Requester, wanted: ToDeviceRequest | None) -> int:
         """Drop the messages that the device says it has; from which place on it has none.
@@ -75,6 +80,7 @@ class Extensions:
         await self._add_account_data(draft, wanted.account_data)
         await self._add_receipts(draft, wanted.receipts)
         await self._add_typing(draft, wanted.typing)
+        await self._thread_subscriptions.add(draft, wanted.thread_subscriptions)
 
     def _tell(self, draft: Draft, name: str, **parts: Any) -> None:
         told = {part: value for part, value in parts.items() if value}

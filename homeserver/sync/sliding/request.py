@@ -101,6 +101,8 @@ class ExtensionRequests:
     account_data: Scope | None = None
     receipts: Scope | None = None
     typing: Scope | None = None
+    thread_subscriptions: int | None = None
+    """How many changes at most."""
 
 
 @dataclass(frozen=True)

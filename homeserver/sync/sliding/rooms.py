@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from homeserver.eventgraph.event import StateKey
-    from homeserver.ids import EventId
+    from homeserver.ids import EventId, RoomId
     from homeserver.rooms.recent_events import RecentEvents
     from homeserver.services.requester import Requester
     from homeserver.storage.memberships import MembershipRow
@@ -164,6 +164,10 @@ class RoomResults:
         counts = await self._unread.of(requester.user_id, row, upto=upto, by_thread=False)
         unread: dict[str, int] = counts["unread_notifications"]
         return unread
+
+    async def recounted(self, user_id: UserId, *, after: int, upto: int) -> set[RoomId]:
+        """The rooms in which a user has subscribed to a thread, or does so no more."""
+        return await self._unread.recounted(user_id, after=after, upto=upto)
 
     async def _pending(self, row: MembershipRow, view: RoomView) -> RoomResult:
         """An invite or a knock."""
