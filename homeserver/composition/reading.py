@@ -186,7 +186,7 @@ class ReadingLayer:
                 timelines,
                 WantedState(stores.events, stores.state, stores.numbers),
                 summaries,
-                BumpStamps(rooms.recent),
+                BumpStamps(rooms.recent, stores.rooms),
                 views.visibility,
                 views.client_events,
                 stripped_states,

@@ -57,6 +57,7 @@ class ViewLayer:
             self.ignored,
             self.subscribed_threads,
             rooms.recent,
+            self.visibility,
         )
         self.room_marks = RoomMarks(stores.account_data)
         self.typing = TypingNow(clock, stores.typing)

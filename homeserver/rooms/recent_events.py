@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from homeserver.storage.stored_event import size_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from homeserver.ids import RoomId
     from homeserver.storage.events import EventStore
@@ -31,6 +32,26 @@ class _Tail:
         self.events = list(events)
         self.positions = [stored.stream_id for stored in events]
 
+    @property
+    def is_short(self) -> bool:
+        """Whether it holds fewer events than are read at once, and not all that there are."""
+        return self.since > 0 and len(self.events) < _READ_AT_ONCE
+
+    def holds(self, after: int, upto: int, limit: int) -> bool:
+        """Whether the newest `limit` events with `after < position <= upto` are among its events."""
+        if after >= self.since:
+            return True
+        return bisect_right(self.positions, upto) - bisect_right(self.positions, after) >= limit
+
+
+class _Changes:
+    """The rooms that change while something is read of them: what was read may be out of date."""
+
+    __slots__ = ("rooms",)
+
+    def __init__(self) -> None:
+        self.rooms: set[RoomId] = set()
+
 
 class RecentEvents:
     """Timeline events of a room by position, from memory where they are recent."""
@@ -41,20 +62,19 @@ class RecentEvents:
         self._tails: OrderedDict[int, _Tail] = OrderedDict()
         self._numbers: dict[RoomId, int] = {}
         self._cached_bytes = 0
-        self._changes = 0
+        self._reading: list[_Changes] = []
 
     # -- reading ---------------------------------------------------------------------------------------
 
     async def load(self, room_nid: int, *, after: int, upto: int, limit: int) -> list[StoredEvent]:
         """The newest `limit` timeline events of a room with `after < stream_id <= upto`, oldest first."""
         tail = self._tails.get(room_nid)
-        if tail is None:
+        if tail is None or (tail.is_short and not tail.holds(after, upto, limit)):
             tail = await self._read(room_nid)
-        if tail is not None:
+        if tail is not None and tail.holds(after, upto, limit):
             end = bisect_right(tail.positions, upto)
             start = bisect_right(tail.positions, after)
-            if after >= tail.since or end - start >= limit:
-                return tail.events[max(start, end - limit) : end]
+            return tail.events[max(start, end - limit) : end]
         return await self._events.load_arrivals(room_nid, after=after, upto=upto, limit=limit)
 
     def since(self, room_nid: int, position: int, upto: int) -> list[StoredEvent] | None:
@@ -75,21 +95,53 @@ class RecentEvents:
                 return 0
         return await self._events.get_snapshot_at(room_nid, position)
 
+    async def prepare(self, room_nids: Iterable[int], number: int) -> None:
+        """Have the newest `number` events of many rooms in memory, by one question for all."""
+        missing = [room_nid for room_nid in room_nids if room_nid not in self._tails]
+        if not missing or number > _READ_AT_ONCE:
+            return
+        with self._noting_changes() as changed:
+            newest = await self._events.load_newest(missing, number)
+        for room_nid, events in newest.items():
+            if room_nid not in self._tails:
+                self._begin(room_nid, events, number, changed)
+
     async def _read(self, room_nid: int) -> _Tail | None:
-        changes = self._changes
-        events = await self._events.load_arrivals(room_nid, after=-1, upto=_NEWEST, limit=_READ_AT_ONCE)
-        if not events or changes != self._changes or room_nid in self._tails:
-            return self._tails.get(room_nid)
-        since = events[0].stream_id - 1 if len(events) == _READ_AT_ONCE else 0
-        tail = _Tail(events[0].room_id, since, events)
-        self._keep(room_nid, tail)
-        return tail
+        with self._noting_changes() as changed:
+            events = await self._events.load_arrivals(room_nid, after=-1, upto=_NEWEST, limit=_READ_AT_ONCE)
+        if events:
+            self._begin(room_nid, events, _READ_AT_ONCE, changed)
+        return self._tails.get(room_nid)
+
+    def _begin(
+        self, room_nid: int, events: Sequence[StoredEvent], number: int, changed: Collection[RoomId]
+    ) -> None:
+        """Hold what was read of a room, unless something happened in it meanwhile."""
+        room_id = events[0].room_id
+        if room_id not in changed:
+            self._drop(room_nid)
+            self._keep(
+                room_nid, _Tail(room_id, events[0].stream_id - 1 if len(events) == number else 0, events)
+            )
+
+    @contextmanager
+    def _noting_changes(self) -> Iterator[set[RoomId]]:
+        changes = _Changes()
+        self._reading.append(changes)
+        try:
+            yield changes.rooms
+        finally:
+            self._reading.remove(changes)
+
+    def _note_change(self, room_id: RoomId) -> None:
+        for changes in self._reading:
+            changes.rooms.add(room_id)
 
     # -- following the commits -------------------------------------------------------------------------
 
     def add(self, stored: StoredEvent) -> None:
         """Take in an event that was just committed. Events of a room must come in order."""
-        self._changes += 1
+        self._note_change(stored.room_id)
         tail = self._tails.get(stored.room_nid)
         if tail is None:
             is_first = stored.event.type == "m.room.create" and stored.state_before == 0
@@ -113,7 +165,7 @@ class RecentEvents:
 
     def replace(self, stored: StoredEvent) -> None:
         """Take in the changed form of an event that may be held: it was redacted."""
-        self._changes += 1
+        self._note_change(stored.room_id)
         tail = self._tails.get(stored.room_nid)
         if tail is not None:
             index = bisect_right(tail.positions, stored.stream_id) - 1
@@ -123,10 +175,16 @@ class RecentEvents:
 
     def invalidate(self, room_id: RoomId) -> None:
         """Another process wrote into the room: what is held may have a gap."""
-        self._changes += 1
-        room_nid = self._numbers.pop(room_id, None)
+        self._note_change(room_id)
+        room_nid = self._numbers.get(room_id)
         if room_nid is not None:
-            self._cached_bytes -= sum(map(size_of, self._tails.pop(room_nid).events))
+            self._drop(room_nid)
+
+    def _drop(self, room_nid: int) -> None:
+        dropped = self._tails.pop(room_nid, None)
+        if dropped is not None:
+            del self._numbers[dropped.room_id]
+            self._cached_bytes -= sum(map(size_of, dropped.events))
 
     def _keep(self, room_nid: int, tail: _Tail) -> None:
         self._tails[room_nid] = tail
@@ -136,6 +194,4 @@ class RecentEvents:
 
     def _drop_oldest(self) -> None:
         while self._cached_bytes > self._cache_bytes:
-            _, dropped = self._tails.popitem(last=False)
-            del self._numbers[dropped.room_id]
-            self._cached_bytes -= sum(map(size_of, dropped.events))
+            self._drop(next(iter(self._tails)))

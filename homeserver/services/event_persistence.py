@@ -20,7 +20,7 @@ from homeserver.storage.announcements import Topic
 from homeserver.storage.memberships import MembershipRow
 from homeserver.storage.outgoing_events import OutgoingEvent
 from homeserver.storage.relations import RelationRow
-from homeserver.storage.rooms import Head, RoomRow, dump_extremities
+from homeserver.storage.rooms import SAYING, Head, RoomRow, dump_extremities
 from homeserver.storage.state import GONE
 from homeserver.storage.stored_event import EventRow, RoomPoint, with_redaction
 from homeserver.views.push_rules import EVERYBODY, mentioned_users
@@ -171,6 +171,8 @@ class EventPersistence:
         if older is None:
             head.messages += prepared.notifies
             head.bytes += len(event.json)
+            if event.type in SAYING:
+                head.said = position
         run.rows.append(
             (
                 write,
@@ -329,6 +331,7 @@ class EventPersistence:
                     invited,
                     run.heads[room_nid].messages,
                     run.heads[room_nid].bytes,
+                    run.heads[room_nid].said,
                 )
             )
         await self._stores.rooms.update_heads(transaction, heads)

@@ -133,6 +133,13 @@ class Database(Reader):
         return position <= self.position
 
     @abstractmethod
+    async def fetch_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[Row]:
+        """Ask the same for each row of arguments, in one go: the rows of all answers, one after the other.
+
+        Where each of many has bounds of its own, this is what a single statement cannot say for both engines.
+        """
+
+    @abstractmethod
     async def table_names(self) -> set[str]:
         """The tables that there are."""
 

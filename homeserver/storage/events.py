@@ -239,6 +239,19 @@ class EventStore:
         arrivals = [self._keep(row, changes) for row in rows]
         return arrivals if oldest_first else arrivals[::-1]
 
+    async def load_newest(self, room_nids: Iterable[int], number: int) -> dict[int, list[StoredEvent]]:
+        """The newest `number` events of the timelines of many rooms, in order of arrival, by the numbers of the rooms."""
+        changes = self._changes
+        rows = await self._database.fetch_many(
+            f"SELECT {_COLUMNS} {_FROM} WHERE e.room_nid = $1 AND e.stream_id > 0 AND e.status = 0"
+            " ORDER BY e.stream_id DESC LIMIT $2",
+            [(room_nid, number) for room_nid in room_nids],
+        )
+        newest: dict[int, list[StoredEvent]] = {}
+        for row in rows:
+            newest.setdefault(row[2], []).insert(0, self._keep(row, changes))
+        return newest
+
     async def load_timeline(
         self,
         room_nid: int,

@@ -142,6 +142,20 @@ class MembershipStore:
         )
         return [UserId(row[0]) for row in rows]
 
+    async def load_first_joined_or_invited(
+        self, room_nids: Iterable[int], limit: int
+    ) -> dict[int, list[UserId]]:
+        """The first `limit` users that are joined or invited, of many rooms by their numbers, oldest change first."""
+        rows = await self._database.fetch_many(
+            "SELECT room_nid, user_id FROM memberships WHERE room_nid = $1 AND membership IN ('join', 'invite')"
+            " ORDER BY stream_id LIMIT $2",
+            [(room_nid, limit) for room_nid in room_nids],
+        )
+        members: dict[int, list[UserId]] = {}
+        for room_nid, user_id in rows:
+            members.setdefault(room_nid, []).append(UserId(user_id))
+        return members
+
     async def load_local_members(self, room_nid: int, server_name: ServerName, limit: int) -> list[UserId]:
         """The first `limit` joined members of a room that are of a server, oldest change first."""
         rows = await self._database.fetch_all(

@@ -59,47 +59,40 @@ class HighlightStore:
         )
 
     async def count_notifying(
-        self, room_nid: int, *, after: int, upto: int, but: Sequence[int]
-    ) -> list[tuple[str | None, int]]:
-        """Rows of (thread root or None, number) of the notifying events of a room with `after < position <= upto`.
+        self, starts: Iterable[tuple[int, int]], *, upto: int, but: Sequence[int]
+    ) -> list[tuple[int, int, str | None, int]]:
+        """How many events notify after places in rooms, given as (room number, position), and up to a position.
 
-        Those of the senders `but` (by number) are not counted.
+        Rows of (room number, position, thread root or None, number). Those of the senders `but` (by number) are not
+        counted.
         """
-        rows = await self._database.fetch_all(
-            "SELECT thread_root, count(*) FROM events WHERE room_nid = $1 AND stream_id > $2"
-            " AND stream_id <= $3 AND notifies = 1 AND NOT (sender_nid = ANY($4::bigint[])) GROUP BY thread_root",
-            room_nid,
-            after,
-            upto,
-            list(but),
+        rows = await self._database.fetch_many(
+            "SELECT room_nid, $2::bigint, thread_root, count(*) FROM events WHERE room_nid = $1::bigint"
+            " AND stream_id > $2::bigint AND stream_id <= $3::bigint AND notifies = 1"
+            " AND NOT (sender_nid = ANY($4::bigint[])) GROUP BY room_nid, thread_root",
+            [(room_nid, after, upto, list(but)) for room_nid, after in starts],
         )
-        return [(row[0], row[1]) for row in rows]
+        return [(row[0], row[1], row[2], row[3]) for row in rows]
 
     async def load_last_sent(
-        self, room_nid: int, sender_nid: int, *, after: int, upto: int
-    ) -> list[tuple[str | None, int]]:
-        """Rows of (thread root or None, position) of the last notifying events that somebody sent there."""
-        rows = await self._database.fetch_all(
-            "SELECT thread_root, max(stream_id) FROM events WHERE room_nid = $1 AND stream_id > $2"
-            " AND stream_id <= $3 AND notifies = 1 AND sender_nid = $4 GROUP BY thread_root",
-            room_nid,
-            after,
-            upto,
-            sender_nid,
+        self, starts: Iterable[tuple[int, int]], sender_nid: int, *, upto: int
+    ) -> list[tuple[int, str | None, int]]:
+        """Rows of (room number, thread root or None, position) of the last notifying events that somebody sent there."""
+        rows = await self._database.fetch_many(
+            "SELECT room_nid, thread_root, max(stream_id) FROM events WHERE room_nid = $1 AND stream_id > $2"
+            " AND stream_id <= $3 AND notifies = 1 AND sender_nid = $4 GROUP BY room_nid, thread_root",
+            [(room_nid, after, upto, sender_nid) for room_nid, after in starts],
         )
-        return [(row[0], row[1]) for row in rows]
+        return [(row[0], row[1], row[2]) for row in rows]
 
     async def load_highlights(
-        self, user_id: UserId, room_nid: int, *, after: int, upto: int, but: Sequence[int]
-    ) -> list[tuple[str | None, int, bool]]:
-        """Rows of (thread root or None, position, counted) of the events that highlight a user."""
-        rows = await self._database.fetch_all(
-            "SELECT thread_root, stream_id, counted FROM highlights WHERE user_id IN ($1, '') AND room_nid = $2"
-            " AND stream_id > $3 AND stream_id <= $4 AND NOT (sender_nid = ANY($5::bigint[])) ORDER BY stream_id",
-            user_id,
-            room_nid,
-            after,
-            upto,
-            list(but),
+        self, user_id: UserId, starts: Iterable[tuple[int, int]], *, upto: int, but: Sequence[int]
+    ) -> list[tuple[int, str | None, int, bool]]:
+        """Rows of (room number, thread root or None, position, counted) of the events that highlight a user there."""
+        rows = await self._database.fetch_many(
+            "SELECT room_nid, thread_root, stream_id, counted FROM highlights WHERE user_id IN ($1, '')"
+            " AND room_nid = $2 AND stream_id > $3 AND stream_id <= $4 AND NOT (sender_nid = ANY($5::bigint[]))"
+            " ORDER BY stream_id",
+            [(user_id, room_nid, after, upto, list(but)) for room_nid, after in starts],
         )
-        return [(row[0], row[1], bool(row[2])) for row in rows]
+        return [(row[0], row[1], row[2], bool(row[3])) for row in rows]

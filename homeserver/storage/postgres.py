@@ -163,6 +163,13 @@ class PostgresDatabase(Database):
         async with self._reader() as connection:
             return await _PostgresReader(connection).fetch_all(sql, *arguments)
 
+    async def fetch_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[Row]:
+        if not rows:
+            return []
+        async with self._reader() as connection:
+            question = connection.fetchmany(sql, [arguments_for_postgres(row) for row in rows])
+            return [tuple(record) for record in await answer(connection, sql, question)]
+
     async def reach(self, position: int) -> bool:
         if position > self.position:
             async with self._reader() as connection:

@@ -10,7 +10,7 @@ from homeserver.storage.announcements import Topic
 from homeserver.storage.stored_event import RoomPoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from homeserver.ids import EventId, UserId
     from homeserver.storage.database import Database, Transaction
@@ -89,20 +89,22 @@ class ReceiptStore:
         )
         return [_read(row) for row in rows]
 
-    async def load_for_timeline(
-        self, room_id: RoomId, user_id: UserId, event_ids: Iterable[EventId], *, since: int, upto: int
+    async def load_for_timelines(
+        self, user_id: UserId, timelines: Mapping[RoomId, tuple[int, Iterable[EventId]]], *, upto: int
     ) -> list[ReceiptRow]:
-        """The receipts at some events, none of them older than `since`, that a user may see; and all of their own."""
-        rows = await self._database.fetch_all(
+        """The receipts at some events of rooms that a user may see, and all of their own in these rooms.
+
+        With the events of each room comes a position that none of them is older than.
+        """
+        rows = await self._database.fetch_many(
             f"SELECT {_COLUMNS} FROM receipts WHERE room_id = $1 AND stream_id > $2 AND stream_id <= $3"
             f" AND event_id = ANY($4::text[]) AND receipt_type <> '{PRIVATE}' AND user_id <> $5"
             f" UNION ALL SELECT {_COLUMNS} FROM receipts WHERE room_id = $1 AND user_id = $5 AND stream_id <= $3"
             " ORDER BY stream_id",
-            room_id,
-            since,
-            upto,
-            list(event_ids),
-            user_id,
+            [
+                (room_id, since, upto, list(event_ids), user_id)
+                for room_id, (since, event_ids) in timelines.items()
+            ],
         )
         return [_read(row) for row in rows]
 
@@ -131,11 +133,11 @@ class ReceiptStore:
         )
         return [RoomId(row[0]) for row in rows]
 
-    async def load_own(self, user_id: UserId, room_id: RoomId) -> list[ReceiptRow]:
-        """All receipts of a user in a room."""
+    async def load_own(self, user_id: UserId, room_ids: Iterable[RoomId]) -> list[ReceiptRow]:
+        """All receipts of a user in some rooms."""
         rows = await self._database.fetch_all(
-            f"SELECT {_COLUMNS} FROM receipts WHERE room_id = $1 AND user_id = $2",
-            room_id,
+            f"SELECT {_COLUMNS} FROM receipts WHERE room_id = ANY($1::text[]) AND user_id = $2",
+            list(room_ids),
             user_id,
         )
         return [_read(row) for row in rows]
@@ -153,17 +155,6 @@ class ReceiptStore:
         for row in map(_read, rows):
             found.setdefault(row.user_id, []).append(row)
         return found
-
-    async def joined_at(self, user_id: UserId, room_nid: int) -> int:
-        """The position at which a user last came into a room: nothing before it is unread."""
-        position = await self._database.fetch_value(
-            "SELECT min(stream_id) FROM membership_log WHERE room_nid = $1 AND user_id = $2 AND membership = 'join'"
-            " AND stream_id > coalesce((SELECT max(stream_id) FROM membership_log"
-            " WHERE room_nid = $1 AND user_id = $2 AND membership <> 'join'), 0)",
-            room_nid,
-            user_id,
-        )
-        return position or 0
 
 
 def _read(row: tuple) -> ReceiptRow:  # type: ignore[type-arg]

@@ -91,6 +91,13 @@ class RelationStore:
             kinds.setdefault(relation_type, []).append(EventId(relates_to))
         return kinds
 
+    async def load_related(self, event_ids: Iterable[EventId]) -> set[EventId]:
+        """Those of these events, of whatever rooms, that other events relate to."""
+        rows = await self._database.fetch_all(
+            "SELECT DISTINCT relates_to FROM relations WHERE relates_to = ANY($1::text[])", list(event_ids)
+        )
+        return {EventId(row[0]) for row in rows}
+
     async def load_children(
         self,
         room_nid: int,

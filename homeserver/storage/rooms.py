@@ -17,6 +17,23 @@ if TYPE_CHECKING:
     from homeserver.storage.database import Database, Transaction
 
 
+SAYING = frozenset(
+    {
+        "m.room.create",
+        "m.room.message",
+        "m.room.encrypted",
+        "m.sticker",
+        "m.call.invite",
+        "m.poll.start",
+        "m.beacon_info",
+        # What polls and live locations are called in rooms today.
+        "org.matrix.msc3381.poll.start",
+        "org.matrix.msc3672.beacon_info",
+    }
+)
+"""The types of events that say something: what else happens in a room is no reason to look at it (MSC4186)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Extremity:
     """An event that no other event follows yet; `sha256` is its reference hash in room versions 1 and 2."""
@@ -51,6 +68,8 @@ class Head:
     messages: int = 0
     bytes: int = 0
     """How much arrived in the room so far."""
+    said: int = 0
+    """The position of the newest event that says something."""
 
 
 def _read(row: tuple) -> RoomRow:  # type: ignore[type-arg]
@@ -120,10 +139,18 @@ class RoomStore:
         )
         return [RoomId(row[0]) for row in rows]
 
+    async def load_said(self, room_nids: Iterable[int]) -> dict[int, int]:
+        """The position of the newest event that says something, of those of these rooms in which one arrived."""
+        rows = await self._database.fetch_all(
+            "SELECT room_nid, said_position FROM rooms WHERE room_nid = ANY($1::bigint[]) AND said_position > 0",
+            list(room_nids),
+        )
+        return dict(rows)
+
     async def load_heads(self, transaction: Transaction, room_nids: Sequence[int]) -> dict[int, Head]:
         """The heads that a write compares, and counts on from."""
         rows = await transaction.fetch_all(
-            "SELECT room_nid, head_version, messages, bytes FROM rooms WHERE room_nid = ANY($1::bigint[])",
+            "SELECT room_nid, head_version, messages, bytes, said_position FROM rooms WHERE room_nid = ANY($1::bigint[])",
             list(room_nids),
         )
         return {room_nid: Head(*columns) for room_nid, *columns in rows}
@@ -188,17 +215,17 @@ class RoomStore:
     async def update_heads(
         self,
         transaction: Transaction,
-        heads: Sequence[tuple[int, int, str, int, int, int, int, int, int, int]],
+        heads: Sequence[tuple[int, int, str, int, int, int, int, int, int, int, int]],
     ) -> None:
         """Set the heads of rooms.
 
         Rows of (room number, head version, extremities as JSON, depth, snapshot, position, change of the number
-        of joined members, of invited members, how many messages and bytes arrived so far).
+        of joined members, of invited members, how many messages and bytes arrived so far, where something was said last).
         """
         await transaction.execute_many(
             "UPDATE rooms SET head_version = $2, forward_extremities = $3, depth = $4, state_snapshot = $5,"
             " last_position = $6, joined_members = joined_members + $7, invited_members = invited_members + $8,"
-            " messages = $9, bytes = $10 WHERE room_nid = $1",
+            " messages = $9, bytes = $10, said_position = $11 WHERE room_nid = $1",
             heads,
         )
 

@@ -181,6 +181,12 @@ class SqliteDatabase(Database):
         async with self._reader() as connection:
             return await _SqliteReader(connection).fetch_all(sql, *arguments)
 
+    async def fetch_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[Row]:
+        arguments = [arguments_for_sqlite(row) for row in rows]
+        async with self._reader() as connection:
+            answer = await connection.run([Statement(Kind.FETCH_MANY, for_sqlite(sql), arguments)])
+        return cast("list[Row]", answer)
+
     async def table_names(self) -> set[str]:
         return {name for (name,) in await self.fetch_all(_TABLE_NAMES)}
 

@@ -29,6 +29,8 @@ class Kind(Enum):
 
     FETCH = auto()
     """Its rows."""
+    FETCH_MANY = auto()
+    """The rows of all answers; its arguments are a sequence of rows of arguments."""
     EXECUTE = auto()
     """How many rows it changed."""
     EXECUTE_MANY = auto()
@@ -64,6 +66,8 @@ class _ScriptConnection(sqlite3.Connection):
             started = time.perf_counter()
             if kind is Kind.EXECUTE_MANY:
                 cursor.executemany(sql, arguments)
+            elif kind is Kind.FETCH_MANY:
+                script.answer = [row for some in arguments for row in cursor.execute(sql, some).fetchall()]
             else:
                 cursor.execute(sql, arguments)
                 script.answer = cursor.fetchall() if kind is Kind.FETCH else cursor.rowcount

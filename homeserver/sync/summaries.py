@@ -69,6 +69,20 @@ class Summaries:
             for room_nid in missing:
                 self._keep(room_nid, _Members(position, *counts.get(room_nid, (0, 0))))
 
+    async def load_heroes(self, room_nids: Iterable[int]) -> None:
+        """Have those in memory after whom several rooms are called, where there is anybody else in them."""
+        missing = [
+            room_nid
+            for room_nid in room_nids
+            if (members := self._known(room_nid)) is not None and members.present is None
+        ]
+        if missing:
+            present = await self._memberships.load_first_joined_or_invited(missing, HEROES + 1)
+            for room_nid, user_ids in present.items():
+                members = self._known(room_nid)
+                if members is not None and len(user_ids) > 1:
+                    members.present = user_ids
+
     def _known(self, room_nid: int) -> _Members | None:
         members = self._rooms.get(room_nid)
         if members is None:

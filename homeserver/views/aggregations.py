@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from homeserver.storage.relations import ThreadSummary
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import orjson
 
@@ -84,6 +84,11 @@ class Aggregations:
             for event_id, thread in (await self._threads(roots, reader, ignored, client_events)).items():
                 bundles.setdefault(event_id, {})[_THREAD] = thread
         return bundles
+
+    async def among(self, events: Iterable[StoredEvent]) -> set[EventId]:
+        """The ids of those of these events, of whatever rooms, with which something may be bundled."""
+        parents = [stored.event.event_id for stored in events if stored.event.state_key is None]
+        return await self._relations.load_related(parents) if parents else set()
 
     async def _replacements(
         self, edited: Sequence[StoredEvent], reader: Requester, client_events: ClientEvents

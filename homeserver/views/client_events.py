@@ -15,7 +15,7 @@ import orjson
 from homeserver.views.event_fields import select_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from homeserver.clock import Clock
     from homeserver.eventgraph.event import Event
@@ -111,16 +111,16 @@ class ClientEvents:
             rendered = [orjson.dumps(select_fields(orjson.loads(one), fields)) for one in rendered]
         return [orjson.Fragment(one) for one in rendered]
 
+    async def prepare(self, events: Collection[StoredEvent]) -> set[EventId]:
+        """Have in memory what events of whatever rooms tell of; the ids of those with which something may be bundled."""
+        await self._events.load(_others_of(events))
+        return await self._aggregations.among(events)
+
     async def _load_others(
         self, events: Sequence[StoredEvent], reader: Requester
     ) -> Mapping[EventId, StoredEvent]:
         """The events that these tell of: what they replaced in the state, what redacted them."""
-        wanted: list[EventId] = []
-        for stored in events:
-            if stored.replaces_state is not None:
-                wanted.append(stored.replaces_state)
-            if stored.redacted_by is not None:
-                wanted.append(stored.redacted_by)
+        wanted = _others_of(events)
         if not wanted:
             return {}
         others = await self._erasure.apply((await self._events.load(wanted)).values(), reader.user_id)
@@ -141,6 +141,16 @@ class ClientEvents:
             _, dropped = self._cache.popitem(last=False)
             self._cached_bytes -= len(dropped[1]) + 200
         return made
+
+
+def _others_of(events: Iterable[StoredEvent]) -> list[EventId]:
+    wanted = []
+    for stored in events:
+        if stored.replaces_state is not None:
+            wanted.append(stored.replaces_state)
+        if stored.redacted_by is not None:
+            wanted.append(stored.redacted_by)
+    return wanted
 
 
 def _federation_form(event: Event) -> bytes:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from homeserver.storage.stored_event import StoredEvent
 
 _CACHED_HISTORIES = 5_000
+_CACHED_SETTINGS = 50_000
 _OUT = ("leave", "ban")
+_NEVER = 2**63
 
 
 class MembershipHistory:
@@ -63,6 +65,15 @@ class MembershipHistory:
             return position
         later = self.changes_between(position, self.last_position)
         return next((at for at, membership in later if membership == "join"), None)
+
+    def joined_at(self) -> int:
+        """The position at which the user last came into the room; 0 where they are not in it."""
+        joined_at = 0
+        for position, membership in zip(reversed(self._positions), reversed(self._memberships), strict=True):
+            if membership != "join":
+                break
+            joined_at = position
+        return joined_at
 
     def first_joined(self) -> int | None:
         """The position at which the user first came into the room; None where they never did."""
@@ -109,6 +120,7 @@ class HistoryVisibility:
         self._events = events
         self._numbers = numbers
         self._histories: OrderedDict[tuple[UserId, int], MembershipHistory] = OrderedDict()
+        self._known_settings: dict[int, str] = {}
 
     async def memberships_at(self, user_id: UserId, events: Sequence[StoredEvent]) -> list[str]:
         """The membership of a user just after each of these events of one room."""
@@ -170,6 +182,19 @@ class HistoryVisibility:
             for room_nid, log in logs.items():
                 self._keep((user_id, room_nid), MembershipHistory(log))
 
+    async def prepare(self, user_id: UserId, rooms: Iterable[Sequence[StoredEvent]]) -> None:
+        """Have in memory what decides whether a user may see these events, those of each room apart."""
+        rows = await self._memberships.of_user(user_id)
+        snapshots: set[int] = set()
+        for events in rooms:
+            row = rows.get(events[0].room_id) if events else None
+            joined_at = row.stream_id if row is not None and row.membership == "join" else _NEVER
+            for stored in events:
+                if stored.stream_id < joined_at:
+                    snapshots |= {stored.state_after, stored.state_before}
+        if snapshots:
+            await self._settings(snapshots)
+
     async def first_joined(self, user_id: UserId, room_id: RoomId) -> int | None:
         """The position at which a user first came into a room; None where they never did."""
         row = (await self._memberships.of_user(user_id)).get(room_id)
@@ -214,8 +239,18 @@ class HistoryVisibility:
             return True
         return (await self._settings({snapshot_nid}))[snapshot_nid] == "world_readable"
 
-    async def _settings(self, snapshot_nids: Collection[int]) -> dict[int, str]:
-        """The visibility of history in each of these snapshots."""
+    async def _settings(self, snapshot_nids: Collection[int]) -> Mapping[int, str]:
+        """The visibility of history in each of these snapshots, and maybe in others."""
+        known = self._known_settings
+        missing = [snapshot_nid for snapshot_nid in snapshot_nids if snapshot_nid not in known]
+        if missing:
+            if len(known) + len(missing) > _CACHED_SETTINGS:
+                known = self._known_settings = {one: known[one] for one in snapshot_nids if one in known}
+            # A snapshot never changes, nor does what a redaction leaves of such an event.
+            known.update(await self._load_settings(missing))
+        return known
+
+    async def _load_settings(self, snapshot_nids: Collection[int]) -> dict[int, str]:
         key_nid = await self._numbers.key_number(HISTORY_VISIBILITY)
         numbers: dict[int, int] = {}
         if key_nid is not None:

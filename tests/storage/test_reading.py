@@ -65,3 +65,14 @@ async def test_nobody_reads_what_was_true_long_ago_because_others_were_cancelled
     await database.write(put)
     counts = await asyncio.gather(*(database.fetch_value(COUNT) for _ in range(20)))
     assert set(counts) == {1}
+
+
+async def test_the_same_is_asked_for_many_arguments_at_once(database: Database) -> None:
+    for _ in range(3):
+        await database.write(put)
+    numbers = [row[0] for row in await database.fetch_all("SELECT user_nid FROM user_numbers ORDER BY 1")]
+    question = "SELECT user_nid FROM user_numbers WHERE user_nid >= $1 AND NOT (user_nid = ANY($2::bigint[])) ORDER BY 1"
+    rows = [(numbers[1], []), (numbers[0], [numbers[1]]), (numbers[2] + 1, [])]
+    found = [row[0] for row in await database.fetch_many(question, rows)]
+    assert found == [numbers[1], numbers[2], numbers[0], numbers[2]]
+    assert await database.fetch_many(question, []) == []

@@ -32,6 +32,7 @@ from homeserver.storage.migrations import (
     m0025_missed_history,
     m0026_handovers,
     m0027_thread_subscriptions,
+    m0028_said_positions,
 )
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ _MODULES = (
     m0025_missed_history,
     m0026_handovers,
     m0027_thread_subscriptions,
+    m0028_said_positions,
 )
 
 MIGRATIONS: tuple[Migration, ...] = tuple(module.MIGRATION for module in _MODULES)

@@ -9,26 +9,15 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from homeserver.storage.rooms import SAYING
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from homeserver.rooms.recent_events import RecentEvents
+    from homeserver.storage.rooms import RoomStore
     from homeserver.storage.stored_event import StoredEvent
 
-BUMP_TYPES = frozenset(
-    {
-        "m.room.create",
-        "m.room.message",
-        "m.room.encrypted",
-        "m.sticker",
-        "m.call.invite",
-        "m.poll.start",
-        "m.beacon_info",
-        # What polls and live locations are called in rooms today.
-        "org.matrix.msc3381.poll.start",
-        "org.matrix.msc3672.beacon_info",
-    }
-)
 _MAX_LOOKED_AT = 2_000
 _CACHED_ROOMS = 20_000
 
@@ -42,8 +31,9 @@ class _Known:
 class BumpStamps:
     """Answers with a position of the log."""
 
-    def __init__(self, recent: RecentEvents) -> None:
+    def __init__(self, recent: RecentEvents, rooms: RoomStore) -> None:
         self._recent = recent
+        self._store = rooms
         self._rooms: OrderedDict[int, _Known] = OrderedDict()
 
     async def of(self, room_nid: int, upto: int) -> int:
@@ -51,19 +41,42 @@ class BumpStamps:
 
         Where there was none for very long, the place up to which was looked.
         """
+        known = self._known(room_nid, upto)
+        if known is None:
+            await self.prepare([room_nid], upto)
+            known = self._known(room_nid, upto)
+        if known is None:
+            known = await self._find(room_nid, upto)
+            self._keep(room_nid, upto, known)
+        return known
+
+    async def prepare(self, room_nids: Iterable[int], upto: int) -> None:
+        """Have the stamps of several rooms in memory, as far as the rooms themselves know them."""
+        missing = [room_nid for room_nid in room_nids if self._known(room_nid, upto) is None]
+        if missing:
+            for room_nid, stamp in (await self._store.load_said(missing)).items():
+                # Another process may have written what is not heard of here.
+                if stamp <= upto:
+                    self._keep(room_nid, upto, stamp)
+
+    def _known(self, room_nid: int, upto: int) -> int | None:
         known = self._rooms.get(room_nid)
-        if known is not None and known.upto <= upto:
+        if known is None or known.upto > upto:
+            return None
+        if known.upto < upto:
             came = self._recent.since(room_nid, known.upto, upto)
-            if came is not None:
-                known.stamp = _newest(came) or known.stamp
-                known.upto = upto
-                self._rooms.move_to_end(room_nid)
-                return known.stamp
-        stamp = await self._find(room_nid, upto)
+            if came is None:
+                return None
+            known.stamp = _newest(came) or known.stamp
+            known.upto = upto
+        self._rooms.move_to_end(room_nid)
+        return known.stamp
+
+    def _keep(self, room_nid: int, upto: int, stamp: int) -> None:
         self._rooms[room_nid] = _Known(upto, stamp)
+        self._rooms.move_to_end(room_nid)
         if len(self._rooms) > _CACHED_ROOMS:
             self._rooms.popitem(last=False)
-        return stamp
 
     async def _find(self, room_nid: int, upto: int) -> int:
         end, looked_at, chunk = upto, 0, 50
@@ -79,4 +92,4 @@ class BumpStamps:
 
 
 def _newest(events: Iterable[StoredEvent]) -> int:
-    return max((stored.stream_id for stored in events if stored.event.type in BUMP_TYPES), default=0)
+    return max((stored.stream_id for stored in events if stored.event.type in SAYING), default=0)

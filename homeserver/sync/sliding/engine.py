@@ -7,7 +7,6 @@ rooms that are not asked for cost nothing, however many there are.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from homeserver.clock import Clock
-    from homeserver.ids import RoomId
+    from homeserver.ids import EventId, RoomId
     from homeserver.notifier.notifier import Notifier
     from homeserver.services.requester import Requester
     from homeserver.storage.memberships import MembershipRow
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 MAX_TIMEOUT_MS = 600_000
 _MAX_EVENTS = 10_000
 """Once an answer holds so many events, what is left of the rooms comes with the next one."""
-_AT_ONCE = 32
+_AT_ONCE = 250
 """So many rooms are read at the same time."""
 
 
@@ -175,9 +174,14 @@ class SlidingSync:
             most = max(selection.wanted[room_id].timeline_limit for room_id in looked_at[:_AT_ONCE])
             rooms = min(_AT_ONCE, (_MAX_EVENTS - number) // (most + 1) + 1)
             some, looked_at = looked_at[:rooms], looked_at[rooms:]
-            await self._results.prepare([selection.rooms[room_id] for room_id in some], draft.upto)
-            results = await asyncio.gather(*(self._look_at(draft, room_id, read) for room_id in some))
-            for room_id, result in zip(some, results, strict=True):
+            bundling = await self._results.prepare(
+                draft.requester,
+                [(selection.rooms[room_id], selection.wanted[room_id]) for room_id in some],
+                upto=draft.upto,
+                with_counts=draft.request.with_counts,
+            )
+            for room_id in some:
+                result = await self._look_at(draft, room_id, read, bundling)
                 if result is not None:
                     draft.rooms[room_id] = result
                     number += len(result.events) + len(result.fields.get("required_state", ()))
@@ -213,7 +217,9 @@ class SlidingSync:
             or row.room_id in read
         )
 
-    async def _look_at(self, draft: Draft, room_id: RoomId, read: set[RoomId]) -> RoomResult | None:
+    async def _look_at(
+        self, draft: Draft, room_id: RoomId, read: set[RoomId], bundling: Mapping[EventId, bool]
+    ) -> RoomResult | None:
         selection = draft.selection
         row, config = selection.rooms[room_id], selection.wanted[room_id]
         at_end = await self._moves.at(row, draft.upto)
@@ -229,6 +235,7 @@ class SlidingSync:
             is_dm=is_dm,
             was_dm=held is not None and held.is_dm,
             known_members=self._known_members(draft).get(row.room_nid, frozenset()),
+            bundling=bundling,
         )
         result = await self._results.of(
             draft.requester,

@@ -21,7 +21,7 @@ from homeserver.views.filters import EVERYTHING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from homeserver.ids import RoomId
+    from homeserver.ids import EventId, RoomId
     from homeserver.rooms.recent_events import RecentEvents
     from homeserver.services.requester import Requester
     from homeserver.storage.account_data import AccountDataRow, AccountDataStore
@@ -166,17 +166,20 @@ class Extensions:
         shown = self._shown(draft, scope)
         rows: list[ReceiptRow] = []
         after: dict[RoomId, int] = {}
+        timelines: dict[RoomId, tuple[int, list[EventId]]] = {}
         for room_id, room_nid in shown.items():
             position = draft.told(draft.held_room(room_nid).receipts, told)
             if position is None or self._begins_anew(draft, room_id):
-                rows += await self._receipts_of_new_room(draft, room_id, room_nid)
-            else:
+                timelines[room_id] = await self._timeline_of_new_room(draft, room_id, room_nid)
+            if position is not None:
                 after[room_id] = position
+        if timelines:
+            rows += await self._receipts.load_for_timelines(user_id, timelines, upto=upto)
         changed = self._rooms_with_receipts(draft, told)
         looked_at = {
             room_id: position
             for room_id, position in after.items()
-            if position != told or changed is None or room_id in changed
+            if position != told or changed is None or room_id in changed or room_id in timelines
         }
         if looked_at:
             rows += [
@@ -187,8 +190,9 @@ class Extensions:
                 if row.stream_id > looked_at[row.room_id]
             ]
         self._hold_all(draft, shown.values(), "receipts")
+        # Of a room that begins anew some may be found in both ways.
         rooms, too_many = _receipt_events(
-            sorted(rows, key=lambda row: row.stream_id), draft.selection.ignored
+            sorted(dict.fromkeys(rows), key=lambda row: row.stream_id), draft.selection.ignored
         )
         for room_id, position in too_many.items():
             self._hold(draft, shown[room_id], "receipts", position)
@@ -199,20 +203,18 @@ class Extensions:
             self._put_off(draft, changed - shown.keys(), "receipts", told)
         self._tell(draft, "receipts", rooms=rooms)
 
-    async def _receipts_of_new_room(self, draft: Draft, room_id: RoomId, room_nid: int) -> list[ReceiptRow]:
-        """Those at the events that the client has, as far as that is known, and the user's own."""
+    async def _timeline_of_new_room(
+        self, draft: Draft, room_id: RoomId, room_nid: int
+    ) -> tuple[int, list[EventId]]:
+        """The events that the client has, as far as that is known, and a position before them."""
         result = draft.rooms.get(room_id)
         if result is not None and result.is_new:
-            event_ids, since = result.events, result.since
-        else:
-            newest = await self._recent.load(
-                room_nid, after=0, upto=draft.upto, limit=draft.held_room(room_nid).limit
-            )
-            event_ids = [stored.event.event_id for stored in newest]
-            since = newest[0].stream_id if newest else draft.upto
-        return await self._receipts.load_for_timeline(
-            room_id, draft.requester.user_id, event_ids, since=since, upto=draft.upto
+            return result.since, result.events
+        newest = await self._recent.load(
+            room_nid, after=0, upto=draft.upto, limit=draft.held_room(room_nid).limit
         )
+        since = newest[0].stream_id if newest else draft.upto
+        return since, [stored.event.event_id for stored in newest]
 
     def _rooms_with_receipts(self, draft: Draft, told: int | None) -> set[RoomId] | None:
         """In which rooms somebody has read on since the extension was told; None where that is not known."""

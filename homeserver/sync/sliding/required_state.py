@@ -77,10 +77,19 @@ class RequiredState:
         """Whether all that the other asks for is certainly asked for here."""
         return other.rules <= self.rules and (self.lazy_members or not other.lazy_members)
 
-    @property
+    @cached_property
     def patterns(self) -> frozenset[StatePattern]:
         """What is included by any rule."""
         return frozenset[StatePattern]().union(*(rule.include for rule in self.rules))
+
+    @cached_property
+    def named(self) -> frozenset[StateKey]:
+        """The entries that are included by their names."""
+        return frozenset(
+            (one.type, one.state_key)
+            for one in self.patterns
+            if one.type is not None and one.state_key is not None
+        )
 
     @cached_property
     def packed(self) -> bytes:

@@ -51,6 +51,16 @@ class WantedState:
         """Have these snapshots in memory."""
         await self._state.load_chains(snapshot for snapshot in snapshots if snapshot)
 
+    async def prepare_entries(self, wanted: Mapping[int, Iterable[StateKey]]) -> list[StoredEvent]:
+        """Have some entries of snapshots in memory that are there themselves; those entries."""
+        key_nids = await self._numbers.load_key_numbers({key for keys in wanted.values() for key in keys})
+        event_nids: set[int] = set()
+        for snapshot, keys in wanted.items():
+            if snapshot:
+                nids = [key_nids[key] for key in keys if key in key_nids]
+                event_nids.update((await self._state.get_numbers(snapshot, nids)).values())
+        return list((await self._events.load_numbered(event_nids)).values())
+
     async def change(self, start: int, end: int) -> StateChange:
         """What snapshot `end` has otherwise than `start`."""
         numbers = await self._state.load_difference(start, end) if end not in (0, start) else {}
@@ -95,9 +105,8 @@ class WantedState:
     async def _candidates(self, snapshot: int, wanted: RequiredState) -> Mapping[StateKey, StoredEvent]:
         """The entries of a snapshot among which are all that are wanted; of a large room few others."""
         patterns = wanted.patterns
-        named = [(one.type, one.state_key) for one in patterns if one.type and one.state_key is not None]
         types = {one.type for one in patterns if one.type is not None and one.state_key is None}
-        found = await self.entries(snapshot, named)
+        found = await self.entries(snapshot, wanted.named)
         if any(one.type is None for one in patterns):
             numbers: Sequence[int]
             if wanted.matches((MEMBER, "")) or any(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -53,6 +52,8 @@ class RoomView:
     was_dm: bool
     known_members: frozenset[int]
     """The numbers of member events that it has, where it loads members lazily."""
+    bundling: Mapping[EventId, bool]
+    """Whether anything may be bundled with events, as far as that was asked."""
 
 
 @dataclass(slots=True)
@@ -144,20 +145,54 @@ class RoomResults:
             result.is_news = True
         return result
 
-    async def prepare(self, rows: Sequence[MembershipRow], upto: int) -> None:
-        """Have in memory what is to be read of several rooms, by fewer questions than each alone would take."""
-        joined = [row for row in rows if row.membership == "join"]
+    async def prepare(
+        self,
+        requester: Requester,
+        rooms: Sequence[tuple[MembershipRow, RoomConfig]],
+        *,
+        upto: int,
+        with_counts: bool,
+    ) -> Mapping[EventId, bool]:
+        """Have in memory what is to be read of several rooms, by fewer questions than each alone would take.
+
+        The answer says of their newest events whether anything may be bundled with them.
+        """
+        joined = [(row, config) for row, config in rooms if row.membership == "join"]
         if len(joined) < _SEVERAL:
-            return
-
-        async def snapshot_of(row: MembershipRow) -> int:
-            await self._recent.load(row.room_nid, after=upto, upto=upto, limit=1)
-            return await self._recent.snapshot_at(row.room_nid, upto)
-
-        snapshots = await asyncio.gather(*map(snapshot_of, joined))
-        await self._state.prepare(snapshots)
-        await self._visibility.load_histories(joined)
-        await self._summaries.load_counts(row.room_nid for row in joined)
+            return {}
+        rows = [row for row, _ in joined]
+        most = max(config.timeline_limit for _, config in joined)
+        await self._recent.prepare((row.room_nid for row in rows), most + 1)
+        snapshots = {row.room_nid: await self._recent.snapshot_at(row.room_nid, upto) for row in rows}
+        await self._state.prepare(snapshots.values())
+        await self._visibility.load_histories(rows)
+        await self._summaries.load_counts(snapshots)
+        newest = {
+            row.room_nid: await self._recent.load(
+                row.room_nid, after=0, upto=upto, limit=config.timeline_limit + 1
+            )
+            for row, config in joined
+        }
+        await self._visibility.prepare(requester.user_id, newest.values())
+        state = await self._state.prepare_entries(
+            {snapshots[row.room_nid]: _entries_of(config, newest[row.room_nid]) for row, config in joined}
+        )
+        named = {one.room_nid for one in state if one.event.key == NAME}
+        nameless = [row for row in rows if row.room_nid not in named]
+        await self._summaries.load_heroes(row.room_nid for row in nameless)
+        heroes = {
+            snapshots[row.room_nid]: [
+                (MEMBER, hero) for hero in await self._summaries.heroes(row.room_nid, row.user_id)
+            ]
+            for row in nameless
+        }
+        await self._state.prepare_entries(heroes)
+        await self._bump_stamps.prepare(snapshots, upto)
+        if with_counts:
+            await self._unread.prepare(requester.user_id, rows, upto=upto)
+        shown = [stored for events in newest.values() for stored in events]
+        related = await self._client_events.prepare([*state, *shown])
+        return {stored.event.event_id: stored.event.event_id in related for stored in shown}
 
     async def counts(self, requester: Requester, row: MembershipRow, upto: int) -> dict[str, int]:
         """How much is unread in a room that the user is in."""
@@ -282,12 +317,17 @@ class RoomResults:
         is_told = bool(state or gone or fields or timeline.events or view.is_dm is not view.was_dm)
         if place.own is not None and is_told:
             state[place.own.event.key] = place.own
+        anew = told is None or timeline.limited or expanded
+        bundles = anew and any(view.bundling.get(one.event.event_id, True) for one in timeline.events)
+        entries = sorted(state.values(), key=_position) if len(state) > 1 else list(state.values())
+        rendered = await self._client_events.render(
+            [*entries, *timeline.events], requester, room_id=False, aggregate=bundles
+        )
         if state or gone:
-            rendered = await self._render(requester, state.values(), aggregate=False)
-            fields["required_state"] = [*rendered, *({"type": key[0], "state_key": key[1]} for key in gone)]
+            stubs = ({"type": key[0], "state_key": key[1]} for key in gone)
+            fields["required_state"] = [*rendered[: len(state)], *stubs]
         if timeline.events or timeline.limited or told is None:
-            anew = told is None or timeline.limited or expanded
-            fields["timeline"] = await self._render(requester, timeline.events, aggregate=anew)
+            fields["timeline"] = rendered[len(state) :]
             fields["prev_batch"] = self._tokens.page_token(timeline.gap_before, None)
             fields["num_live"] = sum(since is not None and one.stream_id > since for one in timeline.events)
             if timeline.limited:
@@ -303,7 +343,7 @@ class RoomResults:
                 one.event_nid for one in (*state.values(), *timeline.events) if one.event.type == MEMBER
             },
             is_new=told is None,
-            limit=_limit(view, anew=told is None or timeline.limited or expanded),
+            limit=_limit(view, anew=anew),
             flushes_members=flushes,
         )
 
@@ -415,11 +455,17 @@ class RoomResults:
         """
         return await self._bump_stamps.of(row.room_nid, end) if row.membership == "join" else row.stream_id
 
-    async def _render(
-        self, requester: Requester, events: Iterable[StoredEvent], *, aggregate: bool
-    ) -> list[Any]:
-        ordered = sorted(events, key=lambda stored: stored.stream_id)
-        return list(await self._client_events.render(ordered, requester, room_id=False, aggregate=aggregate))
+
+def _position(stored: StoredEvent) -> int:
+    return stored.stream_id
+
+
+def _entries_of(config: RoomConfig, events: Iterable[StoredEvent]) -> set[StateKey]:
+    """Entries of the state that are looked at for a room with these newest events."""
+    keys = {NAME, AVATAR, *config.required_state.named}
+    if config.required_state.lazy_members:
+        keys |= {(MEMBER, stored.event.sender) for stored in events}
+    return keys
 
 
 def _limit(view: RoomView, *, anew: bool) -> int:

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.sync.sliding.client import Sliding, a_list
+from tests.sync.sliding.client import DEPLOYED, Sliding, a_list
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tests.client import Client
     from tests.server import Server
 
@@ -25,14 +27,19 @@ class _Questions:
 
     def __init__(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         database = server.application.database
-        ask = database.fetch_all
+        ask, ask_many = database.fetch_all, database.fetch_many
         self.number = 0
 
         async def fetch_all(sql: str, *arguments: object) -> list[tuple[object, ...]]:
             self.number += 1
             return await ask(sql, *arguments)
 
+        async def fetch_many(sql: str, rows: Sequence[Sequence[object]]) -> list[tuple[object, ...]]:
+            self.number += 1
+            return await ask_many(sql, rows)
+
         monkeypatch.setattr(database, "fetch_all", fetch_all)
+        monkeypatch.setattr(database, "fetch_many", fetch_many)
 
     def taken(self) -> int:
         number, self.number = self.number, 0
@@ -73,3 +80,32 @@ async def test_questions_and_bytes_do_not_grow_with_the_number_of_rooms(
     # What other rooms have left in memory makes a small difference.
     assert all(abs(one - other) <= SHOWN for one, other in zip(few, many, strict=True)), costs
     assert abs(few_bytes - many_bytes) <= 1
+
+
+async def test_the_rooms_of_a_first_answer_are_read_together(
+    server: Server, alice: Client, bob: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = [["m.room.name", ""], ["m.room.avatar", ""], ["m.room.member", "$LAZY"], ["m.room.member", "$ME"]]
+    costs = []
+    for reader, count in ((alice, 6), (bob, 24)):
+        person = server.reconnect(reader)
+        other = server.reconnect(bob if reader is alice else alice)
+        for number in range(count):
+            name = {"name": "A room"} if number % 2 else {}
+            room_id = await other.create_room(preset="public_chat", **name)
+            if number % 3 == 0:
+                await other.set_state(room_id, "m.room.topic", {"topic": "one"})
+                await other.set_state(room_id, "m.room.topic", {"topic": "two"})
+            await person.join(room_id)
+            if number % 3:
+                await other.send(room_id, "hello")
+        await server.restart()
+        client = server.reconnect(person)
+        window = {"ranges": [[0, 99]], "timeline_limit": 2, "required_state": state}
+        extensions = {name: {"enabled": True} for name in ("account_data", "receipts", "typing")}
+        questions = _Questions(server, monkeypatch)
+        answer = await client.post(DEPLOYED, {"lists": {"all": window}, "extensions": extensions})
+        assert len(answer["rooms"]) >= count
+        costs.append(questions.taken())
+    # What else the server does meanwhile asks a few, too.
+    assert costs[1] <= costs[0] + 10, costs

@@ -200,6 +200,28 @@ async def test_receipts_at_the_events_that_are_told_and_ones_own(
     assert (await device.sync())["extensions"] == {}
 
 
+async def test_a_receipt_that_moved_before_a_room_began_anew_is_not_left_where_it_was(
+    alice: Client, bob: Client
+) -> None:
+    room_id = await alice.create_room(preset="public_chat")
+    await bob.join(room_id)
+    first = await alice.send(room_id, "first")
+    await alice.post(f"/rooms/{room_id}/receipt/m.read/{first}")
+    device = Sliding(bob, lists={"all": a_list(1)}, extensions={"receipts": {"enabled": True}})
+    receipts = (await device.sync())["extensions"]["receipts"]["rooms"]
+    assert receipts[room_id]["content"].keys() == {first}
+    await bob.leave(room_id)
+    assert (await device.sync())["rooms"][room_id]["membership"] == "leave"
+    second = await alice.send(room_id, "second")
+    await alice.post(f"/rooms/{room_id}/receipt/m.read/{second}")
+    await alice.send(room_id, "third")
+    await bob.join(room_id)
+    answer = await device.sync()
+    assert answer["rooms"][room_id]["initial"]
+    assert second not in str(answer["rooms"][room_id]["timeline"])
+    assert answer["extensions"]["receipts"]["rooms"][room_id]["content"].keys() == {second}
+
+
 async def test_two_receipts_at_one_event_come_one_after_the_other(alice: Client, bob: Client) -> None:
     """One event cannot say that somebody has read up to the same place in two threads."""
     room_id = await alice.create_room(preset="public_chat")
