@@ -59,3 +59,8 @@ def policy_server_of(policy: Event | None) -> PolicyServer | None:
 def is_policed(event: Event) -> bool:
     """Whether a policy server is asked about an event: about all but the one that names it."""
     return (event.type, event.state_key) != POLICY
+
+
+def is_own_leave(event: Event) -> bool:
+    """Whether somebody leaves a room by this event, rejects an invite or takes back a knock; nobody is put out."""
+    return event.type == "m.room.member" and event.membership == "leave" and event.state_key == event.sender

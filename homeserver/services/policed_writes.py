@@ -7,10 +7,12 @@ one after the other. If something else came into the room meanwhile, the event s
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from homeserver.errors import Forbidden, MatrixError
+from homeserver.eventgraph.policy import is_own_leave
 from homeserver.services.inbound.events import Unplaceable
 from homeserver.storage.stored_event import Status
 from homeserver.storage.transaction_ids import transaction_key
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from homeserver.clock import Clock
+    from homeserver.eventgraph.event import Event
     from homeserver.ids import EventId, RoomId
     from homeserver.rooms.live_rooms import LiveRoom
     from homeserver.services.event_writer import EventWriter, NewEvent, TransactionReference
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     Extra = Callable[[Transaction, RoomId], Awaitable[None]]
 
 _ATTEMPTS = 3
+_LEAVE = {"membership": "leave"}
 
 
 class PolicedWrites:
@@ -94,9 +98,11 @@ class PolicedWrites:
                 write.extra = _both(write.extra, extra)
 
         for _ in range(_ATTEMPTS):
-            event = await self._policy.signed(room, await self._writer.draft(room.room_id, new))
+            event = await self._signed(room, new)
             try:
-                status = await self._inbound.place(room, event, goes_out=True, furnish=furnish)
+                status = await self._inbound.place(
+                    room, event, goes_out=True, is_recommended=True, furnish=furnish
+                )
             except Unplaceable:
                 # What it was built on could not be written; or the same request was answered by another process.
                 if key is not None and (sent := await self._transaction_ids.get(key)) is not None:
@@ -106,6 +112,24 @@ class PolicedWrites:
                 raise Forbidden("The room does not allow this any more")
             return event.event_id
         raise MatrixError("The room is too busy", status=503)
+
+    async def _signed(self, room: LiveRoom, new: NewEvent) -> Event:
+        """An event with the signature of the policy server; a leave of one's own without it, where that cannot be had.
+
+        The specification has events that are not signed rejected or soft-failed, leaves among them; but nobody is to be
+        kept in a room that they want no more of. So whoever leaves is out of it here, and the leave goes to the other
+        servers, which ask for themselves.
+        """
+        draft = await self._writer.draft(room.room_id, new)
+        try:
+            return await self._policy.signed(room, draft)
+        except MatrixError:
+            if not is_own_leave(draft):
+                raise
+            if len(new.content) > 1:
+                # It may have been about the reason; and what is said without the policy server is nothing but the leave.
+                return await self._signed(room, replace(new, content=_LEAVE))
+            return draft
 
 
 def _both(first: Extra | None, second: Extra) -> Extra:

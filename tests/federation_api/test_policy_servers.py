@@ -21,6 +21,8 @@ from tests.federation_api.remote import V1
 from tests.federation_api.test_third_party_invites import Signing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from homeserver.eventgraph.event import Event
     from tests.client import Client
     from tests.federation_api.remote import Network, Remote
@@ -39,6 +41,7 @@ class PolicyServer:
         self.version = version
         self.asked: list[dict[str, Any]] = []
         self.failure: Exception | None = None
+        self.judge: Callable[[dict[str, Any]], None] = lambda _event: None
         self.key = KEY
         self.answers = asyncio.Event()
         self.answers.set()
@@ -48,6 +51,7 @@ class PolicyServer:
         assert destination == self.remote.name
         self.asked.append(event)
         await self.answers.wait()
+        self.judge(event)
         if self.failure is not None:
             raise self.failure
         return {self.remote.name: {"ed25519:policy_server": self.signature(event)}}
@@ -299,6 +303,65 @@ async def test_a_room_is_upgraded_only_if_the_policy_server_lets_it(
     new = (await alice.post(f"/rooms/{policed}/upgrade", {"new_version": "12"}))["replacement_room"]
     assert (await alice.get("/directory/room/%23here:example.org"))["room_id"] == new
     assert (await alice.get_state(policed, "m.room.tombstone"))["replacement_room"] == new
+
+
+@pytest.mark.parametrize("failure", ["refuses", "is away"])
+@pytest.mark.parametrize("before", ["join", "invite"])
+async def test_nobody_is_kept_in_a_room_by_it(
+    server: Server, alice: Client, bob: Client, policy: PolicyServer, policed: str, before: str, failure: str
+) -> None:
+    await alice.invite(policed, bob.user_id)
+    if before == "join":
+        await bob.join(policed)
+    start = (await bob.sync())["next_batch"]
+    policy.asked.clear()
+    policy.refuse()
+    if failure == "is away":
+        policy.failure = Unreachable(policy.remote.name, "away")
+    await bob.post(f"/rooms/{policed}/leave")
+    (asked,) = policy.asked
+    assert asked["content"] == {"membership": "leave"}
+    assert (await alice.get_state(policed, "m.room.member", bob.user_id)) == {"membership": "leave"}
+    assert policed in (await bob.sync(start))["rooms"]["leave"]
+    assert (await bob.get("/joined_rooms"))["joined_rooms"] == []
+    # It is about leaving, by whichever door, and about nothing else.
+    with refused(
+        400 if failure == "refuses" else 502, "M_FORBIDDEN" if failure == "refuses" else "M_UNKNOWN"
+    ):
+        await alice.invite(policed, bob.user_id)
+
+
+async def test_a_leave_that_it_refuses_for_its_words_is_made_without_them(
+    alice: Client, bob: Client, one: Remote, policy: PolicyServer, policed: str
+) -> None:
+    await bob.join(policed)
+
+    def refuse_words(event: dict[str, Any]) -> None:
+        policy.failure = None
+        if "reason" in event["content"]:
+            policy.refuse()
+
+    policy.judge = refuse_words
+    await bob.post(f"/rooms/{policed}/leave", {"reason": "buy my book"})
+    leave = next(
+        event
+        for event in await alice.get(f"/rooms/{policed}/state")
+        if event["state_key"] == bob.user_id and event["type"] == "m.room.member"
+    )
+    assert leave["content"] == {"membership": "leave"}
+    sent = await one.event(leave["event_id"])
+    assert sent["signatures"]["policy.example"] == {"ed25519:policy_server": policy.signature(sent)}
+
+
+async def test_putting_others_out_is_for_it_to_judge(
+    alice: Client, bob: Client, policy: PolicyServer, policed: str
+) -> None:
+    await bob.join(policed)
+    policy.refuse()
+    for deed in ("kick", "ban"):
+        with refused(400, "M_FORBIDDEN"):
+            await alice.post(f"/rooms/{policed}/{deed}", {"user_id": bob.user_id})
+    assert (await alice.get_state(policed, "m.room.member", bob.user_id))["membership"] == "join"
 
 
 # -- what comes from elsewhere -----------------------------------------------------------------------------

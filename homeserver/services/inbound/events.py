@@ -127,13 +127,15 @@ class InboundEvents:
         *,
         goes_out: bool = False,
         older: Older | None = None,
+        is_recommended: bool = False,
         furnish: Callable[[RoomWrite], None] | None = None,
     ) -> Status:
         """Give an event its place in a room, or say why it has none; when this returns, that is durable.
 
         `given` has the states after events that it follows and that have no place here; `goes_out` says that it is for
         this server to send the event to the others, as its sender's server leaves it to us. An `older` event stands
-        behind the timeline. `furnish` adds to the write what is to be written with the event. Raises `Unplaceable` where it follows or cites what is not known.
+        behind the timeline. About one that `is_recommended` no policy server is asked. `furnish` adds to the write what is
+        to be written with the event. Raises `Unplaceable` where it follows or cites what is not known.
         """
         stored = await self._events.get(event.event_id)
         if stored is not None and stored.room_nid != room.room_nid:
@@ -146,7 +148,7 @@ class InboundEvents:
             event = stored.event
         event.rejected = event.rejected or refusal(event, await self._cited(event)) is not None
         recommended = True
-        if not (event.rejected or older):
+        if not (event.rejected or older or is_recommended):
             signed = await self._policy.recommended(room, event)
             event, recommended = signed or event, signed is not None
         short = stored is None and recommended and not (event.rejected or given or older)
