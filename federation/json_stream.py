@@ -45,12 +45,13 @@ class ObjectStream:
     """Takes the bytes of one JSON object, in pieces, and tells its members as they are complete.
 
     Members are told as `(name, value)`: for the names in `lists` once for each element of the list, for the others
-    once. `max_value_bytes` bounds each.
+    once. `max_value_bytes` bounds each. Where there is a `max_depth`, what is deeper is told as None and not parsed.
     """
 
-    def __init__(self, lists: Collection[str], max_value_bytes: int) -> None:
+    def __init__(self, lists: Collection[str], max_value_bytes: int, *, max_depth: int | None = None) -> None:
         self._lists = lists
         self._max = max_value_bytes
+        self._max_depth = max_depth
         self._buffer = bytearray()
         self._position = 0
         self._fresh = 0
@@ -60,6 +61,7 @@ class ObjectStream:
         # Of the value that is being looked for: how far that went, and how deep it is there.
         self._scanned = 0
         self._depth = 0
+        self._deepest = 0
         self._at_end = False
         self._found: list[tuple[str, Any]] = []
 
@@ -140,7 +142,7 @@ class ObjectStream:
         value = self._whole_value()
         if value is None:
             return False
-        self._found.append((self._name, _parsed(value)))
+        self._found.append((self._name, self._parsed(value)))
         self._state = self._after_value
         return True
 
@@ -163,7 +165,7 @@ class ObjectStream:
         value = self._whole_value()
         if value is None:
             return False
-        self._found.append((self._name, _parsed(value)))
+        self._found.append((self._name, self._parsed(value)))
         self._state = self._after_element
         return True
 
@@ -194,7 +196,7 @@ class ObjectStream:
 
     def _start_value(self, state: Any) -> None:
         self._skip_space()
-        self._scanned, self._depth = self._position, 0
+        self._scanned, self._depth, self._deepest = self._position, 0, 0
         self._state = state
 
     def _whole_value(self) -> bytes | None:
@@ -229,6 +231,7 @@ class ObjectStream:
                 break
             elif mark in _OPENING:
                 self._depth += 1
+                self._deepest = max(self._deepest, self._depth)
             else:
                 self._depth -= 1
                 if self._depth == 0:
@@ -238,6 +241,11 @@ class ObjectStream:
 
     def _marks(self) -> Iterator[re.Match[bytes]]:
         return _MARKS.finditer(self._buffer, self._scanned)
+
+    def _parsed(self, text: bytes) -> Any:
+        if self._max_depth is not None and self._deepest > self._max_depth:
+            return None
+        return _parsed(text)
 
     def _up_to(self, end: int) -> bytes:
         if end - self._position > self._max:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from federation.keyring import WantedKey
-from federation.request_auth import NO_CONTENT, BadAuthorization, parse_authorization, verify_request
+from federation.request_auth import (
+    BadAuthorization,
+    parse_authorization,
+    verify_canonical_request,
+    verify_request,
+)
 from homeserver.errors import MatrixError
 from homeserver.ids import ServerName
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import nacl.signing
+
     from federation.keyring import Keyring
+    from federation.request_auth import Authorization
     from homeserver.http.rate_limits import RateLimits
     from homeserver.http.request import Request
 
@@ -51,7 +59,8 @@ class FederationAuthenticator:
     async def origin(self, request: Request) -> ServerName:
         """The server that signed the request, its body included.
 
-        Raises `Unauthorized` where none did, `NotJson` or `BadJson` for a body that cannot have been signed,
+        Whether the body is JSON is for who reads it. Raises `Unauthorized` where nobody signed, `NotJson` or `BadJson`
+        for a body that cannot have been signed,
         `LimitExceeded` where requests that nobody signed come too fast from an address, or those of a server.
         """
         try:
@@ -72,15 +81,22 @@ class FederationAuthenticator:
             raise Unauthorized(
                 f"The key {authorization.key_id} of {origin} cannot be found, or is no longer valid"
             )
-        content: Any = await request.exact_json() if request.method in _WITH_BODY else NO_CONTENT
-        if not verify_request(
-            authorization, key, self._server_name, request.method, _target(request), content
-        ):
+        if not await self._is_signed(request, authorization, key):
             self.anyone(request)
             raise Unauthorized("The signature of the request is wrong")
         self._heard_from(ServerName(origin))
         self._rate_limits.check("federation", origin)
         return ServerName(origin)
+
+    async def _is_signed(
+        self, request: Request, authorization: Authorization, key: nacl.signing.VerifyKey
+    ) -> bool:
+        of_request = authorization, key, self._server_name, request.method, _target(request)
+        if request.method not in _WITH_BODY:
+            return verify_request(*of_request)
+        if verify_canonical_request(*of_request, await request.body()):
+            return True
+        return verify_request(*of_request, await request.exact_json())
 
 
 def _target(request: Request) -> str:

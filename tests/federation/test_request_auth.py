@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crypto import canonical_json
 from crypto.keys import generate, key_from_seed
 from federation.request_auth import (
     NO_CONTENT,
     BadAuthorization,
     parse_authorization,
     sign_request,
+    verify_canonical_request,
     verify_request,
 )
 
@@ -50,6 +52,19 @@ def test_a_signature_holds_for_just_this_request(method: str, target: str, conte
     assert not verify_request(
         authorization, KEY.private.verify_key, "here.example:8448", method, target, content
     )
+
+
+def test_a_body_in_the_form_that_is_signed_need_not_be_read() -> None:
+    authorization = parse_authorization(signed())
+    body = canonical_json.encode(REQUEST[2])
+    key, here = KEY.private.verify_key, "here.example:8448"
+    assert verify_canonical_request(authorization, key, here, *REQUEST[:2], body)
+    for wrong in (body + b" ", body[:-1], b"", b"{}", body + b',"destination":"here.example:8448"'):
+        assert not verify_canonical_request(authorization, key, here, *REQUEST[:2], wrong)
+    assert not verify_canonical_request(authorization, key, here, "POST", REQUEST[1], body)
+    assert not verify_canonical_request(authorization, key, here, "PUT", REQUEST[1] + "&", body)
+    assert not verify_canonical_request(authorization, key, "here.example", *REQUEST[:2], body)
+    assert not verify_canonical_request(authorization, OTHER.private.verify_key, here, *REQUEST[:2], body)
 
 
 def test_a_signature_holds_for_just_this_destination_and_key() -> None:

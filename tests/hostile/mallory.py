@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
-from crypto import base64
+from crypto import base64, canonical_json
 from homeserver.eventgraph.auth_rules import auth_types_for
 from homeserver.eventgraph.builder import EventReference, build
 from homeserver.eventgraph.event import Event
 from homeserver.eventgraph.hashing import content_hash, encoder_of, reference_hash
 from homeserver.eventgraph.redaction import redact
 from homeserver.ids import EventId, RoomId, UserId
+from tests.client import Refused
 from tests.federation_api.remote import V1, Remote
 
 if TYPE_CHECKING:
@@ -102,6 +103,21 @@ class Mallory(Remote):
         }
         answer = await self.call("PUT", f"{V1}/send/t{next(_numbers)}", content)
         outcome: dict[str, dict[str, str]] = answer["pdus"]
+        return outcome
+
+    async def tell_bytes(self, body: bytes) -> dict[str, dict[str, str]]:
+        """Send a transaction that need not be one, signed as it stands there."""
+        target, destination = f"{V1}/send/t{next(_numbers)}", self.server.settings.server_name
+        around = {"destination": destination, "method": "PUT", "origin": self.name, "uri": target}
+        text = b'{"content":%s,%s' % (body, canonical_json.encode(around)[1:])
+        signature = base64.encode_unpadded(self.key.sign(text))
+        header = f'X-Matrix origin="{self.name}",destination="{destination}",key="{self.key.key_id}",sig="{signature}"'
+        response = await self.server.http.request(
+            "PUT", target, content=body, headers={"Authorization": header}
+        )
+        if response.status_code != 200:
+            raise Refused(response.status_code, response.json(), dict(response.headers))
+        outcome: dict[str, dict[str, str]] = response.json()["pdus"]
         return outcome
 
 

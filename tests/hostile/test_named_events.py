@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import orjson
 import pytest
 from structlog.testing import capture_logs
 
 from crypto.keys import key_from_seed
 from federation.request_auth import sign_request
 from federation.server_keys import countersign
-from tests.client import bodies
+from tests.client import bodies, error_of
 from tests.federation_api.remote import V1, Network
 from tests.hostile.mallory import Mallory
 from tests.hostile.mutations import nested
@@ -69,6 +70,34 @@ async def test_an_event_that_is_nested_absurdly_is_refused_by_itself(
     assert answer == {good.event_id: {}}
     assert bodies((await alice.messages(room_id, limit=1))["chunk"]) == ["good"]
     await judge()
+
+
+@pytest.mark.parametrize("depth", [900, 1_023, 30_000])
+async def test_so_it_is_if_no_parser_reads_it(
+    alice: Client, mallory: Mallory, judge: Judge, depth: int
+) -> None:
+    room_id = await shared_room(alice, mallory, version="11")
+    good = await mallory.event_in(room_id, "m.room.message", {"body": "good"})
+    absurd = b"[" * depth + b"]" * depth
+    event = orjson.dumps({**good.pdu, "content": {"body": "deep", "x": "absurd"}})
+    body = b'{"edus":[%s],"origin_server_ts":1,"pdus":[%s,%s,"",%s]}' % (
+        b'{"content":%s,"edu_type":"m.typing"}' % absurd,
+        event.replace(b'"absurd"', absurd),
+        orjson.dumps(good.pdu),
+        absurd,
+    )
+    assert await mallory.tell_bytes(body) == {good.event_id: {}}
+    assert bodies((await alice.messages(room_id, limit=1))["chunk"]) == ["good"]
+    await judge()
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 2_000, b'{"pdus":[' + b"[" * 2_000, b'{"pdus":[}', b'{"pdus":[tru]}', b"5", b""]
+)
+async def test_what_is_no_transaction_at_all_is_refused(alice: Client, mallory: Mallory, body: bytes) -> None:
+    error = await error_of(mallory.tell_bytes(body))
+    assert error.status == 400
+    assert error.errcode in ("M_NOT_JSON", "M_BAD_JSON")
 
 
 async def test_fifty_events_may_be_as_large_as_events_may_be(
