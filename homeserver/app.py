@@ -120,7 +120,7 @@ class Application:
         )
         self.reading = ReadingLayer(settings, database, stores, rooms, views, deeds.history, delivered, clock)
         self.resident = ResidentLayer(
-            server_name, database, stores, rooms, views, writing, inbound, people, deeds, key, clock
+            server_name, database, stores, rooms, views, writing, inbound, people, deeds, key, clock, metrics
         )
         self.media = MediaLayer(settings, database, stores, remote, files, clock)
         self.upkeep = Upkeep(

@@ -79,6 +79,13 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.events_received = Counter(
+            "restante_federation_events_received",
+            "Events in the transactions of other servers, by what became of them",
+            ("outcome",),
+            registry=self.registry,
+        )
+
         # The library looks for the same labels anew each time, which costs more than to count.
         self._counted: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
@@ -102,6 +109,12 @@ class Metrics:
     def item_set_aside(self) -> None:
         """Count what another server does not take."""
         self.set_aside.inc()
+
+    def event_received(self, outcome: str, number: int = 1) -> None:
+        """Count events that other servers sent: `taken`, `soft_failed`, `rejected`, `waiting`, `crowded_out`,
+        `wrongly_signed`, `malformed`, `denied` (by the room's server ACL) or `not_here` (in rooms of others).
+        """
+        self.events_received.labels(outcome).inc(number)
 
     def render(self) -> bytes:
         """All of it, in the text format of Prometheus."""

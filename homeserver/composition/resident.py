@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from homeserver.composition.views import ViewLayer
     from homeserver.composition.writing import WritingLayer
     from homeserver.ids import ServerName
+    from homeserver.metrics import Metrics
     from homeserver.storage.database import Database
 
 
@@ -46,6 +47,7 @@ class ResidentLayer:
         deeds: DeedLayer,
         key: SigningKey,
         clock: Clock,
+        metrics: Metrics,
     ) -> None:
         access = deeds.resident_access
         self.graph = RoomGraph(
@@ -114,4 +116,5 @@ class ResidentLayer:
                     rooms.hosted,
                 ),
             ),
+            metrics.event_received,
         )

@@ -9,7 +9,7 @@ from federation.errors import FederationError, Refused
 from federation.server_names import is_server_name
 from homeserver.errors import Forbidden, InvalidParam, MatrixError, NotFound
 from homeserver.ids import RoomAlias, RoomId, ServerName, is_room_alias, is_room_id, server_name_of
-from homeserver.services.other_servers import as_matrix_error
+from homeserver.services.other_servers import as_matrix_error, of_no_use
 
 if TYPE_CHECKING:
     from federation.client import FederationClient
@@ -92,7 +92,7 @@ class Directory:
                 raise NotFound(f"There is no room {alias}") from error
             raise as_matrix_error(error) from error
         except FederationError as error:
-            raise MatrixError(f"The server {server} could not be asked", status=502) from error
+            raise of_no_use(server, error) from error
         if not is_room_id(answer.room_id):
             raise MatrixError(f"The server {server} answered with something that is no room", status=502)
         named = [ServerName(name) for name in answer.servers if is_server_name(name)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
+
 from federation.errors import CertificateRefused, Refused, TimedOut, Unreachable
 from homeserver.errors import MatrixError
 
@@ -31,6 +33,9 @@ _PASSED_ON = frozenset(
 _BY_STATUS = {403: "M_FORBIDDEN", 404: "M_NOT_FOUND", 429: "M_LIMIT_EXCEEDED"}
 _INCOMPATIBLE = "M_INCOMPATIBLE_ROOM_VERSION"
 _ABOUT_OUR_REQUEST = ("M_INVALID_PARAM", "M_MISSING_PARAM")
+
+
+_log = structlog.get_logger(__name__)
 
 
 def unreachable(server_names: Iterable[ServerName]) -> dict[ServerName, dict[str, str]]:
@@ -62,6 +67,12 @@ def incompatible(
 ) -> MatrixError:
     """The room is of a version that is unknown here: "Inspect the `room_version` property of the error response"."""
     return MatrixError(message, errcode=_INCOMPATIBLE, room_version=room_version)
+
+
+def of_no_use(server_name: ServerName, error: Exception) -> MatrixError:
+    """The 502 for a client where a server was of no use; what went wrong exactly is for the log alone."""
+    _log.info("server_of_no_use", server=server_name, why=str(error))
+    return MatrixError(f"This cannot be done: {what_failed(server_name, error)}", status=502)
 
 
 def what_failed(server_name: ServerName, error: Exception) -> str:

@@ -11,7 +11,7 @@ from homeserver.eventgraph.receiving import read_pdu
 from homeserver.eventgraph.signing import with_signatures_of
 from homeserver.ids import server_name_of
 from homeserver.services.inbound.events import Unplaceable
-from homeserver.services.other_servers import as_matrix_error, what_failed
+from homeserver.services.other_servers import as_matrix_error, of_no_use
 from homeserver.storage.stored_event import Status
 from homeserver.views.client_events import stripped_state_keys
 
@@ -78,8 +78,7 @@ class RemoteInvites:
         except Refused as error:
             raise as_matrix_error(error, of_our_making=True) from error
         except (FederationError, EventRefused) as error:
-            message = f"The invite cannot be brought: {what_failed(destination, error)}"
-            raise MatrixError(message, status=502) from error
+            raise of_no_use(destination, error) from error
         if signed.event_id != event.event_id:
             message = f"The server {destination} answered with another event"
             raise MatrixError(message, status=502)

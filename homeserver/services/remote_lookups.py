@@ -8,7 +8,7 @@ from federation.errors import FederationError, Refused
 from homeserver.errors import InvalidParam, MatrixError, NotFound
 from homeserver.ids import server_name_of
 from homeserver.services.described_rooms import read_summary
-from homeserver.services.other_servers import as_matrix_error
+from homeserver.services.other_servers import as_matrix_error, of_no_use
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -68,7 +68,7 @@ class RemoteLookups:
         return {**answer, "chunk": [entry for entry in chunk if entry is not None]}
 
 
-async def _ask(server: str, question: Awaitable[T]) -> T:
+async def _ask(server: ServerName, question: Awaitable[T]) -> T:
     try:
         return await question
     except Refused as error:
@@ -76,6 +76,6 @@ async def _ask(server: str, question: Awaitable[T]) -> T:
             raise NotFound(f"The server {server} does not know it") from error
         raise as_matrix_error(error) from error
     except FederationError as error:
-        raise MatrixError(f"The server {server} could not be asked", status=502) from error
+        raise of_no_use(server, error) from error
     except ValueError as error:
         raise InvalidParam("This cannot be asked of a server") from error

@@ -18,7 +18,7 @@ from homeserver.errors import Forbidden, InvalidParam, MatrixError, NotFound
 from homeserver.eventgraph.third_party_invites import keys_that_signed
 from homeserver.ids import RoomId, UserId, is_room_id, is_user_id, server_name_of
 from homeserver.services.event_writer import NewEvent
-from homeserver.services.other_servers import as_matrix_error
+from homeserver.services.other_servers import as_matrix_error, of_no_use
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -176,7 +176,7 @@ class ThirdPartyInvites:
         except Refused as error:
             raise as_matrix_error(error) from error
         except FederationError as error:
-            raise MatrixError(f"The server {server} could not be asked", status=502) from error
+            raise of_no_use(server, error) from error
 
     async def bound(self, user_id: str, invites: Sequence[Mapping[str, Any]]) -> None:
         """An address now belongs to a user of ours, and these invites waited for it.

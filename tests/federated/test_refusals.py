@@ -83,6 +83,25 @@ async def test_why_each_server_did_not_let_somebody_in_is_said_without_addresses
     assert f"{EVIL} gave an answer that cannot be used" in error.body["error"]
 
 
+@pytest.mark.parametrize("asks", ["an alias", "a profile", "public rooms", "an invite"])
+async def test_the_operator_reads_why_a_server_was_of_no_use_and_the_client_what_kind_of_fault_it_is(
+    alice: Client, elsewhere: Elsewhere, capsys: pytest.CaptureFixture[str], asks: str
+) -> None:
+    asked = {
+        "an alias": lambda: alice.get("/directory/room/%23tea:nobody.example"),
+        "a profile": lambda: alice.get("/profile/@zoe:nobody.example"),
+        "public rooms": lambda: alice.get("/publicRooms", server="nobody.example"),
+        "an invite": lambda: alice.post(f"/rooms/{room_id}/invite", {"user_id": "@zoe:nobody.example"}),
+    }
+    room_id = await alice.create_room()
+    error = await error_of(asked[asks]())
+    assert error.status == 502
+    assert error.body["error"] == "This cannot be done: nobody.example cannot be reached"
+    said = capsys.readouterr().out
+    assert "server_of_no_use" in said
+    assert "nobody is there" in said
+
+
 async def test_that_somebody_elsewhere_wants_no_invites_is_passed_on(
     alice: Client, elsewhere: Elsewhere
 ) -> None:

@@ -87,6 +87,7 @@ class Told:
                 application.people.to_device,
                 NoDevices(),
             ),
+            application.metrics.event_received,
         )
 
     def of(self, room_id: RoomId, origin: ServerName) -> Resident:
@@ -222,6 +223,17 @@ async def test_one_that_is_wrong_does_not_stop_the_others(told: Told) -> None:
     assert answer[first.event_id] == answer[fork.event_id] == {}
     assert "error" in answer[forged.event_id]
     assert bodies(in_room(await alice.sync(since=since), told)) == ["first", "third"]
+    assert counted(told) == {"taken": 2, "wrongly_signed": 1, "waiting": 1, "malformed": 2}
+
+
+def counted(told: Told) -> dict[str, float]:
+    """What became of the events that came."""
+    (family,) = told.server.application.metrics.events_received.collect()
+    return {
+        one.labels["outcome"]: one.value
+        for one in family.samples
+        if one.name.endswith("_total") and one.value
+    }
 
 
 async def test_a_server_that_the_room_denies_is_not_heard(told: Told) -> None:
@@ -231,6 +243,7 @@ async def test_a_server_that_the_room_denies_is_not_heard(told: Told) -> None:
     since = (await alice.sync())["next_batch"]
     message = told.message("let me in")
     assert "error" in (await told.send(message))[message.event_id]
+    assert counted(told) == {"taken": 1, "denied": 1}
     await told.edu("m.typing", {"room_id": told.room.room_id, "user_id": BOB, "typing": True})
     assert "rooms" not in await alice.sync(since=since)
 
@@ -240,6 +253,7 @@ async def test_a_room_that_everybody_has_left_takes_nothing_in(told: Told) -> No
     await alice.post(f"/rooms/{told.room.room_id}/leave")
     message = told.message("is anybody there?")
     assert "error" in (await told.send(message))[message.event_id]
+    assert counted(told) == {"not_here": 1}
 
 
 async def test_a_late_event_waits_in_its_room_and_survives_a_restart(told: Told) -> None:
@@ -248,6 +262,7 @@ async def test_a_late_event_waits_in_its_room_and_survives_a_restart(told: Told)
     sent = [told.message(str(number)) for number in range(5)]
     told.queues._stopping = True
     assert await told.send(sent[-1]) == {sent[-1].event_id: {}}
+    assert counted(told) == {"waiting": 1}
     assert "rooms" not in await alice.sync(since=since)
     again = Told(told.server, told.room)
     await again.queues.start()

@@ -20,7 +20,7 @@ from homeserver.storage.errors import DatabaseUnavailable
 from homeserver.storage.stored_event import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from homeserver.eventgraph.event import Event
     from homeserver.ids import EventId, ServerName
@@ -61,7 +61,9 @@ class InboundTransactions:
         queues: RoomQueues,
         policy: PolicyServers,
         edus: EduReceiver,
+        count: Callable[[str, int], None],
     ) -> None:
+        """`count` hears what became of how many events."""
         self._live_rooms = live_rooms
         self._hosted = hosted
         self._ends = ends
@@ -70,6 +72,7 @@ class InboundTransactions:
         self._queues = queues
         self._policy = policy
         self._edus = edus
+        self._count = count
 
     async def receive(
         self, origin: ServerName, pdus: Sequence[Any], edus: Sequence[Any]
@@ -104,6 +107,7 @@ class InboundTransactions:
         """Take in the events of one room, in their order; what was wrong with each."""
         room = await self._live_rooms.find(room_id)
         if room is None:
+            self._count("not_here", len(pdus))
             return {}
         results: dict[EventId, str | None] = {}
         events: list[Event] = []
@@ -114,20 +118,26 @@ class InboundTransactions:
                 event_id = pdu.get("event_id")
                 if room.version.event_ids_are_given and isinstance(event_id, str):
                     results[event_id] = str(error)  # type: ignore[index]
+                self._count("malformed", 1)
                 continue
             events.append(event)
             results[event.event_id] = None
         refusal = await self._refusal(origin, room)
         if refusal is not None:
+            self._count("denied", len(events))
             return dict.fromkeys(results, refusal)
         if not await self._hosted.hosts(room):
+            self._count("not_here", len(events))
             return await self._receive_elsewhere(room, events)
         signed = await self._signatures.rightly_signed(events)
         results.update((one.event_id, _WRONGLY_SIGNED) for one in events if one.event_id not in signed)
+        self._count("wrongly_signed", sum(one.event_id not in signed for one in events))
         late: list[Event] = []
         ahead = deque(event for event in events if event.event_id in signed)
         while ahead:
-            for _ in range(await self._inbound.place_in_turn(room, list(ahead))):
+            placed = await self._inbound.place_in_turn(room, list(ahead))
+            self._count("taken", placed)
+            for _ in range(placed):
                 ahead.popleft()
             if not ahead:
                 break
@@ -137,12 +147,17 @@ class InboundTransactions:
                 late.append(event)
                 continue
             try:
-                if await self._inbound.place(room, event) is Status.REJECTED:
+                status = await self._inbound.place(room, event)
+                self._count("taken" if status is Status.TIMELINE else status.name.lower(), 1)
+                if status is Status.REJECTED:
                     results[event.event_id] = "the room does not allow it"
             except Unplaceable:
                 late.append(event)
         if late:
-            for event_id in await self._queues.add(room, origin, late):
+            crowded_out = await self._queues.add(room, origin, late)
+            self._count("crowded_out", len(crowded_out))
+            self._count("waiting", len(late) - len(crowded_out))
+            for event_id in crowded_out:
                 # It comes again with the next event that follows it.
                 results[event_id] = "too many events wait for this room"
         return results
