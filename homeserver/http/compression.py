@@ -117,9 +117,11 @@ def _weight(parameters: list[str]) -> float:
         name, _, value = parameter.partition("=")
         if name.strip() == "q":
             try:
-                return min(max(float(value), 0.0), 1.0)
+                weight = float(value)
             except ValueError:
                 return 0.0
+            # Of what is no number, nothing is greater and nothing less.
+            return min(max(weight, 0.0), 1.0) if weight == weight else 0.0  # noqa: PLR0124
     return 1.0
 
 
@@ -164,16 +166,24 @@ async def _in_parts(parts: AsyncIterator[bytes], compressor: _Compressor) -> Asy
 # -- what comes in --------------------------------------------------------------------------------------
 
 
+class UnknownCoding(NotJson):
+    """A body comes in a coding that is not known here; the answer says which are."""
+
+    status = 415
+
+    def __init__(self) -> None:
+        super().__init__("The body is compressed in a way that this server does not take")
+
+
 async def decompress(body: bytes, coding: str, most: int) -> bytes:
     """A body as it was before it was compressed; `TooLarge` where that has more than `most` bytes.
 
-    No more than that is ever unpacked, whatever the body claims. Raises `NotJson` with the status 415 for a coding
-    that is not known here, `BadJson` for what is not of that coding.
+    No more than that is ever unpacked, whatever the body claims. Raises `UnknownCoding`, and `BadJson` for what is not of
+    that coding.
     """
     expand = _EXPAND.get(coding)
     if expand is None:
-        message = "The body is compressed in a way that this server does not take"
-        raise NotJson(message, status=415)
+        raise UnknownCoding
     try:
         if len(body) < _OFF_THE_LOOP_BYTES and most < _OFF_THE_LOOP_BYTES:
             plain = expand(body, most)
@@ -199,9 +209,12 @@ def _from_zstd(body: bytes, most: int) -> bytes:
     decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
     with decompressor.stream_reader(source, closefd=False) as reader:
         plain = reader.read(most + 1)
-    if not plain and body:
-        # The reader takes what was cut short for the end.
-        raise _not_of_that_coding()
+    if len(plain) <= most:
+        # The reader takes what was cut short for the end, and does not look at what comes behind it.
+        stream = decompressor.decompressobj()
+        stream.decompress(body)
+        if not stream.eof or stream.unused_data:
+            raise _not_of_that_coding()
     return plain
 
 
@@ -224,6 +237,10 @@ _EXPAND: dict[str, Callable[[bytes, int], bytes]] = {
     "zstd": _from_zstd,
     "br": _from_brotli,
 }
+
+
+KNOWN_CODINGS = ", ".join(_WHOLE)
+"""As a header says it."""
 
 
 def _not_of_that_coding() -> BadJson:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from homeserver.http.link import RATE
+from homeserver.http.link import RATE, Measured
 from homeserver.http.response import CORS, Streamed, json_response
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Connection(HttpToolsProtocol):
         self._looks_without_progress = 0
         self._answering: RequestResponseCycle | None = None
         self._paused = (0.0, 0)
-        self._rate: float | None = None
+        self._measured: Measured | None = None
 
     # -- how fast the client is --------------------------------------------------------------------------
 
@@ -80,7 +80,9 @@ class Connection(HttpToolsProtocol):
         since, unsent = self._paused
         seconds = self.loop.time() - since
         if seconds >= _MEASURED_SECONDS:
-            self._rate = (unsent - self.transport.get_write_buffer_size()) / seconds
+            rate = (unsent - self.transport.get_write_buffer_size()) / seconds
+            reader = None if self._answering is None else _credentials(self._answering.scope["headers"])
+            self._measured = Measured(rate, self.loop.time(), reader)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Somebody is there."""
@@ -117,8 +119,9 @@ class Connection(HttpToolsProtocol):
             raise ValueError(message)
         self._outside_bodies = 0
         self._heads += 1
-        if self._rate is not None:
-            cast("dict[str, object]", self.scope)[RATE] = self._rate
+        if self._measured is not None:
+            rate = self._measured.now(_credentials(self.headers), self.loop.time())
+            cast("dict[str, object]", self.scope)[RATE] = rate
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -251,6 +254,10 @@ def look_at(connections: Iterable[Any]) -> None:
     for connection in list(connections):
         if isinstance(connection, Connection):
             connection.look()
+
+
+def _credentials(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    return next((value for name, value in headers if name == b"authorization"), None)
 
 
 def _head(response: Response, *, keep_alive: bool) -> bytes:

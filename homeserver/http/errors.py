@@ -9,6 +9,7 @@ import structlog
 
 from homeserver.errors import Conflict, LimitExceeded, MatrixError, MethodNotAllowed
 from homeserver.eventgraph.errors import AuthRuleViolated, EventRefused
+from homeserver.http.compression import KNOWN_CODINGS, UnknownCoding
 from homeserver.http.response import json_response
 from homeserver.storage.errors import DatabaseClosed, DatabaseUnavailable
 
@@ -34,6 +35,8 @@ def error_response(error: Exception, request_id: str) -> Response:
             headers = {"Retry-After": str(max(1, math.ceil(error.retry_after_ms / 1000)))}
         elif isinstance(error, MethodNotAllowed):
             headers = {"Allow": error.allowed}
+        elif isinstance(error, UnknownCoding):
+            headers = {"Accept-Encoding": KNOWN_CODINGS}
         return json_response(body, error.status, headers)
     if isinstance(error, AuthRuleViolated):
         return json_response({"errcode": "M_FORBIDDEN", "error": error.why}, 403)

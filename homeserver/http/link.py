@@ -5,6 +5,8 @@ The hints are those of browsers: `Save-Data`, `ECT`, `Downlink` in Mbit/s, `RTT`
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +21,28 @@ _BY_TYPE = {"slow-2g": 16_384, "2g": 32_768, "3g": 131_072}
 _SAVING_BYTES = 65_536
 _FAST_BYTES_PER_SECOND = 125_000
 _LONG_RTT_MS = 1_000
+_DOUBLING_SECONDS, _MAX_DOUBLINGS = 60.0, 40.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """How fast whoever reads at a connection took a large answer, and when that was, in seconds of some clock.
+
+    A proxy has many readers on one connection: what was measured holds for the one with the same credentials only. And
+    answers that are kept small tell nothing new of the link, which may be a better one by now: with every minute it
+    counts for twice as fast, until an answer is large enough to measure it anew.
+    """
+
+    bytes_per_second: float
+    at: float
+    credentials: bytes | None
+
+    def now(self, credentials: bytes | None, at: float) -> float | None:
+        """How fast the link of whoever sends these credentials is taken for; None where nothing is known of it."""
+        if credentials != self.credentials:
+            return None
+        doublings = min((at - self.at) / _DOUBLING_SECONDS, _MAX_DOUBLINGS)
+        return self.bytes_per_second * math.exp2(doublings)
 
 
 def budget_bytes(request: Request) -> int | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from homeserver.ids import UserId
     from homeserver.storage.database import Database
@@ -130,21 +130,36 @@ class MissedStore:
         return [(row[0], row[1], row[2]) for row in rows]
 
     async def load_sent(
-        self, room_nids: Sequence[int], *, after: tuple[int, int], upto_ts: int, limit: int
+        self,
+        user_id: UserId,
+        room_nids: Sequence[int],
+        left: Collection[int],
+        *,
+        after: tuple[int, int],
+        upto_ts: int,
+        limit: int,
     ) -> list[tuple[int, int, int, int]]:
         """(time, number of the event, room number, position) of the first `limit` timeline events by time of sending.
 
-        Those after a time and, at that time, with a greater number than `after` says, up to a time. In milliseconds.
+        Those after a time and, at that time, with a greater number than `after` says, up to a time. In milliseconds. Of
+        the rooms that the user has left nothing is looked at that came later: how much that is would show.
         """
+        membership = "FROM membership_log l WHERE l.room_nid = e.room_nid AND l.user_id = $6 AND l.membership"
         rows = await self._database.fetch_all(
-            "SELECT origin_server_ts, event_nid, room_nid, stream_id FROM events"
-            " WHERE room_nid = ANY($1::bigint[]) AND status = 0 AND origin_server_ts >= $2"
-            " AND origin_server_ts <= $3 AND (origin_server_ts > $2 OR event_nid > $4)"
-            " ORDER BY origin_server_ts, event_nid LIMIT $5",
+            "SELECT e.origin_server_ts, e.event_nid, e.room_nid, e.stream_id FROM events e"
+            " WHERE e.room_nid = ANY($1::bigint[]) AND e.status = 0 AND e.origin_server_ts >= $2"
+            " AND e.origin_server_ts <= $3 AND (e.origin_server_ts > $2 OR e.event_nid > $4)"
+            # The plus keeps SQLite from going through all memberships of the user.
+            " AND (NOT (e.room_nid = ANY($7::bigint[])) OR e.stream_id <="
+            f" (SELECT min(+l.stream_id) {membership} <> 'join' AND l.stream_id >"
+            f" (SELECT max(+l.stream_id) {membership} = 'join')))"
+            " ORDER BY e.origin_server_ts, e.event_nid LIMIT $5",
             list(room_nids),
             after[0],
             upto_ts,
             after[1],
             limit,
+            user_id,
+            list(left),
         )
         return [(row[0], row[1], row[2], row[3]) for row in rows]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from homeserver.sync.missed import pages as missed_pages
 from tests.client import Client, bodies, refused
 
 if TYPE_CHECKING:
@@ -327,6 +328,26 @@ async def test_a_span_of_time_shows_nothing_that_the_user_may_not_see(alice: Cli
     await bob.send(elsewhere, "unseen")
     for order in ORDERS:
         assert bodies(told(await pages(alice, None, from_ts=0, order=order))) == []
+
+
+async def test_a_span_of_time_does_not_tell_how_much_is_said_where_the_user_never_was(
+    alice: Client, bob: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(missed_pages, "_MAX_LOOKED_AT", 5)
+    room_id = await bob.create_room(preset="private_chat", invite=[alice.user_id])
+    for number in range(12):
+        await bob.send(room_id, f"{number}")
+    await alice.leave(room_id)
+    left = await shared_room(bob, alice)
+    await alice.leave(left)
+    for number in range(12):
+        await bob.send(left, f"{number}")
+    await bob.invite(left, alice.user_id)
+    await alice.leave(left)
+    for order in ORDERS:
+        found = await pages(alice, None, from_ts=0, order=order, limit=1_000)
+        # A page without anything, and one more to go: then somebody looked at what is not to be seen.
+        assert [len(page["chunk"]) > 0 for page in found[:-1]] == [True] * (len(found) - 1)
 
 
 # -- what is not taken ------------------------------------------------------------------------------------

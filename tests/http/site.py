@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from homeserver.config import ListenerSettings
 from homeserver.http.application import HttpApplication
 from homeserver.http.connections import PATIENCE, Connection, look_at
+from homeserver.http.link import RATE
 from homeserver.http.response import StreamedJson, json_response
 from homeserver.http.routing import Route, Router
 from homeserver.http.server import HttpServer, listen
@@ -38,6 +39,7 @@ class Site:
         routes = [
             Route("GET", "/big", self.big),
             Route("GET", "/wait", self.wait),
+            Route("GET", "/rate", self.rate),
             Route("GET", "/torn", self.torn),
             Route("GET", "/parts", self.parts),
             Route("GET", "/poll", self.poll),
@@ -50,6 +52,9 @@ class Site:
 
     async def big(self, request: Request) -> Response:
         return json_response({"text": "x" * BIG})
+
+    async def rate(self, request: Request) -> Response:
+        return json_response({"rate": request.scope.get(RATE)})
 
     async def poll(self, request: Request) -> Response:
         await request.body()

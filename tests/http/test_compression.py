@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import random
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -147,6 +148,7 @@ async def test_who_takes_nothing_else_gets_plain_text(
         ("identity;q=0.5, gzip;q=0.4", None),
         ("gzip;q=7", "gzip"),
         ("gzip;q=-1", None),
+        ("zstd;q=nan, gzip", "gzip"),
     ],
 )
 def test_what_the_client_prefers_goes_before_what_the_server_prefers(
@@ -213,8 +215,7 @@ def readable(coding: str, data: bytes) -> bytes:
 async def test_a_request_may_come_compressed(client: httpx.AsyncClient, coding: str, size: int) -> None:
     pack = PACK.get(coding, gzip.compress)
     response = await client.put("/read", content=pack(b"x" * size), headers={"Content-Encoding": coding})
-    if size or coding != "zstd":
-        assert response.json() == {"bytes": size}
+    assert response.json() == {"bytes": size}
 
 
 @pytest.mark.parametrize("size", [MOST + 1, 300 * MOST])
@@ -239,6 +240,7 @@ async def test_a_coding_that_is_not_known_is_refused(client: httpx.AsyncClient, 
     response = await client.put("/read", content=b"{}", headers={"Content-Encoding": coding})
     assert response.status_code == 415
     assert response.json()["errcode"] == "M_NOT_JSON"
+    assert response.headers["Accept-Encoding"] == "zstd, br, gzip"
 
 
 @pytest.mark.parametrize("coding", PACK)
@@ -247,6 +249,16 @@ async def test_what_is_cut_short_or_something_else_is_refused(client: httpx.Asyn
         response = await client.put("/read", content=body, headers={"Content-Encoding": coding})
         assert response.status_code == 400
         assert response.json()["errcode"] == "M_BAD_JSON"
+
+
+@pytest.mark.parametrize("coding", PACK)
+async def test_a_body_counts_only_whole_and_alone(coding: str) -> None:
+    # What cannot be made smaller is told in several blocks.
+    packed = PACK[coding](random.Random(5).randbytes(300_000))
+    assert len(await decompress(packed, coding, 1_000_000)) == 300_000
+    for body in (packed[:-1], packed[:-5], packed[: len(packed) // 2], packed + b"{}", packed + packed):
+        with pytest.raises(BadJson):
+            await decompress(body, coding, 1_000_000)
 
 
 @given(st.sampled_from(sorted(PACK)), st.binary(max_size=200), st.binary(max_size=50), st.integers(0, 60))

@@ -139,6 +139,25 @@ async def test_who_does_not_read_the_answer_loses_the_connection() -> None:
         await until(lambda: not site.connections)
 
 
+async def test_how_fast_somebody_reads_counts_for_them_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("homeserver.http.connections._MEASURED_SECONDS", 0)
+    async with running() as site:
+        reader, writer = await site.connect()
+
+        async def rate(credentials: bytes) -> float | None:
+            writer.write(b"GET /rate HTTP/1.1\r\nAuthorization: %s\r\n\r\n" % credentials)
+            found: float | None = json.loads((await answer(reader))[2])["rate"]
+            return found
+
+        assert await rate(b"Bearer one") is None
+        writer.write(b"GET /big HTTP/1.1\r\nAuthorization: Bearer one\r\n\r\n")
+        assert (await answer(reader))[0] == 200
+        measured = await rate(b"Bearer one")
+        assert measured is not None
+        assert measured > 0
+        assert await rate(b"Bearer two") is None
+
+
 async def test_a_long_poll_and_a_connection_between_two_requests_are_left_alone() -> None:
     async with running() as site:
         reader, writer = await site.connect()

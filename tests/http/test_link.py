@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homeserver.errors import InvalidParam
-from homeserver.http.link import RATE, budget_bytes
+from homeserver.http.link import RATE, Measured, budget_bytes
 from homeserver.http.request import Request
 from homeserver.http.routing import Route
 
@@ -78,6 +78,16 @@ def test_what_takes_long_is_made_shorter() -> None:
     assert slower is not None
     assert slower < slow
     assert asked(rate=10_000_000) is None
+
+
+def test_what_was_measured_is_forgotten_bit_by_bit_and_holds_for_its_reader_only() -> None:
+    measured = Measured(4_000, 100, b"Bearer one")
+    assert measured.now(b"Bearer one", 100) == 4_000
+    assert measured.now(b"Bearer one", 160) == 8_000
+    assert asked(rate=measured.now(b"Bearer one", 100 + 600)) is None
+    assert asked(rate=measured.now(b"Bearer one", 1e9)) is None
+    assert measured.now(b"Bearer two", 100) is None
+    assert measured.now(None, 100) is None
 
 
 def test_the_clients_own_word_goes_before_every_hint() -> None:

@@ -288,7 +288,9 @@ class MissedPages:
             if wanted == 0:
                 return at, False
             until = min(at[0] + width, last)
-            found = await self._missed.load_sent(leg.room_nids, after=at, upto_ts=until, limit=wanted)
+            found = await self._missed.load_sent(
+                requester.user_id, leg.room_nids, leg.ends.keys(), after=at, upto_ts=until, limit=wanted
+            )
             kept = [nid for _, nid, room_nid, position in found if leg.holds(room_nid, position)]
             await self._take(requester, page, kept, leg.told)
             page.looked_at += len(found)
