@@ -25,6 +25,7 @@ CLIENT = "/_matrix/client"
 MISSED = f"{CLIENT}/unstable/dev.restante.missed"
 DELIVERY = f"{CLIENT}/unstable/dev.restante.delivery"
 SLIDING = f"{CLIENT}/unstable/org.matrix.simplified_msc3575/sync"
+DELIVERY_NEWS = "dev.restante.delivery"
 # All that `/sync` is asked for once: the place in the log from which the next catch-up begins.
 ONLY_A_TOKEN = {"room": {"rooms": []}, "presence": {"types": []}, "account_data": {"types": []}}
 
@@ -118,13 +119,14 @@ class OfflineClient:
     # -- following -------------------------------------------------------------------------------------------
 
     async def follow(self, timeout_ms: int = 30_000) -> AsyncIterator[dict[str, Any]]:
-        """What is new in the twenty most recent rooms, for as long as somebody listens."""
+        """What is new in the twenty most recent rooms, and which messages of ours were delivered, while somebody listens."""
         rooms = {"ranges": [[0, 19]], "timeline_limit": 20, "required_state": [["m.room.name", ""]]}
+        body = {"lists": {"recent": rooms}, "extensions": {DELIVERY_NEWS: {"enabled": True}}}
         pos = None
         while True:
             query = {"timeout": timeout_ms} | ({"pos": pos} if pos else {})
             try:
-                answer = await self.call("POST", SLIDING, {"lists": {"recent": rooms}}, **query)
+                answer = await self.call("POST", SLIDING, body, **query)
             except httpx.HTTPStatusError as error:
                 if pos is None or error.response.json().get("errcode") != "M_UNKNOWN_POS":
                     raise
@@ -138,6 +140,10 @@ class OfflineClient:
                     if event["event_id"] not in timeline:
                         timeline.append(event["event_id"])
                         yield {**event, "room_id": room_id}
+            news = answer["extensions"].get(DELIVERY_NEWS, {}).get("rooms", {})
+            for room_id, events in news.items():
+                for event in events:
+                    yield {**event, "room_id": room_id}
 
     # -- sending ---------------------------------------------------------------------------------------------
 
@@ -156,9 +162,12 @@ class OfflineClient:
 
 
 def show(event: dict[str, Any]) -> None:
-    """A line for each message."""
+    """A line for each message, and for each of ours that has arrived."""
     if event["type"] == "m.room.message":
         print(f"{event['room_id']} {event['sender']}: {event['content'].get('body')}")
+    if event["type"] == "dev.restante.delivered":
+        for event_id, users in event["content"].items():
+            print(f"{event['room_id']} ✓✓ {event_id}: {', '.join(users)}")
 
 
 async def main(url: str, user: str, password: str) -> None:

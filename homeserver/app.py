@@ -12,6 +12,7 @@ from homeserver.api.health import HealthEndpoint, MetricsEndpoint
 from homeserver.api.routes import Api
 from homeserver.clock import Clock
 from homeserver.composition.deeds import DeedLayer
+from homeserver.composition.delivered import DeliveredLayer
 from homeserver.composition.delivery import build_delivery
 from homeserver.composition.inbound import InboundLayer
 from homeserver.composition.keys import KeyLayer
@@ -40,7 +41,6 @@ from homeserver.storage.engines import open_database
 from homeserver.storage.errors import DatabaseRefused
 from homeserver.storage.media_bucket import MediaBucket
 from homeserver.storage.media_files import MediaDirectory
-from homeserver.sync.delivered import Delivered
 
 if TYPE_CHECKING:
     import ssl
@@ -81,7 +81,7 @@ class Application:
         self.stores = stores = Stores(database, server_name, budget)
         self.remote = remote = RemoteLayer(settings, database, stores, keys, clock, tls, resolver)
         self.rooms = rooms = RoomLayer(database, stores, server_name, budget)
-        self.views = views = ViewLayer(database, stores, rooms, keys[-1], clock, budget)
+        self.views = views = ViewLayer(settings, database, stores, rooms, keys[-1], clock, budget)
         self.writing = writing = WritingLayer(server_name, database, stores, rooms, key, clock, metrics)
         self.inbound = inbound = InboundLayer(
             server_name, database, stores, remote, rooms, writing, key, clock
@@ -90,20 +90,8 @@ class Application:
             settings, database, stores, rooms, views, writing, clock, self._rate_limits
         )
         self.keys = KeyLayer(server_name, database, stores, remote, views, people, clock)
-        self.delivered = delivered = Delivered(
-            server_name,
-            settings.delivery_status,
-            database,
-            clock,
-            stores.device_positions,
-            stores.left_out,
-            stores.delivery_news,
-            rooms.memberships,
-            stores.rooms,
-            rooms.recent,
-            views.delivery_sharing,
-            stores.owed_rooms,
-        )
+        delivered = DeliveredLayer(server_name, database, stores, rooms, views, clock)
+        self.delivered = delivered.delivered
         self.deeds = deeds = DeedLayer(
             settings,
             database,
@@ -115,7 +103,7 @@ class Application:
             inbound,
             people,
             self.keys,
-            delivered,
+            self.delivered,
             clock,
         )
         self.reading = ReadingLayer(settings, database, stores, rooms, views, deeds.history, delivered, clock)

@@ -81,20 +81,31 @@ async def test_it_catches_up_follows_and_shows_ticks(http: httpx.AsyncClient, tm
     assert await bob.ticks(room_id, sent[-1]) == "✓✓"
 
     # There: what is said comes at once, and once.
-    following = alice.follow()
     heard: list[str] = []
+    follows = asyncio.Event()
+    arrived: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
 
     async def listen() -> None:
-        async for event in following:
+        async for event in alice.follow():
             if event["type"] == "m.room.message":
                 heard.append(event["content"]["body"])
-                if event["content"]["body"] == "live":
-                    return
 
-    listening = asyncio.create_task(listen())
-    await asyncio.sleep(0.2)
+    async def wait_for_ticks() -> None:
+        async for event in bob.follow():
+            follows.set()
+            if event["type"] == "dev.restante.delivered":
+                arrived.set_result(event["content"])
+                return
+
+    tasks = [asyncio.create_task(one()) for one in (listen, wait_for_ticks)]
+    await asyncio.wait_for(follows.wait(), 60)
     live = await bob.send(room_id, "live")
-    await asyncio.wait_for(listening, 60)
+    # The next request of the device says that it has it, and bob hears of that.
+    news = await asyncio.wait_for(arrived, 60)
+    assert news.keys() == {live}
+    assert [user.partition(":")[0] for user in news[live]] == ["@alice"]
     assert heard == ["live"]
+    assert await bob.ticks(room_id, live) == "✓✓"
+    tasks[0].cancel()
     await alice.call("POST", f"/_matrix/client/v3/rooms/{room_id}/receipt/m.read/{live}", {})
     assert await bob.ticks(room_id, live) == "✓✓ read"

@@ -89,6 +89,7 @@ class PeopleLayer:
                 stores.catch_ups,
                 stores.device_positions,
                 stores.left_out,
+                stores.room_arrivals,
                 stores.owed_rooms,
             ),
         )

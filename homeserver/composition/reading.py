@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from homeserver.ids import ServerName
+from homeserver.services.delivered_devices import DeliveredDevices
 from homeserver.services.delivery_status import DeliveryStatus
 from homeserver.services.handovers import Handovers
+from homeserver.services.recipients import Recipients
 from homeserver.sync.answers import AnswerBuilder
 from homeserver.sync.budget import Importance
 from homeserver.sync.classic import ClassicSync
@@ -29,6 +31,7 @@ from homeserver.sync.sliding.room_state import WantedState
 from homeserver.sync.sliding.room_traits import RoomTraits
 from homeserver.sync.sliding.rooms import RoomResults
 from homeserver.sync.sliding.thread_subscriptions import ThreadSubscriptionNews
+from homeserver.sync.sliding.told import Told
 from homeserver.sync.state import StateReader
 from homeserver.sync.stripped_states import StrippedStates
 from homeserver.sync.summaries import Summaries
@@ -37,13 +40,13 @@ from homeserver.sync.to_device import Inboxes
 
 if TYPE_CHECKING:
     from homeserver.clock import Clock
+    from homeserver.composition.delivered import DeliveredLayer
     from homeserver.composition.rooms import RoomLayer
     from homeserver.composition.stores import Stores
     from homeserver.composition.views import ViewLayer
     from homeserver.config import Settings
     from homeserver.services.history import History
     from homeserver.storage.database import Database
-    from homeserver.sync.delivered import Delivered
 
 
 class ReadingLayer:
@@ -57,7 +60,7 @@ class ReadingLayer:
         rooms: RoomLayer,
         views: ViewLayer,
         history: History,
-        delivered: Delivered,
+        delivered: DeliveredLayer,
         clock: Clock,
     ) -> None:
         self.inboxes = Inboxes(database, stores.to_device)
@@ -94,7 +97,8 @@ class ReadingLayer:
             views.ignored,
             views.client_events,
             views.tokens,
-            delivered,
+            delivered.delivered,
+            delivered.left_out,
             stores.owed_rooms,
             clock,
         )
@@ -142,39 +146,49 @@ class ReadingLayer:
             lazy_members,
             self.inboxes,
             views.keys_left,
-            delivered,
+            delivered.delivered,
+            delivered.left_out,
             stores.owed_rooms,
         )
+        server_name = ServerName(settings.server_name)
         self.delivery_status = DeliveryStatus(
-            ServerName(settings.server_name),
-            settings.delivery_status,
             history,
             rooms.reader,
-            views.visibility,
-            delivered,
             stores.memberships,
-            stores.devices,
-            stores.device_positions,
-            stores.left_out,
-            stores.receipts,
-            stores.delivery_news,
             views.delivery_sharing,
-            stores.owed_rooms,
+            Recipients(
+                server_name,
+                stores.memberships,
+                views.visibility,
+                views.delivery_sharing,
+                DeliveredDevices(
+                    delivered.delivered,
+                    views.visibility,
+                    stores.devices,
+                    stores.device_positions,
+                    stores.left_out,
+                    stores.owed_rooms,
+                    stores.room_arrivals,
+                ),
+                stores.receipts,
+                stores.delivery_news,
+            ),
             Handovers(
-                ServerName(settings.server_name),
+                server_name,
                 stores.room_servers,
                 stores.shared_rooms,
                 stores.destinations,
                 stores.handovers,
             ),
         )
+        orders = RoomOrders(rooms.notifier, rooms.memberships, stores.memberships)
         self.sliding_sync = SlidingSync(
             rooms.notifier,
             clock,
             views.tokens,
             Connections(database, stores.sliding_sync, clock),
             RoomLists(
-                RoomOrders(rooms.notifier, rooms.memberships, stores.memberships),
+                orders,
                 RoomTraits(rooms.reader, views.visibility, stores.stripped_state),
                 views.room_marks,
                 views.ignored,
@@ -206,4 +220,5 @@ class ReadingLayer:
             ),
             stores.receipts,
             lazy_members,
+            Told(delivered.delivered, orders, moves),
         )

@@ -46,6 +46,7 @@ from homeserver.storage.receipts import ReceiptStore
 from homeserver.storage.registration_tokens import RegistrationTokenStore
 from homeserver.storage.relations import RelationStore
 from homeserver.storage.remote_device_lists import RemoteDeviceListStore
+from homeserver.storage.room_arrivals import RoomArrivalStore
 from homeserver.storage.room_servers import RoomServerStore
 from homeserver.storage.rooms import RoomStore
 from homeserver.storage.server_keys import ServerKeyStore
@@ -121,6 +122,7 @@ class Stores:
         self.device_positions = DevicePositionStore(database)
         self.owed_rooms = OwedRoomStore(database)
         self.left_out = LeftOutStore(database)
+        self.room_arrivals = RoomArrivalStore(database)
         self.delivery_news = DeliveryNewsStore(database)
 
         # Other servers.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from homeserver.clock import Clock
     from homeserver.composition.rooms import RoomLayer
     from homeserver.composition.stores import Stores
+    from homeserver.config import Settings
     from homeserver.storage.database import Database
 
 
@@ -31,7 +32,14 @@ class ViewLayer:
     """Tokens, visibility, the client form of events, and what is held in memory of a reader's surroundings."""
 
     def __init__(
-        self, database: Database, stores: Stores, rooms: RoomLayer, key: SigningKey, clock: Clock, budget: int
+        self,
+        settings: Settings,
+        database: Database,
+        stores: Stores,
+        rooms: RoomLayer,
+        key: SigningKey,
+        clock: Clock,
+        budget: int,
     ) -> None:
         # The secret comes from the oldest signing key: it outlives restarts, and a new key to sign with.
         self.tokens = Tokens(bytes(key.private), database.epoch, database)
@@ -62,5 +70,5 @@ class ViewLayer:
         self.room_marks = RoomMarks(stores.account_data)
         self.typing = TypingNow(clock, stores.typing)
         self.presence = PresenceNow(database.position, stores.presence, rooms.memberships)
-        self.delivery_sharing = DeliverySharing(stores.account_data)
+        self.delivery_sharing = DeliverySharing(settings.delivery_status, stores.account_data, stores.rooms)
         self.keys_left = KeysLeftNow(stores.one_time_keys)

@@ -65,5 +65,7 @@ class DeliveryReceipts:
         sender = UserId(stored.event.sender)
         if sender == user_id or not await self._sharing.of(user_id):
             return
-        decrypted = DeliveryNews(sender, room_id, user_id, DECRYPTED, stored.event.event_id, ts)
+        decrypted = DeliveryNews(
+            sender, room_id, user_id, DECRYPTED, stored.event.event_id, ts, stored.stream_id
+        )
         await self._database.write(lambda transaction: self._news.insert(transaction, [decrypted]))

@@ -43,11 +43,11 @@ class PageRequest:
     filter: RoomEventFilter
 
 
-class Brought(Protocol):
+class Paged(Protocol):
     """Takes note of what devices have got."""
 
-    async def brought(self, requester: Requester, *stretches: RoomStretch) -> None:
-        """Stretches of rooms are being given to a device."""
+    async def paged(self, requester: Requester, stretch: RoomStretch) -> None:
+        """A stretch of a room is being given to a device."""
         ...
 
 
@@ -64,7 +64,7 @@ class History:
         ignored: IgnoredUsers,
         tokens: Tokens,
         backfill: Backfill,
-        delivered: Brought,
+        delivered: Paged,
         times: EventTimes,
     ) -> None:
         self._database = database
@@ -143,7 +143,7 @@ class History:
         first, last = min(positions), max(positions)
         if page.backwards and stretch.start is None:
             last = max(last, stretch.ceiling)
-        await self._delivered.brought(requester, RoomStretch(events[0].room_nid, first - 1, last))
+        await self._delivered.paged(requester, RoomStretch(events[0].room_nid, first - 1, last))
 
     async def _fill(
         self, room_id: RoomId, stretch: Stretch, events: list[StoredEvent], last: StoredEvent | None

@@ -30,6 +30,8 @@ class DeliveryNews:
     kind: str
     event_id: EventId
     ts: int
+    event_position: int
+    """Where the event stands in the log."""
 
 
 class DeliveryNewsStore:
@@ -39,34 +41,68 @@ class DeliveryNewsStore:
         self._database = database
 
     async def insert(self, transaction: Transaction, news: Sequence[DeliveryNews]) -> None:
-        """Note news, and tell the senders' devices."""
+        """Note news, and tell the senders' devices; of what was delivered only what is newer than they know."""
         rows = []
-        for one in news:
+        for one in await self._unheard(transaction, news):
             event_key = "" if one.kind == DELIVERED else one.event_id
             position = await transaction.next_position()
             rows.append(
-                (one.sender, one.room_id, one.user_id, one.kind, event_key, one.event_id, one.ts, position)
+                (
+                    one.sender,
+                    one.room_id,
+                    one.user_id,
+                    one.kind,
+                    event_key,
+                    one.event_id,
+                    one.event_position,
+                    one.ts,
+                    position,
+                )
             )
             transaction.announce(Topic.DELIVERY, one.sender)
         await transaction.execute_many(
-            "INSERT INTO delivery_news (sender, room_id, user_id, kind, event_key, event_id, ts, stream_id)"
-            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
+            "INSERT INTO delivery_news"
+            " (sender, room_id, user_id, kind, event_key, event_id, event_position, ts, stream_id)"
+            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
             " ON CONFLICT (sender, room_id, user_id, kind, event_key) DO UPDATE SET event_id = excluded.event_id,"
-            " ts = excluded.ts, stream_id = excluded.stream_id",
+            " event_position = excluded.event_position, ts = excluded.ts, stream_id = excluded.stream_id",
             rows,
         )
+
+    async def _unheard(self, transaction: Transaction, news: Sequence[DeliveryNews]) -> list[DeliveryNews]:
+        """Without what says that another device of the user has got an event, too, or is behind."""
+        delivered = [one for one in news if one.kind == DELIVERED]
+        if not delivered:
+            return list(news)
+        rows = await transaction.fetch_all(
+            "SELECT sender, room_id, user_id, event_position FROM delivery_news WHERE kind = $1"
+            " AND sender = ANY($2::text[]) AND room_id = ANY($3::text[]) AND user_id = ANY($4::text[])",
+            DELIVERED,
+            sorted({one.sender for one in delivered}),
+            sorted({one.room_id for one in delivered}),
+            sorted({one.user_id for one in delivered}),
+        )
+        told = {(sender, room_id, user_id): position for sender, room_id, user_id, position in rows}
+        return [
+            one
+            for one in news
+            if one.kind != DELIVERED
+            or told.get((one.sender, one.room_id, one.user_id), 0) < one.event_position
+        ]
 
     async def load_changes(self, sender: UserId, *, after: int, upto: int) -> list[DeliveryNews]:
         """News for a sender with `after < stream_id <= upto`, oldest first."""
         rows = await self._database.fetch_all(
-            "SELECT sender, room_id, user_id, kind, event_id, ts FROM delivery_news"
+            "SELECT sender, room_id, user_id, kind, event_id, ts, event_position FROM delivery_news"
             " WHERE sender = $1 AND stream_id > $2 AND stream_id <= $3 ORDER BY stream_id",
             sender,
             after,
             upto,
         )
         return [
-            DeliveryNews(UserId(row[0]), RoomId(row[1]), UserId(row[2]), row[3], EventId(row[4]), row[5])
+            DeliveryNews(
+                UserId(row[0]), RoomId(row[1]), UserId(row[2]), row[3], EventId(row[4]), row[5], row[6]
+            )
             for row in rows
         ]
 

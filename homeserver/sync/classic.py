@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from homeserver.sync.answers import AnswerBuilder
     from homeserver.sync.delivered import Delivered
     from homeserver.sync.lazy_members import LazyMembers
+    from homeserver.sync.left_out import LeftOut
     from homeserver.sync.rooms import RoomSection
     from homeserver.sync.to_device import Inboxes
     from homeserver.views.filters import SyncFilter
@@ -71,6 +72,7 @@ class ClassicSync:
         inboxes: Inboxes,
         keys_left: KeysLeftNow,
         delivered: Delivered,
+        left_out: LeftOut,
         owed_rooms: OwedRoomStore,
     ) -> None:
         self._notifier = notifier
@@ -84,6 +86,7 @@ class ClassicSync:
         self._inboxes = inboxes
         self._keys_left = keys_left
         self._delivered = delivered
+        self._left_out = left_out
         self._owed_rooms = owed_rooms
 
     async def answer(
@@ -121,7 +124,7 @@ class ClassicSync:
             interval = Interval(since, upto, request.full_state, request.state_name, told)
             sent_members: dict[int, set[int]] = {}
             sections: dict[RoomId, RoomSection] = {}
-            left_out: list[RoomStretch] = []
+            unwanted: list[RoomStretch] = []
             budget = None if request.budget_bytes is None else Budget(request.budget_bytes)
             ignored = await self._ignored.of(requester.user_id)
             invites_are_blocked = await self._invites_blocked.of(requester.user_id)
@@ -137,7 +140,7 @@ class ClassicSync:
                 known_members,
                 sent_members,
                 sections,
-                left_out,
+                unwanted,
                 budget,
             )
             answer = await self._builder.build(reading, owed)
@@ -166,7 +169,7 @@ class ClassicSync:
         number = await self._note_owed(requester, budget, token)
         if request.filter.room.state.lazy_load_members:
             self._lazy_members.note(reader, known_members, sent_members, (upto, number))
-        await self._note_delivery(requester, sections, left_out)
+        await self._note_delivery(requester, sections, unwanted)
         answer["next_batch"] = self._tokens.sync_token(
             requester.user_id,
             requester.device_id,
@@ -193,8 +196,8 @@ class ClassicSync:
         self, requester: Requester, sections: Mapping[RoomId, RoomSection], unwanted: Sequence[RoomStretch]
     ) -> None:
         """Keep what the answer leaves out of the timelines, and that it brings the rest."""
-        await self._delivered.brought(requester, *(room.brought for room in sections.values()), is_news=True)
-        await self._delivered.note_left_out(
+        await self._left_out.close(requester, [room.brought for room in sections.values()], is_news=True)
+        await self._left_out.note(
             requester, [*unwanted, *(stretch for room in sections.values() for stretch in room.left_out)]
         )
 

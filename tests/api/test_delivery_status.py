@@ -10,6 +10,7 @@ import pytest
 from homeserver.storage.device_positions import DevicePositionStore
 from homeserver.storage.left_out import LeftOutStore
 from tests.client import Client, bodies, refused
+from tests.delivery_status import all_delivered, delivered, room_of, status
 from tests.server import Server
 from tests.statements import Statements
 
@@ -17,28 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-PREFIX = "/_matrix/client/unstable/dev.restante.delivery"
 MISSED = "/_matrix/client/unstable/dev.restante.missed"
 DECRYPTED = "org.matrix.msc4089.delivery"
 ONE = {"room": {"timeline": {"limit": 1}}}
-
-
-async def status(sender: Client, room_id: str, event_id: str) -> dict[str, Any]:
-    return await sender.call("GET", f"{PREFIX}/rooms/{room_id}/events/{event_id}")
-
-
-async def delivered(sender: Client, room_id: str, event_id: str, recipient: Client) -> tuple[int, int]:
-    """To how many of how many devices."""
-    delivery = (await status(sender, room_id, event_id))["users"][recipient.user_id]["delivery"]
-    assert ("first_ts" in delivery) == ("last_ts" in delivery) == (delivery["delivered"] > 0)
-    return delivery["delivered"], delivery["devices"]
-
-
-async def room_of(host: Client, *others: Client) -> str:
-    room_id = await host.create_room(preset="public_chat")
-    for other in others:
-        await other.join(room_id)
-    return room_id
 
 
 async def since(device: Client) -> str:
@@ -98,16 +80,16 @@ async def test_what_a_limited_answer_left_out_is_delivered_when_it_is_fetched(
     sent = [await alice.send(room_id, f"{number}") for number in range(6)]
     answer = await bob.sync(start, filter=ONE)
     await bob.sync(answer["next_batch"])
-    assert [(await delivered(alice, room_id, event_id, bob))[0] for event_id in sent] == [0, 0, 0, 0, 0, 1]
+    assert await all_delivered(alice, room_id, sent, bob) == [0, 0, 0, 0, 0, 1]
     page = await bob.messages(
         room_id, limit=2, **{"from": answer["rooms"]["join"][room_id]["timeline"]["prev_batch"]}
     )
-    assert [(await delivered(alice, room_id, event_id, bob))[0] for event_id in sent] == [0, 0, 0, 1, 1, 1]
+    assert await all_delivered(alice, room_id, sent, bob) == [0, 0, 0, 1, 1, 1]
     # A page that leaves something out proves nothing.
     await bob.messages(room_id, limit=2, filter='{"not_types": ["org.example"]}', **{"from": page["end"]})
-    assert [(await delivered(alice, room_id, event_id, bob))[0] for event_id in sent] == [0, 0, 0, 1, 1, 1]
+    assert await all_delivered(alice, room_id, sent, bob) == [0, 0, 0, 1, 1, 1]
     await bob.messages(room_id, limit=20, **{"from": page["end"]})
-    assert [(await delivered(alice, room_id, event_id, bob))[0] for event_id in sent] == [1] * 6
+    assert await all_delivered(alice, room_id, sent, bob) == [1] * 6
 
 
 async def test_news_in_a_room_with_a_gap_write_nothing(alice: Client, bob: Client) -> None:
@@ -136,7 +118,7 @@ async def test_what_was_left_out_is_delivered_by_catching_up(alice: Client, bob:
     await bob.sync(answer["next_batch"])
     page = await bob.call("GET", f"{MISSED}/messages", **{"from": start})
     await bob.sync(page["next_batch"])
-    assert [(await delivered(alice, room_id, event_id, bob))[0] for event_id in sent] == [1] * 6
+    assert await all_delivered(alice, room_id, sent, bob) == [1] * 6
 
 
 async def test_an_answer_that_was_lost_and_comes_whole_the_second_time_delivers_all(
@@ -148,7 +130,7 @@ async def test_an_answer_that_was_lost_and_comes_whole_the_second_time_delivers_
     await bob.sync(start, filter=ONE)
     answer = await bob.sync(start)
     await bob.sync(answer["next_batch"])
-    assert [(await delivered(alice, room_id, event_id, bob))[0] for event_id in sent] == [1] * 4
+    assert await all_delivered(alice, room_id, sent, bob) == [1] * 4
 
 
 async def test_catching_up_delivers_once_sync_goes_on_from_its_end(alice: Client, bob: Client) -> None:
@@ -209,11 +191,12 @@ async def test_a_device_that_is_gone_does_not_count(server: Server, alice: Clien
     await phone.post("/logout")
     assert await delivered(alice, room_id, event_id, bob) == (0, 1)
     database = server.application.database
-    for table in ("device_positions", "left_out"):
+    for table in ("device_positions", "left_out", "room_arrivals"):
         query = f"SELECT count(*) FROM {table} WHERE device_id = $1"
         assert await database.fetch_value(query, phone.device_id) == 0
 
 
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("unwanted", [False, True], ids=["limited", "not wanted"])
 async def test_what_was_left_out_of_a_room_that_was_left_meanwhile_is_not_delivered(
     server: Server, alice: Client, bob: Client, *, unwanted: bool
@@ -228,11 +211,9 @@ async def test_what_was_left_out_of_a_room_that_was_left_meanwhile_is_not_delive
     answer = await phone.sync(start, filter=wanted)
     await bob.join(room_id)
     answer = await phone.sync((await phone.sync(answer["next_batch"]))["next_batch"])
-    assert [(await delivered(alice, room_id, event_id, bob))[0] for event_id in sent] == (
-        [0, 0, 0] if unwanted else [0, 0, 1]
-    )
+    assert await all_delivered(alice, room_id, sent, bob) == ([0, 0, 0] if unwanted else [0, 0, 1])
     await phone.messages(room_id, **{"from": answer["next_batch"]})
-    assert [(await delivered(alice, room_id, event_id, bob))[0] for event_id in sent] == [1, 1, 1]
+    assert await all_delivered(alice, room_id, sent, bob) == [1, 1, 1]
 
 
 # -- read and decrypted -----------------------------------------------------------------------------------
@@ -446,7 +427,7 @@ async def test_where_it_is_off_or_the_room_too_large_nothing_is_told_and_nothing
     with refused(403, "M_FORBIDDEN"):
         await status(alice, room_id, sent[-1])
     database = reticent.application.database
-    for table in ("left_out", "delivery_news"):
+    for table in ("left_out", "delivery_news", "room_arrivals"):
         assert await database.fetch_value(f"SELECT count(*) FROM {table}") == 0
 
 
@@ -454,7 +435,7 @@ async def test_where_it_is_off_or_the_room_too_large_nothing_is_told_and_nothing
 async def test_what_it_costs_to_ask_does_not_grow_with_the_members(
     server: Server, alice: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    members = [await server.register(f"member{number}") for number in range(12)]
+    members = [await server.register(f"member{number}") for number in range(14)]
     room_id = await room_of(alice, *members)
     event_id = await alice.send(room_id, "hello")
     await status(alice, room_id, event_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from homeserver.ids import DeviceId, UserId
 from homeserver.storage.device_positions import DevicePosition
-from homeserver.sync.delivered import thinned
+from homeserver.sync.delivered_positions import thinned
 
 MINUTE_MS = 60_000
 

@@ -14,6 +14,7 @@ from homeserver.errors import InvalidParam
 from homeserver.http.request import Body, parse
 from homeserver.ids import RoomId, is_opaque_identifier
 from homeserver.storage.to_device import MAX_MESSAGES
+from homeserver.sync.sliding.extensions import DELIVERY
 from homeserver.sync.sliding.request import (
     ALL,
     MAX_LISTS,
@@ -115,6 +116,7 @@ class _Extensions(Body):
     thread_subscriptions: Annotated[_ThreadSubscriptions, pydantic.Field(alias=THREAD_SUBSCRIPTIONS)] = (
         _ThreadSubscriptions()
     )
+    delivery: Annotated[_Extension, pydantic.Field(alias=DELIVERY)] = _Extension()
 
     def read(self) -> ExtensionRequests:
         to_device, threads = self.to_device, self.thread_subscriptions
@@ -127,6 +129,7 @@ class _Extensions(Body):
             receipts=self.receipts.read(),
             typing=self.typing.read(),
             thread_subscriptions=min(threads.limit, MAX_CHANGES) if threads.enabled else None,
+            delivery=self.delivery.enabled,
         )
 
 

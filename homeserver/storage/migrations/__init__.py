@@ -33,6 +33,7 @@ from homeserver.storage.migrations import (
     m0026_handovers,
     m0027_thread_subscriptions,
     m0028_said_positions,
+    m0029_room_arrivals,
 )
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ _MODULES = (
     m0026_handovers,
     m0027_thread_subscriptions,
     m0028_said_positions,
+    m0029_room_arrivals,
 )
 
 MIGRATIONS: tuple[Migration, ...] = tuple(module.MIGRATION for module in _MODULES)

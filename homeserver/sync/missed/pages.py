@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from homeserver.storage.owed_rooms import OwedRoomStore
     from homeserver.storage.stored_event import StoredEvent
     from homeserver.sync.delivered import Delivered
+    from homeserver.sync.left_out import LeftOut
     from homeserver.sync.missed.plan import PlanMaker
     from homeserver.sync.missed.rooms import MissedRoomReader, MissedRooms
     from homeserver.views.client_events import ClientEvents
@@ -111,6 +112,7 @@ class MissedPages:
         client_events: ClientEvents,
         tokens: Tokens,
         delivered: Delivered,
+        left_out: LeftOut,
         owed_rooms: OwedRoomStore,
         clock: Clock,
     ) -> None:
@@ -125,6 +127,7 @@ class MissedPages:
         self._client_events = client_events
         self._tokens = tokens
         self._delivered = delivered
+        self._left_out = left_out
         self._owed_rooms = owed_rooms
         self._clock = clock
 
@@ -158,9 +161,9 @@ class MissedPages:
             answer["end"] = self._tokens.catch_up_token(user_id, device_id, page.place)
         elif not Kind(place.kind).by_time:
             missed = await self._missed_rooms(requester, place)
-            await self._delivered.brought(
+            await self._left_out.close(
                 requester,
-                *(RoomStretch(nid, missed.begins.get(nid, place.after), place.upto) for nid in missed.all),
+                [RoomStretch(nid, missed.begins.get(nid, place.after), place.upto) for nid in missed.all],
             )
             answer["next_batch"] = await self._next_batch(requester, place)
         return answer

@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from homeserver.sync.moves import MoveReader
     from homeserver.sync.sliding.connections import Connections
     from homeserver.sync.sliding.extensions import Extensions
+    from homeserver.sync.sliding.holdings import HeldRoom
     from homeserver.sync.sliding.request import RoomConfig, SlidingRequest
     from homeserver.sync.sliding.room_lists import RoomLists
     from homeserver.sync.sliding.rooms import RoomResult, RoomResults
+    from homeserver.sync.sliding.told import Told
     from homeserver.views.tokens import Tokens
 
 MAX_TIMEOUT_MS = 600_000
@@ -66,6 +68,7 @@ class SlidingSync:
         extensions: Extensions,
         receipts: ReceiptStore,
         lazy_members: LazyMembers,
+        told: Told,
     ) -> None:
         self._notifier = notifier
         self._clock = clock
@@ -77,6 +80,7 @@ class SlidingSync:
         self._extensions = extensions
         self._receipts = receipts
         self._lazy_members = lazy_members
+        self._told = told
 
     async def answer(
         self, requester: Requester, request: SlidingRequest, check_access: Callable[[], Awaitable[None]]
@@ -91,6 +95,7 @@ class SlidingSync:
         if request.pos is not None:
             pos = await self._tokens.read_pos(request.pos, *key)
             since, held = pos.position, await self._connections.find(key, pos.answer_nid)
+            await self._told.acknowledge(requester, key, (since, pos.answer_nid), held)
         acknowledged = await self._extensions.acknowledge(requester, request.extensions.to_device)
         deadline = self._clock.monotonic() + min(request.timeout_ms, MAX_TIMEOUT_MS) / 1000
         while True:
@@ -115,10 +120,13 @@ class SlidingSync:
     async def _finish(self, draft: Draft) -> SlidingAnswer:
         """Note what the client will hold: it is durable before the answer is given."""
         key, held = draft.key, draft.held
+        await self._told.settle(draft)
         if draft.changes or not held.answer_nid:
             room_nids = {row.room_nid for row in draft.selection.rooms.values()}
             held = await self._connections.note(key, held, draft.changes, room_nids)
-        self._note_members(draft, (draft.upto, held.answer_nid))
+        place = (draft.upto, held.answer_nid)
+        self._told.note(draft, place)
+        self._note_members(draft, place)
         return SlidingAnswer(
             self._tokens.pos(*key, draft.upto, held.answer_nid),
             draft.selection.counts,
@@ -269,7 +277,13 @@ class SlidingSync:
         held = draft.held_room(room_nid)
         draft.hold(
             room_nid,
-            held._replace(events=LIVE, limit=result.limit, required_state=wanted.number, is_dm=is_dm),
+            held._replace(
+                events=LIVE,
+                limit=result.limit,
+                required_state=wanted.number,
+                is_dm=is_dm,
+                begins=_begins(held, result),
+            ),
         )
 
     def _put_off(self, draft: Draft, room_ids: set[RoomId]) -> None:
@@ -281,3 +295,12 @@ class SlidingSync:
             held = draft.held.rooms.get(row.room_nid)
             if held is not None and held.events == LIVE:
                 draft.hold(row.room_nid, held._replace(events=draft.since))
+
+
+def _begins(held: HeldRoom, result: RoomResult) -> int | None:
+    """After which position the client holds the timeline of a room, once it has this."""
+    if result.begins is None:
+        return held.begins
+    if result.expands and held.begins is not None:
+        return min(result.begins, held.begins)
+    return result.begins

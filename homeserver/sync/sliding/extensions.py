@@ -3,7 +3,7 @@
 Thread subscriptions (MSC4308) stand in `homeserver.sync.sliding.thread_subscriptions`.
 
 What is told of rooms goes along with them: nothing is told of a room that the client does not hold, and of one that was
-out of sight meanwhile what came since it was told of last.
+out of sight meanwhile what came since it was told of last. One is of this server's own: `dev.restante.delivery`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from homeserver.sync.to_device import Inboxes
     from homeserver.views.keys_left import KeysLeftNow
     from homeserver.views.tokens import Tokens
+
+DELIVERY = "dev.restante.delivery"
 
 
 class Extensions:
@@ -81,6 +83,7 @@ class Extensions:
         await self._add_receipts(draft, wanted.receipts)
         await self._add_typing(draft, wanted.typing)
         await self._thread_subscriptions.add(draft, wanted.thread_subscriptions)
+        await self._add_delivery(draft, wanted=wanted.delivery)
 
     def _tell(self, draft: Draft, name: str, **parts: Any) -> None:
         told = {part: value for part, value in parts.items() if value}
@@ -242,6 +245,23 @@ class Extensions:
         events = await self._extras.typing(draft.requester.user_id, EVERYTHING, changed, set(fresh))
         self._hold_all(draft, new.values(), "typing")
         self._tell(draft, "typing", rooms=events)
+
+    async def _add_delivery(self, draft: Draft, *, wanted: bool) -> None:
+        """What the user hears of their own events (docs/offline.md), from when the client first wants to hear of it."""
+        told = draft.extension_told("delivery", wanted=wanted)
+        if not wanted or told is None:
+            return
+        if told == draft.since and not draft.announced.has(Topic.DELIVERY):
+            return
+        interval = Interval(told, draft.upto, full_state=False, state_name="state")
+        news = await self._extras.delivery_news(draft.requester.user_id, interval, EVERYTHING)
+        rows = draft.selection.rooms
+        rooms = {
+            room_id: events
+            for room_id, events in news.items()
+            if room_id in rows and rows[room_id].membership == "join"
+        }
+        self._tell(draft, DELIVERY, rooms=rooms)
 
     # -- which rooms -----------------------------------------------------------------------------------
 

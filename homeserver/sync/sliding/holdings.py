@@ -37,6 +37,8 @@ class HeldRoom(NamedTuple):
     account_data: int = NEVER
     receipts: int = NEVER
     typing: int = NEVER
+    begins: int | None = None
+    """After which position it holds the timeline up to that place; None where it holds nothing of it."""
 
     def with_part(self, part: str, upto: int) -> HeldRoom:
         """The same, but for what is held of `account_data`, `receipts` or `typing`."""
@@ -100,7 +102,7 @@ def pack(holdings: Holdings | HoldingChanges) -> bytes:
     )
 
 
-_Packed = tuple[list[tuple[int, int, int, int, bool, int, int, int]], list[bytes], dict[str, int]]
+_Packed = tuple[list[tuple[Any, ...]], list[bytes], dict[str, int]]
 
 
 def unpack_changes(packed: bytes) -> HoldingChanges:

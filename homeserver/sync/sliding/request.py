@@ -103,6 +103,7 @@ class ExtensionRequests:
     typing: Scope | None = None
     thread_subscriptions: int | None = None
     """How many changes at most."""
+    delivery: bool = False
 
 
 @dataclass(frozen=True)

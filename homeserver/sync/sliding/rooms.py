@@ -66,6 +66,10 @@ class RoomResult:
     """The ids of the events in its timeline."""
     since: int = 0
     """Where the timeline begins."""
+    begins: int | None = None
+    """After which position the client holds the timeline, where that is not as it was before."""
+    ends: int | None = None
+    """Up to which position the timeline was told; None where there is none."""
     members: set[int] = field(default_factory=set)
     """The numbers of the member events in it."""
     is_new: bool = False
@@ -74,6 +78,8 @@ class RoomResult:
     """So many of the newest events the client holds with it."""
     flushes_members: bool = False
     """Whether the client forgets the members that it had."""
+    expands: bool = False
+    """Whether the timeline reaches behind what the client was told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,6 +345,9 @@ class RoomResults:
             is_news=bool(fields.keys() - {"bump_stamp"}),
             events=[one.event.event_id for one in timeline.events],
             since=timeline.gap_before,
+            begins=_begins(timeline) if told is None or timeline.limited or expanded else None,
+            ends=place.end,
+            expands=expanded,
             members={
                 one.event_nid for one in (*state.values(), *timeline.events) if one.event.type == MEMBER
             },
@@ -471,6 +480,10 @@ def _entries_of(config: RoomConfig, events: Iterable[StoredEvent]) -> set[StateK
 def _limit(view: RoomView, *, anew: bool) -> int:
     """So many of the newest events the client has been told of, whatever comes later."""
     return view.config.timeline_limit if anew else max(view.config.timeline_limit, view.limit)
+
+
+def _begins(timeline: Timeline) -> int:
+    return timeline.gap_before if timeline.limited else timeline.begins_after
 
 
 @lru_cache
