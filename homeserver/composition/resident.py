@@ -86,6 +86,7 @@ class ResidentLayer:
             views.invites_blocked,
             inbound.signatures,
             inbound.elsewhere,
+            inbound.queues,
         )
         self.spaces = SpaceAnswers(
             rooms.live, deeds.spaces, deeds.summaries, rooms.servers, stores.memberships

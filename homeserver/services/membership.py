@@ -105,11 +105,14 @@ class Membership:
     async def invite(
         self, requester: Requester, room_id: RoomId, user_id: str, reason: str | None, **content: Any
     ) -> None:
-        """Invite somebody; inviting again who is invited already changes nothing."""
+        """Invite somebody; inviting again who is invited already changes nothing.
+
+        A user of another server is invited anew: they may have rejected the invite while nobody here could be told.
+        """
         target = await self.check_invitee(user_id)
         row = await self._rooms.membership(room_id, target)
         await self._check_in_room(requester.user_id, room_id)
-        if row is not None and row.membership == "invite":
+        if row is not None and row.membership == "invite" and self._is_ours(target):
             return
         await self.invite_in_name_of(requester.user_id, room_id, target, _with_reason(content, reason))
 

@@ -108,6 +108,24 @@ async def test_where_the_other_server_is_away_nobody_is_let_in_and_nothing_is_le
     await carol.join(room_id)
 
 
+async def test_who_rejects_an_invite_that_nobody_hears_of_can_be_invited_again(pair: Pair) -> None:  # noqa: F811
+    one, two = pair
+    alice, bob = await one.register("alice"), await two.register("bob")
+    room_id = await alice.create_room(invite=[bob.user_id])
+    there = Reader(bob)
+    await there.until(lambda: room_id in there.invited)
+    await one.unplug()
+    await bob.leave(room_id)
+    await there.until(lambda: room_id in there.left)
+    there.invited.clear()
+    await one.plug_in()
+    # To Alice's server Bob is invited still.
+    await alice.post(f"/rooms/{room_id}/invite", {"user_id": bob.user_id})
+    await there.until(lambda: room_id in there.invited)
+    await via(bob, room_id, one)
+    assert bob.user_id in (await alice.get(f"/rooms/{room_id}/joined_members"))["joined"]
+
+
 async def test_a_room_that_replaces_another_is_found_by_the_servers_of_that(pair: Pair) -> None:  # noqa: F811
     one, two = pair
     alice, bob = await one.register("alice"), await two.register("bob")

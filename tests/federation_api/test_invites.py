@@ -265,6 +265,38 @@ async def test_of_a_room_that_this_server_is_in_the_transaction_tells(
         await one.call("PUT", path, body)
 
 
+async def test_an_invite_that_overtakes_the_kick_before_it_is_not_lost(
+    server: Server, alice: Client, bob: Client, one: Remote
+) -> None:
+    zoe = one.user("zoe")
+    levels = {"users": {alice.user_id: 100, zoe: 100}}
+    room_id = await alice.create_room(
+        preset="public_chat", room_version="11", power_level_content_override=levels
+    )
+    await one.become("join", room_id, zoe)
+    await bob.join(room_id)
+    since = (await bob.sync())["next_batch"]
+    made = await one.make("leave", room_id, zoe)
+    kick = one.event_from(made, state_key=bob.user_id, content={"membership": "leave"})
+    invite = one.event_from(
+        made,
+        state_key=bob.user_id,
+        content={"membership": "invite"},
+        prev_events=[kick.event_id],
+        depth=kick.depth + 1,
+    )
+    body = {"room_version": "11", "event": invite.pdu, "invite_room_state": []}
+    await one.call("PUT", f"{V2}/invite/{quote(room_id)}/{quote(invite.event_id, safe='')}", body)
+    assert await invited(bob, since) == {}
+    transaction = {"origin": one.name, "origin_server_ts": 1, "pdus": [kick.pdu], "edus": []}
+    await one.call("PUT", f"{V1}/send/kick", transaction)
+    async with asyncio.timeout(30):
+        while room_id not in await invited(bob):
+            since = (await bob.sync(since, timeout=1_000))["next_batch"]
+    await bob.join(room_id)
+    assert bob.user_id in (await alice.get(f"/rooms/{room_id}/joined_members"))["joined"]
+
+
 async def taken(remote: Remote, event: Event) -> bool:
     """Bring an event in a transaction; whether it was taken in."""
     body = {"origin": remote.name, "origin_server_ts": 1, "pdus": [event.pdu]}

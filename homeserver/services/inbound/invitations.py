@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from homeserver.ids import ServerName
     from homeserver.rooms.live_rooms import LiveRooms
     from homeserver.rooms.room_servers import RoomServers
+    from homeserver.services.inbound.queues import RoomQueues
     from homeserver.services.inbound.sources import SignatureCheck
     from homeserver.services.memberships_elsewhere import MembershipsElsewhere
     from homeserver.services.resident.access import ResidentAccess
@@ -56,6 +57,7 @@ class Invitations:
         invites_blocked: InvitesBlocked,
         signatures: SignatureCheck,
         elsewhere: MembershipsElsewhere,
+        queues: RoomQueues,
     ) -> None:
         self._server_name = server_name
         self._key = key
@@ -66,6 +68,7 @@ class Invitations:
         self._invites_blocked = invites_blocked
         self._signatures = signatures
         self._elsewhere = elsewhere
+        self._queues = queues
 
     async def receive(self, sent: SentInvite) -> Event:
         """The invite with our signature; where nobody here is in the room, the user is told of it now.
@@ -101,6 +104,11 @@ class Invitations:
             ):
                 raise InvalidParam(f"To this server the room is of version {room.version.identifier}")
             if await self._servers.is_ours(room):
+                row = await self._elsewhere.membership(room.room_id, account.user_id)
+                if row is not None and row.membership == "join":
+                    # Who is in a room is not invited: this server has missed how the user came to be out of it, and would
+                    # not be sent the invite either. So it waits for what it follows.
+                    await self._queues.add(room, sent.event.origin, [signed])
                 return signed
         state = await self._stripped_state(version, event, sent.invite_room_state)
         await self._elsewhere.note(version if room is None else room.version, signed, state)
