@@ -19,7 +19,7 @@ from tests.interop.deeds import Deeds, Inhabitants
 from tests.interop.network import Fate
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from tests.interop.deeds import Deed, Record
     from tests.interop.network import AnyNetwork
@@ -83,51 +83,56 @@ class Gathering:
             return
         await self.speak_and_agree()
         nomads = [one for one in self.people.values() if not one.stays]
+        left = []
         for one in nomads:
             for somebody in one.everybody:
                 with contextlib.suppress(Refused):
                     await somebody.client.leave(self.room_id)
+                    left.append(somebody.user_id)
+        # What they built on while they were cut off might yet undo what lets them in.
+        await self._until_all_see(left, lambda membership: membership != "join")
         for one in nomads:
             await self._let_in(one.keeper, self.hosts[0])
-            await self._is_seen(one.keeper, self.hosts[0])
+            # Until the others know that somebody is in, it is not for them to tell their server anything.
+            await self._until_all_see([one.keeper.user_id], lambda membership: membership == "join")
         self.present = self.people
 
     async def _let_in(self, who: Somebody, host: Somebody) -> None:
-        """Have somebody join. What they built on while they were cut off may yet undo what lets them in."""
+        await host.client.set_state(self.room_id, "m.room.join_rules", {"join_rule": "public"})
+        if await host.membership(self.room_id, who.user_id) == "ban":
+            await host.client.post(f"/rooms/{self.room_id}/unban", {"user_id": who.user_id})
         deadline = time.monotonic() + _WAIT_SECONDS
         while True:
             try:
-                await host.client.set_state(self.room_id, "m.room.join_rules", {"join_rule": "public"})
-                if await host.membership(self.room_id, who.user_id) == "ban":
-                    await host.client.post(f"/rooms/{self.room_id}/unban", {"user_id": who.user_id})
                 return await who.join(self.room_id, host)
             except Refused:
                 # Their own server has yet to hear that they may.
                 assert time.monotonic() < deadline, f"{who.user_id} is not let in"
                 await asyncio.sleep(_POLL_SECONDS)
 
-    async def _is_seen(self, who: Somebody, host: Somebody) -> None:
-        """Wait until all servers know that somebody is in: until then it is not for them to tell their server anything.
+    async def _until_all_see(self, user_ids: Collection[str], sees: Callable[[str | None], bool]) -> None:
+        """Wait until the memberships of users are so on all servers that are there for certain.
 
-        As in `speak_and_agree`, Synapse may need to be told again.
+        Where the server of the users does not know of another one, that one hears it from whoever goes on from there.
         """
         for _ in range(_TIMES_SAID):
-            unaware = await self._unaware_of(who)
-            if unaware != ["synapse"]:
-                break
-            await host.client.send(self.room_id, "welcome")
-        assert not unaware, f"{who.user_id} is not in the room on {unaware}"
+            if not (unaware := await self._unaware(user_ids, sees, _WAIT_SECONDS / _TIMES_SAID)):
+                return
+            await self.hosts[0].client.send(self.room_id, "have you heard?")
+        raise AssertionError(f"it is otherwise with one of {user_ids} on {unaware}")
 
-    async def _unaware_of(self, who: Somebody) -> list[str]:
-        """On which servers somebody does not come into the room in the time, which is shorter for Synapse alone."""
-        began = time.monotonic()
+    async def _unaware(
+        self, user_ids: Collection[str], sees: Callable[[str | None], bool], seconds: float
+    ) -> list[str]:
+        """Where that does not become so in the time."""
+        deadline = time.monotonic() + seconds
         while True:
             unaware = [
                 label
-                for label, one in self.people.items()
-                if await one.keeper.membership(self.room_id, who.user_id) != "join"
+                for label, one in self.present.items()
+                if not all([sees(await one.keeper.membership(self.room_id, each)) for each in user_ids])
             ]
-            if not unaware or time.monotonic() - began > _seconds_for(unaware):
+            if not unaware or time.monotonic() > deadline:
                 return unaware
             await asyncio.sleep(_POLL_SECONDS)
 
@@ -183,11 +188,12 @@ class Gathering:
         began = time.monotonic()
         waiting = dict(self.present)
         while waiting:
-            if time.monotonic() - began > _seconds_for(waiting):
+            seconds = _WAIT_SECONDS / (_TIMES_SAID if list(waiting) == ["synapse"] else 1)
+            if time.monotonic() - began > seconds:
                 break
             for label, one in list(waiting.items()):
-                page = await one.keeper.client.messages(self.room_id)
-                if said <= {event["event_id"] for event in page["chunk"]}:
+                # Where their server had yet to catch up, it stands far behind in the room.
+                if all([await one.keeper.sees(self.room_id, event_id) for event_id in said]):
                     del waiting[label]
             await asyncio.sleep(_POLL_SECONDS)
         return list(waiting)
@@ -309,11 +315,6 @@ async def come_apart_and_heal(
     except BaseException as error:
         error.add_note("\n".join([*deeds.record.journal, f"RESTANTE_PARTITION_SEED={seed}"]))
         raise
-
-
-def _seconds_for(labels: Collection[str]) -> float:
-    """How long these servers have to hear of something, before it is said again."""
-    return _WAIT_SECONDS / (_TIMES_SAID if list(labels) == ["synapse"] else 1)
 
 
 def _log_what_came_of_it(network: AnyNetwork, room_id: str, record: Record) -> None:

@@ -6,10 +6,11 @@ import asyncio
 import itertools
 import time
 from dataclasses import replace
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from tests.client import Client, bodies
+from tests.client import Client, Refused, bodies
 from tests.interop.synapse import Person
 
 if TYPE_CHECKING:
@@ -128,6 +129,16 @@ class Somebody:
         """The ids of the events of the current state."""
         events = await self.client.get(f"/rooms/{room_id}/state")
         return {(event["type"], event["state_key"]): event["event_id"] for event in events}
+
+    async def sees(self, room_id: str, event_id: str) -> bool:
+        """Whether they are shown an event."""
+        try:
+            await self.client.get(f"/rooms/{room_id}/event/{quote(event_id, safe='')}")
+        except Refused as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            return False
+        return True
 
     async def membership(self, room_id: str, user_id: str) -> str | None:
         """Somebody's membership in the current state."""
