@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from homeserver.storage.room_stretch import RoomStretch
+from homeserver.views.own_memberships import own_membership
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,6 +100,7 @@ class RoomSections:
             whole and not timeline.limited and await self._timelines.begins_in_a_gap(timeline)
         ):
             timeline = replace(timeline, limited=True)
+        timeline = _without_lost_memberships(timeline, row, interval)
         wanted = sync_filter.room.state
         state = await self._states.read(
             requester.user_id,
@@ -161,7 +163,8 @@ class RoomSections:
             filter_=sync_filter.room.timeline,
             ignored=ignored,
         )
-        state: Sequence[StoredEvent] = ()
+        timeline = _without_lost_memberships(timeline, row, interval)
+        state: list[StoredEvent] = []
         if start is not None and start.may_have_gap:
             timeline = replace(timeline, limited=True)
         if start is not None and not row.forgotten:
@@ -175,6 +178,8 @@ class RoomSections:
                 after=after,
                 whole=interval.since is None or interval.full_state,
             )
+        if not row.forgotten:
+            state += await self._untold_membership(row, [*timeline.events, *state], sync_filter)
         return RoomSection(
             await self._section(requester, timeline, state, ended, sync_filter, aggregate=timeline.limited),
             set(),
@@ -226,6 +231,16 @@ class RoomSections:
             },
         }
 
+    async def _untold_membership(
+        self, row: MembershipRow, told: Sequence[StoredEvent], sync_filter: SyncFilter
+    ) -> list[StoredEvent]:
+        """What says that the user is out, where nothing of what is told does."""
+        if any(stored.event_nid == row.event_nid and _is_own(stored, row) for stored in told):
+            return []
+        (stored,) = await self._states.numbered([row.event_nid])
+        own = own_membership(row, stored)
+        return [own] if sync_filter.room.state.allows(own.event) else []
+
     async def _is_named(self, row: MembershipRow) -> bool:
         """Whether a room has a name of its own, and needs no heroes to be called after."""
         state = await self._reader.state_entries(row.room_id, (_NAME, _CANONICAL_ALIAS))
@@ -245,6 +260,23 @@ class RoomSections:
         known = {stored.event.state_key for stored in held if stored.event.type == "m.room.member"}
         missing = [user_id for user_id in heroes if user_id not in known]
         return await self._states.members(row.room_nid, interval.upto, missing) if missing else []
+
+
+def _is_own(stored: StoredEvent, row: MembershipRow) -> bool:
+    return stored.event.state_key is not None and stored.event.key == ("m.room.member", row.user_id)
+
+
+def _without_lost_memberships(timeline: Timeline, row: MembershipRow, interval: Interval) -> Timeline:
+    """A timeline from behind the last membership of the user in it that is not the one that holds.
+
+    That lost in the resolution of a fork, and whoever takes it from the timeline believes it. `/messages` has it.
+    """
+    own = [stored for stored in timeline.events if _is_own(stored, row)]
+    if not own or own[-1].event_nid == row.event_nid or interval.use_state_after:
+        return timeline
+    lost = own[-1].stream_id
+    events = [stored for stored in timeline.events if stored.stream_id > lost]
+    return replace(timeline, events=events, limited=True, filtered=True, gap_before=lost)
 
 
 def _left_out(room_nid: int, timeline: Timeline) -> list[RoomStretch]:

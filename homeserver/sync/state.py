@@ -78,6 +78,10 @@ class StateReader:
         events = await self._events.load_numbered(numbers.values())
         return sorted(events.values(), key=lambda stored: stored.stream_id)
 
+    async def numbered(self, event_nids: Iterable[int]) -> list[StoredEvent]:
+        """Events by their numbers."""
+        return list((await self._events.load_numbered(event_nids)).values())
+
     async def _numbers_of(
         self, room_nid: int, timeline: Timeline, interval: Interval, after: int
     ) -> _Numbers:

@@ -11,6 +11,7 @@ from homeserver.sync.sliding.required_state import MEMBER
 from homeserver.sync.sliding.room_state import AVATAR, NAME, StateChange
 from homeserver.views.client_events import stripped
 from homeserver.views.filters import RoomEventFilter
+from homeserver.views.own_memberships import own_membership
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -246,6 +247,7 @@ class RoomResults:
         if not (shown and before == "join"):
             after = max(after, row.stream_id - 1)
         (stored,) = (await self._state.numbered([row.event_nid])).values()
+        stored = own_membership(row, stored)
         became: dict[StateKey, StoredEvent] = {}
         if told is None or row.stream_id > told:
             became[own] = stored
