@@ -56,7 +56,7 @@ class RemoteLayer:
         self.keys = RemoteKeys(
             database, stores.remote_device_lists, stores.device_lists, self.client, self.calls
         )
-        self.lookups = RemoteLookups(server_name, self.client)
+        self.lookups = RemoteLookups(server_name, self.client, self.calls)
         self.spaces = RemoteSpaces(server_name, self.client, self.calls, clock)
         self.outside = Transport(
             resolver,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
-from federation.errors import FederationError, Refused
+from federation.errors import FederationError, Refused, TimedOut
 from homeserver.errors import InvalidParam, MatrixError, NotFound
 from homeserver.ids import server_name_of
 from homeserver.services.described_rooms import read_summary
@@ -17,19 +18,22 @@ if TYPE_CHECKING:
     from federation.answers import PublicRooms
     from federation.client import FederationClient
     from homeserver.ids import ServerName
+    from homeserver.services.server_calls import ServerCalls
 
     T = TypeVar("T")
 
 _MAX_PROFILE_FIELDS = 500
+_SECONDS = 10.0
 _TEXTS = ("displayname", "avatar_url", "m.tz")
 
 
 class RemoteLookups:
     """Asks other servers. Every question raises what they say where they refuse, and 502 where they do not answer."""
 
-    def __init__(self, server_name: ServerName, client: FederationClient) -> None:
+    def __init__(self, server_name: ServerName, client: FederationClient, calls: ServerCalls) -> None:
         self._server_name = server_name
         self._client = client
+        self._calls = calls
 
     def is_elsewhere(self, identifier: str) -> bool:
         """Whether a user or an alias is one of another server."""
@@ -39,10 +43,12 @@ class RemoteLookups:
     async def profile(self, user_id: str, field: str | None = None) -> dict[str, Any]:
         """The profile of a user of another server, or one field of it; `NotFound` where there is none.
 
-        What must be text and is not is left out: clients rely on it.
+        What must be text and is not is left out: clients rely on it. They ask for many, so a server that did not answer
+        just now is not asked.
         """
         server = server_name_of(user_id)
-        found = await _ask(server, self._client.query_profile(server, user_id, field))
+        question = self._calls.ask(server, lambda: self._in_time(server, user_id, field))
+        found = await _ask(server, question)
         if len(found) > _MAX_PROFILE_FIELDS:
             raise MatrixError(f"The server {server} gave an absurd answer", status=502)
         found = {name: value for name, value in found.items() if name not in _TEXTS or isinstance(value, str)}
@@ -51,6 +57,13 @@ class RemoteLookups:
         if field not in found:
             raise NotFound("The profile has no such field")
         return {field: found[field]}
+
+    async def _in_time(self, server: ServerName, user_id: str, field: str | None) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(_SECONDS):
+                return await self._client.query_profile(server, user_id, field)
+        except TimeoutError as error:
+            raise TimedOut(server, "no answer within the time") from error
 
     async def public_rooms(
         self, server: ServerName, *, limit: int, since: str | None, search: dict[str, Any] | None = None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from homeserver.ids import ServerName
 from tests.client import error_of, refused
 from tests.hostile.elsewhere import EVIL, MALLORY, Elsewhere, room_elsewhere
 from tests.hostile.wire import Answered, Wire
@@ -100,6 +101,22 @@ async def test_the_operator_reads_why_a_server_was_of_no_use_and_the_client_what
     said = capsys.readouterr().out
     assert "server_of_no_use" in said
     assert "nobody is there" in said
+
+
+async def test_profiles_of_a_server_that_does_not_answer_are_not_asked_for_again_and_again(
+    server: Server, alice: Client, elsewhere: Elsewhere
+) -> None:
+    def asked() -> int:
+        return elsewhere.wire.asked[server.settings.server_name, "nobody.example", "query"]
+
+    for number in range(5):
+        with refused(502, "M_UNKNOWN"):
+            await alice.get(f"/profile/@user{number}:nobody.example")
+    assert asked() == 1
+    server.application.heard_from(ServerName("nobody.example"))
+    with refused(502, "M_UNKNOWN"):
+        await alice.get("/profile/@zoe:nobody.example")
+    assert asked() == 2
 
 
 async def test_that_somebody_elsewhere_wants_no_invites_is_passed_on(
