@@ -265,6 +265,7 @@ class Application:
         await self.delivered.stop()
         await self.upkeep.stop()
         await self.people.access_tokens.flush_seen()
+        await self.deeds.creation.stop()
         await self.inbound.stop()
         await self.media.close()
         await self.remote.close()

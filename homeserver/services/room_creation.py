@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,9 @@ MAX_INVITES = 100
 CREATOR_LEVEL = 100
 TOMBSTONE_LEVEL = 150
 
+
+# So long a new room waits for other servers; the rest is done behind the answer.
+_SECONDS = 15.0
 
 _log = structlog.get_logger(__name__)
 
@@ -110,6 +114,7 @@ class RoomCreation:
         self._membership = membership
         self._third_party_invites = third_party_invites
         self._directory = directory
+        self._inviting: set[asyncio.Task[None]] = set()
 
     async def create(self, requester: Requester, options: RoomOptions) -> RoomId:
         """Make a room; the answer is its id."""
@@ -132,26 +137,45 @@ class RoomCreation:
         creator = requester.user_id
         events = await self._first_events(creator, version, preset, options, invitees, alias)
         room_id = await self.write(creator, version, events, alias=alias, published=options.public)
-        for user_id in invitees:
-            if not self._is_ours(user_id):
-                await self._invite_elsewhere(creator, room_id, user_id, is_direct=options.is_direct)
+        elsewhere = [user_id for user_id in invitees if not self._is_ours(user_id)]
+        if elsewhere or options.invite_3pid:
+            await self._begin_to_invite(requester, room_id, elsewhere, options)
+        return room_id
+
+    async def stop(self) -> None:
+        """Invite nobody any more."""
+        for task in self._inviting:
+            task.cancel()
+        await asyncio.gather(*self._inviting, return_exceptions=True)
+
+    async def _begin_to_invite(
+        self, requester: Requester, room_id: RoomId, user_ids: Sequence[UserId], options: RoomOptions
+    ) -> None:
+        """Invite those for whom other servers are to be asked; those that are slow are waited for in the background."""
+        task = asyncio.create_task(self._invite_elsewhere(requester, room_id, user_ids, options))
+        self._inviting.add(task)
+        task.add_done_callback(self._inviting.discard)
+        await asyncio.wait([task], timeout=_SECONDS)
+
+    async def _invite_elsewhere(
+        self, requester: Requester, room_id: RoomId, user_ids: Sequence[UserId], options: RoomOptions
+    ) -> None:
+        """The room is there already: who cannot be reached is invited again by hand."""
         content = {"is_direct": True} if options.is_direct else {}
+        for user_id in user_ids:
+            try:
+                await self._membership.invite_in_name_of(requester.user_id, room_id, user_id, dict(content))
+            except MatrixError as error:
+                _log.info("invite_failed", room_id=room_id, user_id=user_id, why=error.message)
+            except Exception:  # noqa: BLE001 - the fault is ours, and the others are to be invited
+                _log.exception("invite_failed", room_id=room_id, user_id=user_id)
         for who in options.invite_3pid:
             try:
                 await self._third_party_invites.invite(requester, room_id, who, content)
             except MatrixError as error:
                 _log.info("third_party_invite_failed", room_id=room_id, why=error.message)
-        return room_id
-
-    async def _invite_elsewhere(
-        self, creator: UserId, room_id: RoomId, user_id: UserId, *, is_direct: bool
-    ) -> None:
-        """Invite a user of another server. The room is there already: whom it cannot reach is invited again by hand."""
-        content = {"is_direct": True} if is_direct else {}
-        try:
-            await self._membership.invite_in_name_of(creator, room_id, user_id, content)
-        except MatrixError as error:
-            _log.info("invite_failed", room_id=room_id, user_id=user_id, why=error.message)
+            except Exception:  # noqa: BLE001 - as above
+                _log.exception("third_party_invite_failed", room_id=room_id)
 
     def _is_ours(self, user_id: UserId) -> bool:
         return server_name_of(user_id) == self._server_name

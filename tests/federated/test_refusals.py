@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from homeserver.ids import ServerName
+from homeserver.services import room_creation
 from tests.client import error_of, refused
 from tests.hostile.elsewhere import EVIL, MALLORY, Elsewhere, room_elsewhere
-from tests.hostile.wire import Answered, Wire
+from tests.hostile.wire import Answered, Asked, Wire
 
 if TYPE_CHECKING:
     from tests.client import Client
@@ -101,6 +103,29 @@ async def test_the_operator_reads_why_a_server_was_of_no_use_and_the_client_what
     said = capsys.readouterr().out
     assert "server_of_no_use" in said
     assert "nobody is there" in said
+
+
+async def test_a_new_room_does_not_wait_long_for_the_servers_of_those_who_are_invited(
+    alice: Client, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: Asked) -> Answered:
+        asked.set()
+        await may_answer.wait()
+        return Answered.json({"event": request.content["event"]})
+
+    elsewhere.wire.sites[EVIL] = slow
+    monkeypatch.setattr(room_creation, "_SECONDS", 0.05)
+    async with asyncio.timeout(20):
+        room_id = await alice.create_room(invite=[MALLORY])
+    assert asked.is_set()
+    with refused(404, "M_NOT_FOUND"):
+        await alice.get_state(room_id, "m.room.member", MALLORY)
+    since = (await alice.sync())["next_batch"]
+    may_answer.set()
+    section = (await alice.sync(since, timeout=20_000))["rooms"]["join"][room_id]
+    assert [event["state_key"] for event in section["timeline"]["events"]] == [MALLORY]
 
 
 async def test_profiles_of_a_server_that_does_not_answer_are_not_asked_for_again_and_again(
