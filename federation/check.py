@@ -28,10 +28,12 @@ from federation.server_keys import MAX_DOCUMENT_BYTES, BadKeyDocument, parse_doc
 from federation.transport import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
+    from crypto.keys import SigningKey
     from federation.discovery import Discovered, Discovery, Place
     from federation.resolver import Resolver
+    from federation.server_keys import KeyDocument
     from federation.transport import Transport
 
 _OF_PROXIES = (502, 503, 504)
@@ -52,9 +54,17 @@ class Finding:
 
 
 async def check_server(
-    server_name: str, discovery: Discovery, resolver: Resolver, transport: Transport, now_ms: int
+    server_name: str,
+    discovery: Discovery,
+    resolver: Resolver,
+    transport: Transport,
+    now_ms: int,
+    own_keys: Sequence[SigningKey] = (),
 ) -> AsyncIterator[Finding]:
-    """Look at a server, one finding after the other; it is reachable where none of them is bad."""
+    """Look at a server, one finding after the other; it is reachable where none of them is bad.
+
+    Where it is this server, `own_keys` are those that it signs with.
+    """
     try:
         discovered = await discovery.find(server_name)
     except NameNotFound as error:
@@ -64,7 +74,7 @@ async def check_server(
         yield finding
     for number, place in enumerate(discovered.places):
         async for finding in _check_place(
-            server_name, place, resolver, transport, now_ms, is_spare=number > 0
+            server_name, place, resolver, transport, now_ms, own_keys, is_spare=number > 0
         ):
             yield finding
 
@@ -93,7 +103,14 @@ def _how_found(server_name: str, discovered: Discovered) -> list[Finding]:
 
 
 async def _check_place(
-    server_name: str, place: Place, resolver: Resolver, transport: Transport, now_ms: int, *, is_spare: bool
+    server_name: str,
+    place: Place,
+    resolver: Resolver,
+    transport: Transport,
+    now_ms: int,
+    own_keys: Sequence[SigningKey],
+    *,
+    is_spare: bool,
 ) -> AsyncIterator[Finding]:
     where = place.authority
     try:
@@ -110,7 +127,8 @@ async def _check_place(
         document, certificate = await _get(place, "/_matrix/key/v2/server", transport, server_name)
     except FederationError as error:
         # Of several places others are tried as well; the first is the one that counts.
-        yield Finding("connection", None if is_spare else False, f"{where}: {_advice(error, place)}")
+        advice = _advice(error, place, is_own=bool(own_keys))
+        yield Finding("connection", None if is_spare else False, f"{where}: {advice}")
         return
     yield Finding("connection", True, f"{where} answers, called as {place.host_header}")
     yield Finding("certificate", True, _about(certificate, place))
@@ -123,7 +141,13 @@ async def _check_place(
     else:
         until = datetime.fromtimestamp(believed.valid_until_ts / 1000, UTC)
         names = ", ".join(key.key_id for key in believed.keys if not key.retired)
-        if believed.valid_until_ts < now_ms:
+        if own_keys and not _is_of(own_keys, believed):
+            yield Finding(
+                "keys",
+                False,
+                f"{names} is not the key of this server, {own_keys[0].key_id}: another server answers to this name",
+            )
+        elif believed.valid_until_ts < now_ms:
             yield Finding(
                 "keys", False, f"{names} ran out at {until:%Y-%m-%d %H:%M} UTC: is its clock right?"
             )
@@ -175,13 +199,20 @@ def _whose(document: Any, server_name: str) -> str:
     return f", but of {plain(said)}: is that the `server_name` of its configuration?"
 
 
-def _advice(error: FederationError, place: Place) -> str:
+def _is_of(own_keys: Sequence[SigningKey], document: KeyDocument) -> bool:
+    own = {(key.key_id, key.public_base64) for key in own_keys}
+    return any((key.key_id, key.public_base64) in own for key in document.keys if not key.retired)
+
+
+def _advice(error: FederationError, place: Place, *, is_own: bool) -> str:
     if isinstance(error, CertificateRefused) and "expired" in error.why:
         return f"{error.why}: renew it"
     if isinstance(error, CertificateRefused):
         return (
             f"{error.why}. It must be for {place.tls_name}, with the certificates of all authorities between"
         )
+    if isinstance(error, AddressForbidden) and is_own:
+        return f"{error.why}. If it is so in this network only, look from outside"
     if isinstance(error, AddressForbidden):
         return f"{error.why}. In a network for tests, federation.allow_private_addresses lets it be called"
     if isinstance(error, TimedOut):

@@ -22,6 +22,9 @@ from homeserver.http.trust import federation_tls
 from homeserver.storage import key_file
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from crypto.keys import SigningKey
     from federation.resolver import Resolver
     from homeserver.config import FederationSettings
 
@@ -45,8 +48,11 @@ def check(
 
     Exit status 1 where it cannot.
     """
-    settings = load(config).federation
-    findings = asyncio.run(_check(name, settings, DnsResolver()))
+    settings = load(config)
+    own_keys: list[SigningKey] = []
+    if name == settings.server_name and settings.signing_key_path.exists():
+        own_keys = key_file.load_or_make(settings.signing_key_path)
+    findings = asyncio.run(_check(name, settings.federation, DnsResolver(), own_keys))
     if any(finding.is_good is False for finding in findings):
         typer.echo(f"{name} cannot be reached as it should.")
         raise typer.Exit(_UNREACHABLE)
@@ -94,7 +100,7 @@ def _state(destination: dict[str, Any]) -> str:
     if destination["failures"]:
         parts.append(f"fails since {_time(destination['failing_since_ts'])} ({destination['why']})")
         if destination["retry_ts"] is not None:
-            parts.append(f"tried again at {_time(destination['retry_ts'])}")
+            parts.append(f"next try at {_time(destination['retry_ts'])}")
     elif destination["alive_ts"] is not None:
         parts.append(f"alive at {_time(destination['alive_ts'])}")
     if destination["set_aside"]:
@@ -106,7 +112,9 @@ def _time(ts: int) -> str:
     return f"{datetime.fromtimestamp(ts / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-async def _check(name: str, settings: FederationSettings, resolver: Resolver) -> list[Finding]:
+async def _check(
+    name: str, settings: FederationSettings, resolver: Resolver, own_keys: Sequence[SigningKey]
+) -> list[Finding]:
     clock = Clock()
     transport = Transport(
         resolver, federation_tls(settings), allow_private_addresses=settings.allow_private_addresses
@@ -115,7 +123,7 @@ async def _check(name: str, settings: FederationSettings, resolver: Resolver) ->
     findings = []
     try:
         discovery = Discovery(well_known, resolver)
-        async for finding in check_server(name, discovery, resolver, transport, clock.now_ms()):
+        async for finding in check_server(name, discovery, resolver, transport, clock.now_ms(), own_keys):
             findings.append(finding)
             typer.echo(f"{_MARKS[finding.is_good]:5} {finding.subject:12} {finding.text}")
     finally:

@@ -39,7 +39,7 @@ async def test_destinations_are_listed_with_why_they_wait_and_one_is_tried_at_on
     assert by_name[FAR]["retry_ts"] > by_name[FAR]["failing_since_ts"]
     line = federation._state(by_name[FAR])
     assert line.startswith("something waits; fails since ")
-    assert "(it is away); tried again at " in line
+    assert "(it is away); next try at " in line
     assert not by_name["other.example"]["waits"]
     assert federation._state(by_name["other.example"]).startswith("has everything; alive at ")
     far.away.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
@@ -15,14 +15,17 @@ from federation.resolver import Service
 from federation.server_keys import own_document
 from tests.federation.internet import FEDERATION, HTTPS, Internet, answering
 
+if TYPE_CHECKING:
+    from crypto.keys import SigningKey
+
 NAME = "a.example"
 KEY = key_from_seed("one", b"1" * 32)
 
 
-async def check(internet: Internet, name: str = NAME) -> dict[str, Finding]:
+async def check(internet: Internet, name: str = NAME, *own: SigningKey) -> dict[str, Finding]:
     transport = internet.transport()
     discovery = Discovery(internet.well_known(transport), internet.dns)
-    findings = check_server(name, discovery, internet.dns, transport, internet.clock.now_ms())
+    findings = check_server(name, discovery, internet.dns, transport, internet.clock.now_ms(), own)
     return {finding.subject: finding async for finding in findings}
 
 
@@ -89,6 +92,22 @@ async def test_keys_that_ran_out_are_said(internet: Internet) -> None:
     await server(internet, "1.2.3.4", FEDERATION, NAME, version={})
     internet.clock.offset = 48 * 3600
     assert "ran out" in (await check(internet))["keys"].text
+
+
+async def test_another_server_that_answers_to_ones_own_name_is_found_out(internet: Internet) -> None:
+    internet.dns.names[NAME] = ["1.2.3.4"]
+    await server(internet, "1.2.3.4", FEDERATION, NAME, version={})
+    assert (await check(internet, NAME, KEY, key_from_seed("old", b"2" * 32)))["keys"].is_good
+    for other in (key_from_seed("one", b"2" * 32), key_from_seed("two", b"1" * 32)):
+        found = (await check(internet, NAME, other))["keys"]
+        assert found.is_good is False
+        assert "another server answers to this name" in found.text
+
+
+async def test_ones_own_name_that_is_private_here_is_to_be_looked_at_from_outside(internet: Internet) -> None:
+    internet.dns.names[NAME] = ["192.168.1.2"]
+    assert "look from outside" in (await check(internet, NAME, KEY))["connection"].text
+    assert "look from outside" not in (await check(internet))["connection"].text
 
 
 async def test_nothing_that_a_server_says_reaches_the_terminal_as_it_is(internet: Internet) -> None:

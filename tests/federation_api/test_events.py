@@ -110,6 +110,10 @@ async def test_missing_events_are_those_between_what_is_known_and_what_came(
     assert await between(min_depth=depth) == sent[4:6]
     assert await between(latest_events=["$unknown"]) == []
     assert await between(earliest_events=sent) == []
+    # A room may have many ends.
+    assert await between(earliest_events=[*(f"$end{number}" for number in range(800)), sent[1]]) == sent[2:6]
+    with refused(400, "M_BAD_JSON"):
+        await between(earliest_events=["$x"] * 1_001)
 
 
 async def test_a_fork_is_walked_on_both_sides(alice: Client, one: Remote, two: Remote) -> None:

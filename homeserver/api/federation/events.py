@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _V1 = "/_matrix/federation/v1"
 _MAX_NAMED = 100
+# The ends of a room as the other server knows it: there may be many, and each is only left out.
+_MAX_KNOWN = 1_000
 _DEFAULT_MISSING = 10
 _DEFAULT_BACKFILL = 100
 
@@ -30,7 +32,7 @@ _DEFAULT_BACKFILL = 100
 class MissingEventsBody(Body):
     """The body of `POST /get_missing_events/{roomId}`."""
 
-    earliest_events: list[str] = Field(max_length=_MAX_NAMED)
+    earliest_events: list[str] = Field(max_length=_MAX_KNOWN)
     latest_events: list[str] = Field(max_length=_MAX_NAMED)
     limit: int = Field(default=_DEFAULT_MISSING, ge=0)
     min_depth: int = 0
