@@ -40,6 +40,20 @@ class GapStore:
             [(room_nid, other, event_nid) for other in missing],
         )
 
+    async def pass_on(
+        self, transaction: Transaction, room_nid: int, event_id: EventId, missing: Iterable[EventId]
+    ) -> None:
+        """Note that an event gets no place in the timeline: who follows it follows what is missing behind it."""
+        await transaction.execute_many(
+            "INSERT INTO backward_extremities (room_nid, event_id, followed_by)"
+            " SELECT room_nid, $3, followed_by FROM backward_extremities WHERE room_nid = $1 AND event_id = $2"
+            " ON CONFLICT DO NOTHING",
+            [(room_nid, event_id, other) for other in missing],
+        )
+        await transaction.execute(
+            "DELETE FROM backward_extremities WHERE room_nid = $1 AND event_id = $2", room_nid, event_id
+        )
+
     async def set_arrival(self, transaction: Transaction, room_nid: int, depth: int) -> None:
         """Note at which depth this server came into a room: what is older was never sent to it."""
         await transaction.execute("UPDATE rooms SET arrival_depth = $2 WHERE room_nid = $1", room_nid, depth)

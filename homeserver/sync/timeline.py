@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from homeserver.rooms.followed import load_followed
 from homeserver.storage.stored_event import Status
 from homeserver.views.aggregations import without_ignored
 
@@ -125,13 +126,12 @@ class TimelineReader:
 
     async def _follows_a_gap(self, stored: StoredEvent) -> bool:
         """Whether what an event follows was not here when it came: it is missing, or was fetched later as history."""
-        followed = stored.event.prev_event_ids
-        found = await self._events.load(followed)
+        followed = await load_followed(self._events, stored.event)
         return any(
-            event_id not in found
-            or found[event_id].status is Status.OUTLIER
-            or (found[event_id].status is Status.TIMELINE and found[event_id].stream_id <= 0)
-            for event_id in followed
+            one is None
+            or one.status is Status.OUTLIER
+            or (one.status is Status.TIMELINE and one.stream_id <= 0)
+            for one in followed.values()
         )
 
 

@@ -255,3 +255,25 @@ async def test_what_was_missed_of_a_fork_is_between_two_syncs_however_deep_the_r
     later = room.send("m.room.message", BOB, {"body": "later"})
     await foreign.receive(later, Resident(room))
     assert bodies(await whole_history(alice, room.room_id, to=answer["next_batch"])) == ["later"]
+
+
+async def test_history_does_not_end_at_an_event_that_is_refused(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backfill, "_PAGE", 1)
+    alice = await server.register("alice")
+    room = public_room("11", BOB)
+    said = talk(room, 2)
+    refused = room.set_topic(BOB, "not for Bob to say")
+    assert refused.rejected
+    for body in ("after it", "and after that"):
+        said.append(body)
+        room.send("m.room.message", BOB, {"body": body}, prev=[refused] if body == "after it" else None)
+    _, resident = await arrive(server, room, alice)
+    refused.rejected = False
+    assert bodies(await whole_history(alice, room.room_id, limit=1)) == said
+    # Now all is here, and nobody is asked any more.
+    asked = len(resident.asked)
+    server.clock.offset_ms += 61_000
+    assert bodies(await whole_history(alice, room.room_id, limit=1)) == said
+    assert len(resident.asked) == asked

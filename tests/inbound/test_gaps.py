@@ -266,3 +266,33 @@ async def test_random_rooms_of_which_only_a_few_events_come(version: str, server
                 assert await foreign.state_after(event.event_id) == room.state_after[event.event_id]
         tips = await foreign.extremities()
         assert await foreign.current_state() == room.resolve([room.state_after[tip] for tip in tips])
+
+
+@pytest.mark.parametrize("late", [True, False])
+async def test_a_gap_behind_an_event_that_was_refused_is_one(late: bool, server: Server) -> None:
+    """Whoever follows the refused event follows what is missing behind it, too."""
+    alice = await server.register("alice")
+    room = public_room("11", BOB, CHARLIE)
+    foreign = ForeignRoom(server, room)
+    await foreign.arrive(room.join(alice.user_id))
+    since = (await alice.sync())["next_batch"]
+    fork = room.newest()
+    ban = room.set_member(ALICE, BOB, "ban")
+    missing = room.send("m.room.message", CHARLIE, {"body": "missing"}, prev=[fork])
+    refused = room.send("m.room.message", BOB, {"body": "refused"}, prev=[missing])
+    last = room.send("m.room.message", CHARLIE, {"body": "after the gap"}, prev=[refused, ban])
+    await foreign.take(ban)
+    stingy = Resident(room, missing_limit=0, backfills=False)
+    assert await foreign.receive(refused, stingy) is Status.SOFT_FAILED
+    assert await foreign.receive(last, stingy) is Status.TIMELINE
+    use_as_source(foreign, Resident(room))
+    timeline = (await alice.sync(since=since))["rooms"]["join"][room.room_id]["timeline"]
+    if late:
+        # Its own server sends it after all.
+        assert await foreign.receive(missing, stingy) is Status.TIMELINE
+        assert await foreign.extremities() == [last.event_id]
+    else:
+        assert timeline["limited"]
+        gap = await whole_history(alice, room.room_id, **{"from": timeline["prev_batch"], "to": since})
+        assert [event["event_id"] for event in gap] == [missing.event_id, ban.event_id]
+    assert bodies(await whole_history(alice, room.room_id)) == ["missing", "after the gap"]

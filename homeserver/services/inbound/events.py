@@ -15,6 +15,7 @@ import structlog
 
 from homeserver.eventgraph.auth_rules import auth_types_of, check_auth_rules
 from homeserver.eventgraph.errors import AuthRuleViolated, EventRefused
+from homeserver.rooms.followed import load_followed
 from homeserver.rooms.live_rooms import CREATE, POWER_LEVELS, DerivedSnapshot, Head, SnapshotReference
 from homeserver.rooms.state_resolver import StatePoint
 from homeserver.services.inbound.outliers import at_hand_of, cited_by, refusal
@@ -381,12 +382,7 @@ class InboundEvents:
         return await self._ends.left(placing.room, placing.event, placing.before, head.extremities)
 
     async def _gap_writer(self, placing: _Placing) -> Callable[[Transaction, RoomId], Awaitable[None]]:
-        followed = await self._events.load(placing.event.prev_event_ids)
-        missing = [
-            event_id
-            for event_id in placing.event.prev_event_ids
-            if event_id not in followed or not followed[event_id].has_state
-        ]
+        missing = await self._missing_before(placing.event)
         room_nid, event = placing.room.room_nid, placing.event
         redacts = event.redacts if await self._redactions.is_early(event) else None
 
@@ -399,6 +395,10 @@ class InboundEvents:
 
         return write
 
+    async def _missing_before(self, event: Event) -> list[EventId]:
+        followed = await load_followed(self._events, event)
+        return [event_id for event_id, one in followed.items() if one is None or not one.has_state]
+
     async def _settle(self, placing: _Placing, status: Status) -> Status:
         """Store what became of an event that gets no place in the timeline, with the state at it."""
         event = placing.event
@@ -410,6 +410,7 @@ class InboundEvents:
             after = DerivedSnapshot(None, before, {event.key: placing.event_nid})
             placing.snapshots.append(after)
         snapshots = tuple(placing.snapshots)
+        missing = await self._missing_before(event)
 
         async def work(transaction: Transaction) -> None:
             await self._snapshots.store(transaction, placing.room.room_nid, snapshots)
@@ -421,6 +422,7 @@ class InboundEvents:
                 state_before=before.snapshot_nid or 0,
                 state_after=after.snapshot_nid or 0,
             )
+            await self._gaps.pass_on(transaction, placing.room.room_nid, event.event_id, missing)
 
         await self._database.write(work)
         return status

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from homeserver.storage.stored_event import Status
+from homeserver.rooms.followed import load_followed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from homeserver.eventgraph.event import Event
-    from homeserver.ids import EventId, ServerName
+    from homeserver.ids import ServerName
     from homeserver.rooms.live_rooms import LiveRoom
     from homeserver.rooms.state_resolver import StatePoint, StateResolver
     from homeserver.storage.events import EventStore
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 MAX_EXTREMITIES = 100
 """So many forward extremities a room has, where nobody here may tie them together (`extremities`)."""
-_MAX_REFUSED = 200
 _MAX_OURS = 100
 
 _log = structlog.get_logger(__name__)
@@ -55,7 +54,7 @@ class RoomEnds:
             # It may be one that the join of this server rests on, by events that are not here. If it is beside
             # that, it counts once an event follows both.
             return None
-        followed = await self._followed(event)
+        followed = await load_followed(self._events, event)
         left = [one for one in extremities if one.event_id not in followed]
         if len(left) >= MAX_EXTREMITIES:
             # Each makes the next resolution dearer. It counts once an event follows it and an extremity, as the
@@ -81,18 +80,3 @@ class RoomEnds:
             stored.event.membership == "join" and stored.event.depth >= arrival_depth
             for stored in members.values()
         )
-
-    async def _followed(self, event: Event) -> set[EventId]:
-        """What an event follows, also by way of events that were refused a place: these were never extremities."""
-        followed: set[EventId] = set()
-        ahead = set(event.prev_event_ids)
-        while ahead and len(followed) < _MAX_REFUSED:
-            followed |= ahead
-            stored = await self._events.load(ahead)
-            ahead = {
-                event_id
-                for one in stored.values()
-                if one.status in (Status.SOFT_FAILED, Status.REJECTED)
-                for event_id in one.event.prev_event_ids
-            } - followed
-        return followed
