@@ -28,6 +28,7 @@ from homeserver.composition.writing import WritingLayer
 from homeserver.errors import StartupError
 from homeserver.http.application import HttpApplication
 from homeserver.http.authentication import Authenticator
+from homeserver.http.body_budget import BodyBudget
 from homeserver.http.federation_authentication import FederationAuthenticator
 from homeserver.http.rate_limits import RateLimits
 from homeserver.http.routing import Router
@@ -76,6 +77,7 @@ class Application:
         self.database = database
         self.clock = clock
         self.metrics = metrics = Metrics()
+        self.body_budget = BodyBudget()
         self._rate_limits = RateLimits(clock, metrics, enabled=settings.rate_limits.enabled)
 
         self.stores = stores = Stores(database, server_name, budget)
@@ -275,7 +277,7 @@ class Application:
     def http(self, resources: Sequence[str]) -> HttpApplication:
         """The ASGI application of a listener."""
         return HttpApplication(
-            Router(self.api.routes(resources)), self.metrics, self.settings.trusted_proxies
+            Router(self.api.routes(resources)), self.metrics, self.settings.trusted_proxies, self.body_budget
         )
 
     def heard_from(self, server_name: ServerName) -> None:

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from homeserver import logs
 from homeserver.errors import MatrixError, MethodNotAllowed, Unrecognized
+from homeserver.http.body_budget import BodyBudget
 from homeserver.http.compression import compress
 from homeserver.http.errors import error_response
 from homeserver.http.request import Request
@@ -42,9 +43,17 @@ _log = structlog.get_logger(__name__)
 class HttpApplication:
     """Answers the requests of one listener."""
 
-    def __init__(self, router: Router, metrics: Metrics, trusted_proxies: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        router: Router,
+        metrics: Metrics,
+        trusted_proxies: Sequence[str] = (),
+        budget: BodyBudget | None = None,
+    ) -> None:
+        """`budget` is of all listeners together; without one it is of this listener."""
         self._router = router
         self._metrics = metrics
+        self._budget = budget or BodyBudget()
         self._trusted = [ipaddress.ip_network(proxy, strict=False) for proxy in trusted_proxies]
         self._numbers = itertools.count(1)
         self._prefix = f"{time.time_ns() // 1_000_000:x}"
@@ -59,6 +68,7 @@ class HttpApplication:
         logs.request_id.set(request_id)
         name = _UNRECOGNIZED
         response: Response
+        request: Request | None = None
         try:
             match = self._router.find(method, scope.get("raw_path") or scope["path"].encode())
             if not isinstance(match, Match):
@@ -66,9 +76,8 @@ class HttpApplication:
             route = match.route
             name = route.path
             address = self._client_address(scope)
-            response = await route.handler(
-                Request(scope, receive, route, match.parameters, address, request_id)
-            )
+            request = Request(scope, receive, route, match.parameters, address, request_id, self._budget)
+            response = await route.handler(request)
             response = await compress(response, scope)
         except ClientDisconnect:
             return None
@@ -77,6 +86,9 @@ class HttpApplication:
             response = error_response(MatrixError("The server is stopping", status=503), request_id)
         except Exception as error:  # noqa: BLE001 - the one place that answers for every error
             response = error_response(error, request_id)
+        finally:
+            if request is not None:
+                request.release()
         # Clients may make up methods: what is counted must stay bounded.
         counted = method if method in _METHODS else "other"
         seconds = time.monotonic() - started

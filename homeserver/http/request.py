@@ -15,13 +15,15 @@ from starlette.requests import ClientDisconnect
 from crypto import exact_json
 from crypto.canonical_json import MAX_DEPTH
 from homeserver.errors import BadJson, InvalidParam, MatrixError, MissingParam, NotJson, TooLarge
+from homeserver.http.body_budget import FREE_BYTES
 from homeserver.http.compression import decompress
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from starlette.types import Receive, Scope
+    from starlette.types import Message, Receive, Scope
 
+    from homeserver.http.body_budget import BodyBudget, BodyShare
     from homeserver.http.routing import Route
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
@@ -129,9 +131,11 @@ class Request:
 
     __slots__ = (
         "_body",
+        "_budget",
         "_headers",
         "_query",
         "_receive",
+        "_share",
         "client_address",
         "path_parameters",
         "request_id",
@@ -147,8 +151,11 @@ class Request:
         path_parameters: dict[str, str],
         client_address: str,
         request_id: str,
+        budget: BodyBudget,
     ) -> None:
         self.scope = scope
+        self._budget = budget
+        self._share: BodyShare | None = None
         self._receive = receive
         self.route = route
         self.path_parameters = path_parameters
@@ -185,7 +192,8 @@ class Request:
     async def body(self) -> bytes:
         """The body; `TooLarge` past the route's bound, and reading stops there.
 
-        How long a client may take for it is the business of `homeserver.http.connections`.
+        How long a client may take for it is the business of `homeserver.http.connections`, how much there may be of all
+        bodies together, that of `homeserver.http.body_budget`.
         """
         if self._body is None:
             self._body = await self._read_body()
@@ -195,20 +203,46 @@ class Request:
         most = self.route.max_body_bytes
         self._check_length()
         part = await self._receive()
+        coding = self._coding()
         body: bytes = part.get("body", b"")
-        if part.get("more_body"):
-            parts, total = [body], len(body)
-            while part.get("more_body") and total <= most:
-                part = await self._receive()
-                parts.append(part.get("body", b""))
-                total += len(parts[-1])
-            body = b"".join(parts)
+        if part.get("more_body") or len(body) > FREE_BYTES or coding != "identity":
+            return await self._read_large_body(part, coding, most)
         if part["type"] == "http.disconnect":
             raise ClientDisconnect
         if len(body) > most:
             raise _too_large(most)
-        coding = self._coding()
-        return body if coding == "identity" else await decompress(body, coding, most)
+        return body
+
+    async def _read_large_body(self, part: Message, coding: str, most: int) -> bytes:
+        """A body that counts in the budget: it comes in parts, or grows."""
+        self._share = share = self._budget.share()
+        async with share.reading():
+            parts, total = [part.get("body", b"")], len(part.get("body", b""))
+            await share.grow_to(max(total, self.content_length or 0))
+            while part.get("more_body") and total <= most:
+                part = await self._receive()
+                parts.append(part.get("body", b""))
+                total += len(parts[-1])
+                await share.grow_to(total)
+            if part["type"] == "http.disconnect":
+                raise ClientDisconnect
+            if total > most:
+                raise _too_large(most)
+            body = b"".join(parts)
+            parts.clear()
+            if coding != "identity":
+                # Nobody knows how large it is before it is there.
+                await share.grow_to(len(body) + most)
+                body = await decompress(body, coding, most)
+                share.shrink_to(len(body))
+        return body
+
+    def release(self) -> None:
+        """The body is not needed any more."""
+        if self._share is not None:
+            self._body = b""
+            self._share.release()
+            self._share = None
 
     async def parts(self) -> AsyncIterator[bytes]:
         """The body as it comes, instead of `body`, and not kept; `TooLarge` past the route's bound."""
@@ -299,6 +333,8 @@ class WhileConnected:
 
     async def __aenter__(self) -> None:
         self._task = asyncio.current_task()
+        # It was read; what waits holds nothing that others may need.
+        self._request.release()
         self._watching = asyncio.create_task(self._request.disconnected())
         self._watching.add_done_callback(self._end)
 

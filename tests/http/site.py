@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from homeserver.config import ListenerSettings
 from homeserver.http.application import HttpApplication
+from homeserver.http.body_budget import BodyBudget
 from homeserver.http.connections import PATIENCE, Connection, look_at
 from homeserver.http.link import RATE
 from homeserver.http.response import StreamedJson, json_response
@@ -31,7 +32,8 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class Site:
     """A server on a port of its own, and the handlers of its routes."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: BodyBudget | None = None) -> None:
+        self.budget = budget or BodyBudget()
         self.may_answer = asyncio.Event()
         self.left = asyncio.Event()
         self.made = 0
@@ -44,11 +46,12 @@ class Site:
             Route("GET", "/parts", self.parts),
             Route("GET", "/poll", self.poll),
             Route("PUT", "/read", self.read, max_body_bytes=BIG),
+            Route("PUT", "/hold", self.hold, max_body_bytes=BIG),
             Route("PUT", "/refuse", self.read, max_body_bytes=10),
         ]
         socket = listen(0, ListenerSettings(port=0))
         self.port = socket.getsockname()[1]
-        self.server = HttpServer(HttpApplication(Router(routes), Metrics()), socket, None)
+        self.server = HttpServer(HttpApplication(Router(routes), Metrics(), budget=self.budget), socket, None)
 
     async def big(self, request: Request) -> Response:
         return json_response({"text": "x" * BIG})
@@ -82,6 +85,11 @@ class Site:
         await self.may_answer.wait()
         return json_response({})
 
+    async def hold(self, request: Request) -> Response:
+        length = len(await request.body())
+        await self.may_answer.wait()
+        return json_response({"bytes": length})
+
     async def read(self, request: Request) -> Response:
         return json_response({"bytes": len(await request.body())})
 
@@ -107,8 +115,8 @@ class Site:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[Site]:
-    site = Site()
+async def running(budget: BodyBudget | None = None) -> AsyncIterator[Site]:
+    site = Site(budget)
     serving = asyncio.create_task(site.server.run_until_stopped())
     await until(lambda: site.server.started)
     try:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homeserver.errors import InvalidParam
+from homeserver.http.body_budget import BodyBudget
 from homeserver.http.link import RATE, Measured, budget_bytes
 from homeserver.http.request import Request
 from homeserver.http.routing import Route
@@ -28,7 +29,7 @@ def asked(query: str = "", rate: float | None = None, **headers: str) -> int | N
     }
     if rate is not None:
         scope[RATE] = rate
-    return budget_bytes(Request(scope, nothing, Route("GET", "/", nothing), {}, "", ""))  # type: ignore[arg-type]
+    return budget_bytes(Request(scope, nothing, Route("GET", "/", nothing), {}, "", "", BodyBudget()))  # type: ignore[arg-type]
 
 
 def test_without_a_hint_the_link_is_good() -> None:

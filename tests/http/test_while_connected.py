@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect
 
+from homeserver.http.body_budget import BodyBudget
 from homeserver.http.request import Request, WhileConnected
 from homeserver.http.routing import Route
 
@@ -26,7 +27,7 @@ class Client:
         async def nothing(_: Request) -> Any:
             raise NotImplementedError
 
-        return Request({"type": "http"}, self.receive, Route("GET", "/", nothing), {}, "", "")
+        return Request({"type": "http"}, self.receive, Route("GET", "/", nothing), {}, "", "", BodyBudget())
 
 
 async def test_what_is_done_inside_ends_when_the_client_goes_away() -> None:
