@@ -317,8 +317,7 @@ class Application:
                 views.keys_left.invalidate(key)
             elif topic is Topic.PRESENCE:
                 views.presence.hear(announcement.position, UserId(key))
-                if not announcement.local:
-                    people.presence.written_elsewhere(UserId(key))
+                people.presence.written(UserId(key), here=announcement.local)
             elif topic is Topic.TO_DEVICE:
                 self.reading.inboxes.hear(announcement.position, key)
             elif topic is Topic.MEDIA:

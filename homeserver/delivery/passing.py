@@ -145,6 +145,13 @@ class PassingNotices:
                 servers.update(await self._room_servers.load(row.room_nid))
         return self._add(servers, ("presence", user_id), None)
 
+    async def renew_presence(self) -> Collection[ServerName]:
+        """Tell again who of ours is about: others take for gone of whom they are not told for long."""
+        told: set[ServerName] = set()
+        for row in await self._presence_store.load_not_offline():
+            told.update(await self.presence(row.user_id))
+        return told
+
     # -- how it is told --------------------------------------------------------------------------------
 
     def _is_ours(self, user_id: UserId) -> bool:

@@ -34,6 +34,8 @@ _TICK_SECONDS = 5.0
 _ALIVE_MS = 20_000
 _RENEW_TICKS = 6
 _PRUNE_TICKS = 120
+# Twenty-five minutes.
+_PRESENCE_TICKS = 300
 _SILENT_MS = 90 * 24 * 3_600_000
 _DAY_MS = 24 * 3_600_000
 _HEARD_AGAIN_MS = 60_000
@@ -259,6 +261,9 @@ class ServerDelivery:
                     await self._stay_alive()
                 if self._ticks % _RENEW_TICKS == 0:
                     for server_name in await self._passing.renew_typing():
+                        self._sender.wake(server_name)
+                if self._ticks % _PRESENCE_TICKS == 0:
+                    for server_name in await self._passing.renew_presence():
                         self._sender.wake(server_name)
                 if self._ticks % _PRUNE_TICKS == 0:
                     await self.prune()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from collections import OrderedDict
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from homeserver.errors import Forbidden, InvalidParam, NotFound
@@ -21,6 +23,11 @@ OFFLINE_AFTER_MS = 90_000
 """A user who has not been heard of for so long is offline."""
 IDLE_AFTER_MS = 5 * 60_000
 """A user who does nothing but sync for so long is unavailable."""
+UNHEARD_AFTER_MS = 65 * 60_000
+"""A user of another server, of whom that says nothing for so long, is offline: others say it anew within the hour."""
+_NOTED_AGAIN_MS = 10 * 60_000
+_MAX_HEARD = 200_000
+_AT_ONCE = 500
 _MAX_STATUS_BYTES = 1_000
 
 
@@ -55,6 +62,8 @@ class Presence:
         self._rooms = rooms
         self._enabled = enabled
         self._known: dict[UserId, _Known] = {}
+        # Users of other servers who may be about, by when their presence was written last.
+        self._heard: OrderedDict[UserId, int] = OrderedDict()
 
     async def start(self) -> None:
         """Take up those who were about when the program stopped: they go offline unless they are heard of."""
@@ -63,6 +72,7 @@ class Presence:
         now = self._clock.now_ms()
         for row in await self._store.load_not_offline():
             if server_name_of(row.user_id) != self._server_name:
+                self._note_heard(row.user_id)
                 continue
             self._known[row.user_id] = _Known(row.state, row.status_message, row.last_active_ts, now)
 
@@ -106,10 +116,15 @@ class Presence:
             row is None
             or (row.state, row.status_message) != (state, status_message)
             or last_active_ts - row.last_active_ts > IDLE_AFTER_MS
+            or (state != "offline" and self._is_to_be_noted(user_id))
         ):
             message = status_message[:_MAX_STATUS_BYTES] if status_message is not None else None
             written = PresenceRow(user_id, state, message, last_active_ts)
             await self._database.write(lambda t: self._store.set(t, written))
+
+    def _is_to_be_noted(self, user_id: UserId) -> bool:
+        """Whether it is long ago that something was noted of a user: with the row all processes hear of it."""
+        return self._clock.now_ms() - self._heard.get(user_id, 0) > _NOTED_AGAIN_MS
 
     async def get(self, user_id: UserId, asked_by: UserId) -> PresenceRow:
         """The presence of a user who shares a room with the one who asks."""
@@ -160,8 +175,13 @@ class Presence:
             known.state = "online"
             await self._write(user_id, known)
 
-    def written_elsewhere(self, user_id: UserId) -> None:
-        """Another process has written the presence of a user, who is about there."""
+    def written(self, user_id: UserId, *, here: bool) -> None:
+        """The presence of a user was written: of one of another server, or by another process, where they are about."""
+        if server_name_of(user_id) != self._server_name:
+            self._note_heard(user_id)
+            return
+        if here:
+            return
         known = self._known.get(user_id)
         if known is None:
             return
@@ -179,8 +199,28 @@ class Presence:
         await self._store.delete_of_user(transaction, user_id)
         transaction.after_commit(forget)
 
+    def _note_heard(self, user_id: UserId) -> None:
+        self._heard[user_id] = self._clock.now_ms()
+        self._heard.move_to_end(user_id)
+        if len(self._heard) > _MAX_HEARD:
+            self._heard.popitem(last=False)
+
+    async def _end_unheard(self) -> None:
+        """Let users of other servers go offline of whom these have said nothing for long: the server may be gone."""
+        before = self._clock.now_ms() - UNHEARD_AFTER_MS
+        gone = list(itertools.takewhile(lambda user_id: self._heard[user_id] < before, self._heard))[
+            :_AT_ONCE
+        ]
+        for row in await self._store.load(gone) if gone else ():
+            if row.state != "offline":
+                written = replace(row, state="offline")
+                await self._database.write(lambda t, row=written: self._store.set(t, row))  # type: ignore[misc]
+        for user_id in gone:
+            self._heard.pop(user_id, None)
+
     async def sweep(self) -> None:
         """Let those go offline who have not been heard of; called every now and then."""
+        await self._end_unheard()
         now = self._clock.now_ms()
         for user_id in list(self._known):
             known = await self._load(user_id)

@@ -314,6 +314,12 @@ async def test_presence_is_told(tmp_path: Path, database_url: str, far: FarServe
         assert update["status_msg"] == "Here"
         assert update["currently_active"] is True
         assert update["last_active_ago"] >= 0
+        # Others take for gone who is not told of for an hour: it is said again, also if there is nothing new.
+        told, delivery = len(far.edus("m.presence")), server.application.delivery
+        for server_name in await delivery._passing.renew_presence():
+            delivery._sender.wake(server_name)
+        await until(lambda: len(far.edus("m.presence")) > told)
+        assert far.edus("m.presence")[-1]["push"][-1]["user_id"] == alice.user_id
     finally:
         await server.stop()
 

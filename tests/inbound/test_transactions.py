@@ -318,6 +318,26 @@ async def test_presence_of_others(told: Told) -> None:
     assert (await alice.get(f"/presence/{alice.user_id}/status")).get("status_msg") != "a lie"
 
 
+async def test_who_is_not_heard_of_for_an_hour_is_offline(told: Told) -> None:
+    clock = told.server.clock
+
+    async def state_after(minutes: int) -> str:
+        clock.offset_ms += minutes * 60_000
+        await told.server.application.people.presence.sweep()
+        status = await told.server.reconnect(told.alice).get(f"/presence/{BOB}/status")
+        return str(status["presence"])
+
+    push = {"user_id": BOB, "presence": "unavailable", "last_active_ago": 3_600_000}
+    await told.edu("m.presence", {"push": [push]})
+    assert await state_after(50) == "unavailable"
+    # Their server says it again every now and then, also if there is nothing new.
+    await told.edu("m.presence", {"push": [{**push, "last_active_ago": 110 * 60_000}]})
+    assert await state_after(50) == "unavailable"
+    await told.server.restart()
+    assert await state_after(50) == "unavailable"
+    assert await state_after(50) == "offline"
+
+
 async def test_messages_to_devices_come_once_whoever_repeats_them(told: Told) -> None:
     alice = told.alice
     content = {
