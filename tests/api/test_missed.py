@@ -489,3 +489,33 @@ async def test_a_mention_in_a_room_that_was_left_before_is_not_told(alice: Clien
     await bob.send(room_id, everybody)
     for order in ORDERS:
         assert bodies(told(await pages(alice, start, order=order))) == ["seen"]
+
+
+async def test_what_a_room_open_to_all_hears_after_one_left_is_told_by_no_catch_up(
+    alice: Client, bob: Client
+) -> None:
+    room_id = await shared_room(bob, alice)
+    await bob.set_state(room_id, "m.room.history_visibility", {"history_visibility": "world_readable"})
+    start = await since(alice)
+    await bob.send(room_id, "seen")
+    await alice.leave(room_id)
+    await bob.send(room_id, "not to be told")
+    first = await pages(alice, start)
+    assert bodies(told(first)) == ["seen"]
+    assert bodies(told(await pages(alice, first[-1]["next_batch"]))) == []
+
+
+async def test_of_a_room_that_was_visited_meanwhile_what_was_before_can_be_paged_back_to(
+    alice: Client, bob: Client
+) -> None:
+    room_id = await shared_room(bob, alice)
+    await bob.send(room_id, "long ago")
+    await alice.leave(room_id)
+    start = await since(alice)
+    await alice.join(room_id)
+    await bob.send(room_id, "told")
+    await alice.leave(room_id)
+    found = await pages(alice, start)
+    assert bodies(told(found)) == ["told"]
+    page = await alice.messages(room_id, **{"from": found[0]["prev_batches"][room_id]})
+    assert bodies(page["chunk"]) == ["long ago"]

@@ -343,13 +343,13 @@ class MissedPages:
         page.told.update(one.event_nid for one in kept if one.event_nid in told)
 
     async def _prev_batches(self, requester: Requester, place: CatchUpToken) -> dict[RoomId, str]:
-        """From where `/messages` pages back in the rooms that the user came into, which the client may not know."""
+        """From where `/messages` pages back in the rooms that the user came into or left, which the client may not know."""
         if Kind(place.kind).by_time:
             return {}
         missed = await self._missed_rooms(requester, place)
         return {
             missed.room_ids[nid]: self._tokens.page_token(missed.begins.get(nid, place.after), None)
-            for nid in missed.came
+            for nid in (*missed.came, *missed.ends)
         }
 
     async def _render(self, requester: Requester, events: Sequence[StoredEvent]) -> list[orjson.Fragment]:

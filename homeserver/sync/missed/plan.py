@@ -106,7 +106,7 @@ def _legs_of(
     back = [nid for nid in room_nids if nid in missed.begins]
     earliest = min((missed.begins[nid] for nid in back), default=missed.after)
     return [
-        Leg(part, back, earliest, missed.after, missed.begins, {}, told),
+        Leg(part, back, earliest, missed.after, missed.begins, missed.ends, told),
         Leg(part, room_nids, missed.after, missed.upto, {}, missed.ends, told),
     ]
 
