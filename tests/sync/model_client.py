@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from homeserver.views.filters import parse_filter
 from tests.client import Refused
+from tests.sync.catch_up import CatchUp
+from tests.sync.inbox import Inbox
+from tests.sync.pool import Pool
 
 if TYPE_CHECKING:
     from tests.client import Client
     from tests.sync.truth import StateKey, TrueEvent, TrueRoom
 
 HEROES = 5
-BUDGETS = (None, 1, 1, 1_500, 4_000)
-MISSED = "/_matrix/client/unstable/dev.restante.missed"
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class HeldRoom:
     thread_counts: dict[str, dict[str, int]] = field(default_factory=dict)
     receipts: dict[tuple[str, str, str], str] = field(default_factory=dict)
     account_data: dict[str, Any] = field(default_factory=dict)
+    typing: frozenset[str] | None = frozenset()
+    """None where the client was not told who is, over a weak link or over a restart of the server."""
 
     def take_receipts(self, content: dict[str, Any]) -> None:
         for event_id, by_type in content.items():
@@ -68,10 +71,39 @@ class HeldRoom:
                     self.receipts[user_id, receipt_type, receipt.get("thread_id", "")] = event_id
 
 
-class ModelClient:
-    """One device."""
+@dataclass(frozen=True)
+class Link:
+    """What a client says of its link, by parameters of the query and by headers."""
 
-    def __init__(self, client: Client, wishes: Wishes) -> None:
+    query: dict[str, Any] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_weak(self) -> bool:
+        return bool(self.query or self.headers) and "good" not in self.query.values()
+
+
+LINKS = (
+    Link(),
+    *2 * (Link({"dev.restante.max_bytes": 1}),),
+    Link({"dev.restante.max_bytes": 1_500}),
+    Link({"dev.restante.max_bytes": 4_000}),
+    Link({"dev.restante.network": "weak"}),
+    Link(headers={"Save-Data": "on", "ECT": "slow-2g"}),
+    Link(headers={"Downlink": "0.01", "RTT": "2000"}),
+    Link({"dev.restante.network": "good"}, {"Save-Data": "on"}),
+)
+
+
+class ModelClient:
+    """One device, or one way in which a device follows."""
+
+    STORE: tuple[str, ...] = ("since", "rooms", "invites", "knocks", "account_data", "_prev_batches", "_link")
+    """What a client keeps, and a backup of it has."""
+
+    def __init__(
+        self, client: Client, wishes: Wishes, inbox: Inbox | None = None, pool: Pool | None = None
+    ) -> None:
         self.client = client
         self.wishes = wishes
         self.since: str | None = None
@@ -79,22 +111,32 @@ class ModelClient:
         self.invites: set[str] = set()
         self.knocks: set[str] = set()
         self.account_data: dict[str, Any] = {}
+        self.inbox = inbox if inbox is not None else Inbox()
+        self.pool = pool if pool is not None else Pool()
+        self.ignored: frozenset[str] = frozenset()
+        """Whom the user has ignored ever since there was something to hear of them."""
+        self.catching_up: CatchUp | None = None
         self._prev_batches: dict[str, str] = {}
         # Now and then the link is weak, and an answer holds one room, or two or three.
         self._dice = random.Random(wishes.limit)
-        self._budget: int | None = None
-        self._timeline_filter = parse_filter(wishes.filter).room.timeline
+        self._link = Link()
+        self._backup: dict[str, Any] | None = None
+
+    @property
+    def way(self) -> str:
+        """The name of the way, among those of the device."""
+        return "classic"
 
     # -- asking ----------------------------------------------------------------------------------------
 
     async def ask(self) -> dict[str, Any]:
         """An answer that is not applied yet; it may be lost, and asked for again."""
-        wishes: dict[str, Any] = {}
+        query: dict[str, Any] = {"filter": json.dumps(self.wishes.filter), **self._link.query}
         if self.wishes.state_after is not None:
-            wishes[self.wishes.state_after] = True
-        if self._budget is not None:
-            wishes["dev.restante.max_bytes"] = self._budget
-        return await self.client.sync(self.since, filter=self.wishes.filter, **wishes)
+            query[self.wishes.state_after] = True
+        if self.since is not None:
+            self.inbox.acknowledge(self.way)
+        return await self.client.call("GET", "/sync", headers=self._link.headers, since=self.since, **query)
 
     async def sync(self) -> None:
         await self.apply(await self.ask())
@@ -103,46 +145,59 @@ class ModelClient:
         while True:
             answer = await self.ask()
             await self.apply(answer)
-            if not answer.keys() & {"rooms", "account_data"}:
+            if not answer.keys() & {"rooms", "account_data", "to_device"}:
                 return
 
-    async def catch_up(self, order: str, limit: int) -> None:
-        """Fetch all that was missed, page by page; `/sync` then goes on from where that ended."""
-        if self.since is None:
-            return
-        query: dict[str, Any] = {"from": self.since, "order": order, "limit": limit}
-        early: dict[str, str] = {}
-        while True:
-            page = await self.client.call("GET", f"{MISSED}/messages", **query)
-            self._prev_batches.update(page.get("prev_batches", {}))
-            self._apply_missed(page, early)
-            if "next_batch" in page:
-                break
-            assert page["chunk"] or page["end"] != query["from"]
-            query = {"from": page["end"], "limit": limit}
-        assert not early, "events were told early and never placed"
-        self.since = page["next_batch"]
+    # -- catching up -----------------------------------------------------------------------------------
 
-    def _apply_missed(self, page: dict[str, Any], early: dict[str, str]) -> None:
-        types = {event["event_id"]: event["type"] for event in page["chunk"]}
-        assert len(types) == len(page["chunk"]), "an event twice in one page"
-        if page.get("part") == "mentions":
-            assert not types.keys() & early.keys(), "a mention came twice"
-            early.update(types)
+    async def catch_up(self, order: str, limit: int, to: str | None = None) -> None:
+        """Fetch all that was missed, page by page; `/sync` then goes on from where that ended."""
+        self.begin_catch_up(order, limit, to)
+        while self.catching_up is not None:
+            await self.turn_page()
+
+    def begin_catch_up(self, order: str, limit: int, to: str | None = None) -> None:
+        """Begin it, or begin it anew; a device that has no token yet has missed nothing."""
+        if self.since is not None:
+            lazy = self.wishes.lazy
+            self.catching_up = CatchUp(self.client, self.since, order, limit, to=to, lazy=lazy)
+
+    async def turn_page(self) -> None:
+        """Fetch a page, where there is one; with the last one all of them are taken."""
+        catching_up = self.catching_up
+        if catching_up is None:
             return
-        in_order: dict[str, list[str]] = {}
-        for event in page["chunk"]:
-            in_order.setdefault(event["room_id"], []).append(event["event_id"])
-        in_order.update(page.get("placed", {}))
-        for room_id, ids in in_order.items():
+        catching_up.take(await catching_up.ask())
+        if catching_up.next_batch is None:
+            return
+        self._prev_batches.update(catching_up.prev_batches)
+        for room_id, ids in catching_up.rooms.items():
             held = self.rooms.setdefault(room_id, HeldRoom())
             if not held.timeline and held.prev_batch is None:
                 held.prev_batch = self._prev_batches.get(room_id)
             assert not set(ids) & set(held.timeline), f"{set(ids) & set(held.timeline)} were told already"
-            for event_id in ids:
-                kind = types[event_id] if event_id in types else early.pop(event_id)
-                if kind not in self.wishes.without:
-                    held.timeline.append(event_id)
+            held.timeline += [i for i in ids if catching_up.types[i] not in self.wishes.without]
+        self.since, self.catching_up = catching_up.next_batch, None
+        self.pool.take(self.rooms)
+
+    # -- backups ---------------------------------------------------------------------------------------
+
+    def back_up(self) -> None:
+        """Keep all that there is, for later."""
+        self._backup = copy.deepcopy({name: getattr(self, name) for name in self.STORE})
+        self.inbox.back_up(self.way)
+
+    def restore(self) -> None:
+        """Go on from the backup, as if nothing had happened since; a device that has none begins anew."""
+        # What is owed by a token is kept for the newest ones only: the client of an old one is told some things again.
+        if self._backup is None or (self._backup.get("since") or "s")[0] != "s":
+            return
+        for name, value in copy.deepcopy(self._backup).items():
+            setattr(self, name, value)
+        self.inbox.restore(self.way)
+        self.catching_up = None
+
+    # -- paging ----------------------------------------------------------------------------------------
 
     async def page_back(self, room_id: str, limit: int) -> None:
         """Read on into the past of a room."""
@@ -154,6 +209,7 @@ class ModelClient:
         assert not set(ids) & set(held.timeline), "paging back repeats events"
         held.timeline = ids + held.timeline
         held.prev_batch = page.get("end")
+        self.pool.take(self.rooms)
 
     async def _page(self, room_id: str, start: str, limit: int) -> dict[str, Any]:
         wanted = json.dumps({"not_types": list(self.wishes.without)})
@@ -175,8 +231,18 @@ class ModelClient:
                     self.rooms[room_id].membership = "leave"
         for event in answer.get("account_data", {}).get("events", []):
             self.account_data[event["type"]] = event["content"]
-        self.since = answer["next_batch"]
-        self._budget = self._dice.choice(BUDGETS)
+        self.inbox.take(self.way, answer.get("to_device", {}).get("events", []))
+        # Whoever syncs instead of going on with catching up has all of it by that.
+        self.since, self.catching_up = answer["next_batch"], None
+        if self._link.is_weak:
+            self.forget_typing()
+        self._link = self._dice.choice(LINKS)
+        self.pool.take(self.rooms)
+
+    def forget_typing(self) -> None:
+        """From now on it is not known who is typing, where that is not told anew."""
+        for held in self.rooms.values():
+            held.typing = None
 
     def _move_out(self, room_id: str) -> None:
         self.invites.discard(room_id)
@@ -200,6 +266,8 @@ class ModelClient:
         for event in section.get("ephemeral", {}).get("events", []):
             if event["type"] == "m.receipt":
                 held.take_receipts(event["content"])
+            elif event["type"] == "m.typing":
+                held.typing = frozenset(event["content"]["user_ids"])
 
     async def _apply_timeline(self, room_id: str, held: HeldRoom, timeline: dict[str, Any]) -> None:
         new = [event["event_id"] for event in timeline["events"]]
@@ -209,8 +277,12 @@ class ModelClient:
         if not held.timeline and held.prev_batch is None:
             held.timeline, held.prev_batch = new, timeline["prev_batch"]
             return
-        gap: list[str] = []
         token = timeline["prev_batch"] if timeline["limited"] else None
+        gap: list[str] = []
+        if token is not None and new and held.timeline:
+            missing = self.pool.between(room_id, held.timeline[-1], new[0])
+            if missing is not None:
+                gap, token = missing[::-1], None
         known = set(held.timeline)
         while token is not None:
             try:
@@ -252,7 +324,11 @@ class ModelClient:
         user_id = self.client.user_id
         joined = {room_id for room_id, room in truth.items() if room.membership(user_id) == "join"}
         assert {room_id for room_id, held in self.rooms.items() if held.membership == "join"} == joined
-        assert self.invites == {i for i, room in truth.items() if room.membership(user_id) == "invite"}
+        assert self.invites == {
+            i
+            for i, room in truth.items()
+            if room.membership(user_id) == "invite" and not self._is_unwanted(room)
+        }
         assert self.knocks == {i for i, room in truth.items() if room.membership(user_id) == "knock"}
         for room_id, held in self.rooms.items():
             if room_id in forgotten:
@@ -266,10 +342,20 @@ class ModelClient:
                 self._check_state(room, held)
                 self._check_summary(room, held)
 
+    def _is_unwanted(self, room: TrueRoom) -> bool:
+        """Whether an invite is of somebody who is ignored."""
+        own = room.membership_event(self.client.user_id)
+        return own is not None and own.sender in self.ignored
+
+    def _wants(self, event: TrueEvent) -> bool:
+        return self.wishes.wants(event) and (event.key is not None or event.sender not in self.ignored)
+
     def _check_timeline(self, room: TrueRoom, held: HeldRoom) -> None:
-        visible = [e.event_id for e in room.visible(self.client.user_id) if self.wishes.wants(e)]
+        visible = [e.event_id for e in room.visible(self.client.user_id) if self._wants(e)]
         asides = room.asides(self.client.user_id) | room.open_afterwards(self.client.user_id)
         timeline = [event_id for event_id in held.timeline if event_id not in asides]
+        if held.membership == "join":
+            self.pool.check(room.room_id, visible, asides)
         if not timeline:
             assert held.prev_batch is not None or not visible
             return
@@ -324,9 +410,14 @@ class ModelClient:
         """Whether the client holds the receipts that it may see."""
         assert self.rooms[room.room_id].receipts == receipts
 
+    def check_typing(self, room_id: str, typing: frozenset[str]) -> None:
+        """Whether the client knows who is typing."""
+        held = self.rooms[room_id]
+        assert held.typing in (None, typing - self.ignored), f"{held.typing} are typing, really {typing}"
+
     def check_unread(self, room: TrueRoom, receipts: dict[str, str]) -> None:
         held = self.rooms[room.room_id]
-        counts = room.unread(self.client.user_id, receipts, frozenset())
+        counts = room.unread(self.client.user_id, receipts, self.ignored)
         main = counts.pop(None, [0, 0])
         threads = {root: _form(count) for root, count in counts.items() if any(count)}
         if self.wishes.by_thread:

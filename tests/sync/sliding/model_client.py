@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from tests.client import Refused
 from tests.sync.model_client import HeldRoom, ModelClient
 from tests.sync.sliding.client import ACCEPTED, DEPLOYED
 
 if TYPE_CHECKING:
     from tests.client import Client
+    from tests.sync.inbox import Inbox
     from tests.sync.model_client import Wishes
+    from tests.sync.pool import Pool
     from tests.sync.truth import TrueRoom
 
-SCOPED = ("account_data", "receipts")
+SCOPED = ("account_data", "receipts", "typing")
+SCOPES: tuple[dict[str, Any], ...] = ({"lists": ["some"]}, {"lists": []}, {"rooms": []}, {"lists": ["rooms"]})
+FILTERS: tuple[dict[str, Any], ...] = (
+    {},
+    {"is_dm": True},
+    {"is_dm": False},
+    {"tags": ["m.favourite"]},
+    {"not_tags": ["m.favourite"]},
+)
 
 
 @dataclass
@@ -25,6 +37,7 @@ class SlidingRoom(HeldRoom):
     heroes: dict[str, dict[str, str]] = field(default_factory=dict)
     began_with: str | None = None
     """The first event of the timeline with which the room began."""
+    is_dm: bool = False
     rendered: int = 0
     """So many of the newest events came in answers, with those who sent them."""
 
@@ -32,10 +45,26 @@ class SlidingRoom(HeldRoom):
 class SlidingModelClient(ModelClient):
     """One connection of a device."""
 
-    def __init__(self, client: Client, wishes: Wishes, *, deployed: bool, seed: int) -> None:
+    STORE = ("pos", "rooms", "invites", "knocks", "account_data", "request", "limit", "_to_device")
+
+    def __init__(
+        self,
+        client: Client,
+        wishes: Wishes,
+        *,
+        deployed: bool,
+        seed: int,
+        conn_id: str = "model",
+        inbox: Inbox | None = None,
+        pool: Pool | None = None,
+    ) -> None:
         # Sliding sync filters no timelines, and counts no threads.
-        super().__init__(client, replace(wishes, without=(), by_thread=False))
+        super().__init__(client, replace(wishes, without=(), by_thread=False), inbox, pool)
         self.deployed = deployed
+        self.conn_id = conn_id
+        self.may_be_unknown = False
+        """Whether something was done by which the server may have forgotten the connection; it may notice late."""
+        self._to_device: str | None = None
         self.dice = random.Random(seed)
         self.pos: str | None = None
         self.request: dict[str, Any] = {}
@@ -44,16 +73,35 @@ class SlidingModelClient(ModelClient):
 
     # -- asking ----------------------------------------------------------------------------------------
 
+    @property
+    def way(self) -> str:
+        return f"sliding {self.conn_id}"
+
     def draw(self) -> None:
         """Choose what to look at next."""
         dice = self.dice
         ranges = dice.choice([[0, 0], [0, 1], [1, 2], [0, 3], None, None])
-        self._compose(ranges, min(dice.choice([1, 2, 5]), self.wishes.limit), dice.random() < 0.8)
+        self._compose(ranges, min(dice.choice([1, 2, 5]), self.wishes.limit))
+        if dice.random() < 0.3:
+            self.request["lists"]["some"] = {
+                "timeline_limit": min(dice.choice([1, 2, 5]), self.wishes.limit),
+                "required_state": self._little_state(),
+                "filters": dice.choice(FILTERS),
+            }
+        for name in SCOPED:
+            extension: dict[str, Any] = {"enabled": dice.random() < 0.8}
+            if dice.random() < 0.3:
+                extension |= dice.choice(SCOPES)
+            self.request["extensions"][name] = extension
+        self.request["extensions"]["to_device"] = {
+            "enabled": dice.random() < 0.5,
+            "limit": dice.choice([1, 2, 100]),
+        }
 
     def look_at_everything(self) -> None:
-        self._compose(None, self.wishes.limit, extensions=True)
+        self._compose(None, self.wishes.limit)
 
-    def _compose(self, window: list[int] | None, limit: int, extensions: bool) -> None:
+    def _compose(self, window: list[int] | None, limit: int) -> None:
         self.limit = limit
         subscribed = self.dice.sample(sorted(self.rooms), min(len(self.rooms), self.dice.randrange(2)))
         one: dict[str, Any] = {"timeline_limit": limit, "required_state": self._required_state()}
@@ -61,11 +109,18 @@ class SlidingModelClient(ModelClient):
         if window is not None:
             one["ranges" if self.deployed else "range"] = [window] if self.deployed else window
         self.request = {
-            "conn_id": "model",
+            "conn_id": self.conn_id,
             "lists": {"rooms": one},
             "room_subscriptions": dict.fromkeys(subscribed, config),
-            "extensions": {name: {"enabled": extensions} for name in SCOPED},
+            "extensions": {name: {"enabled": True} for name in (*SCOPED, "to_device")},
         }
+
+    def _little_state(self) -> Any:
+        own = {"type": "m.room.member", "state_key": self.client.user_id}
+        if self.deployed:
+            lazy = [["m.room.member", "$LAZY"]] if self.wishes.lazy else []
+            return [["m.room.topic", ""], ["m.room.name", ""], ["m.room.member", "$ME"], *lazy]
+        return {"include": [{"type": "m.room.topic"}, own], "lazy_members": self.wishes.lazy}
 
     def _required_state(self) -> Any:
         if self.deployed:
@@ -77,10 +132,35 @@ class SlidingModelClient(ModelClient):
         return {"include": include, "lazy_members": self.wishes.lazy}
 
     async def ask(self) -> dict[str, Any]:
-        path = DEPLOYED if self.deployed else ACCEPTED
+        try:
+            return await self._post()
+        except Refused as error:
+            if error.errcode != "M_UNKNOWN_POS" or not self.may_be_unknown:
+                raise
+            self.begin_anew()
+            return await self._post()
+
+    async def _post(self) -> dict[str, Any]:
+        body = copy.deepcopy(self.request)
+        if body["extensions"]["to_device"]["enabled"] and self._to_device is not None:
+            body["extensions"]["to_device"]["since"] = self._to_device
+            self.inbox.acknowledge(self.way)
         if self.deployed:
-            return await self.client.post(path, self.request, pos=self.pos)
-        return await self.client.post(path, {**self.request, **({"pos": self.pos} if self.pos else {})})
+            return await self.client.post(DEPLOYED, body, pos=self.pos)
+        return await self.client.post(ACCEPTED, {**body, **({"pos": self.pos} if self.pos else {})})
+
+    def begin_anew(self) -> None:
+        """Go on without a `pos`: what the client has had is told again."""
+        self.pos, self.may_be_unknown = None, False
+        self.rooms.clear()
+        self.account_data.clear()
+        self.invites.clear()
+        self.knocks.clear()
+
+    def restore(self) -> None:
+        if self._backup is not None:
+            super().restore()
+            self.may_be_unknown = self.pos is not None
 
     async def sync_until_quiet(self) -> None:
         self.look_at_everything()
@@ -88,7 +168,9 @@ class SlidingModelClient(ModelClient):
             answer = await self.ask()
             await self.apply(answer)
             self.look_at_everything()
-            if not answer["rooms"] and not answer["extensions"]:
+            extensions = answer["extensions"]
+            told = {*answer["rooms"], *(extensions.keys() - {"to_device"})}
+            if not told and not extensions["to_device"].get("events"):
                 return
 
     # -- applying --------------------------------------------------------------------------------------
@@ -103,7 +185,13 @@ class SlidingModelClient(ModelClient):
             self.rooms[room_id].account_data |= {event["type"]: event["content"] for event in events}
         for room_id, event in extensions.get("receipts", {}).get("rooms", {}).items():
             self.rooms[room_id].take_receipts(event["content"])
+        for room_id, event in extensions.get("typing", {}).get("rooms", {}).items():
+            self.rooms[room_id].typing = frozenset(event["content"]["user_ids"])
+        if "to_device" in extensions:
+            self.inbox.take(self.way, extensions["to_device"].get("events", []))
+            self._to_device = extensions["to_device"]["next_batch"]
         self.pos = answer["pos"]
+        self.pool.take(self.rooms)
         self.draw()
 
     async def _apply_result(self, room_id: str, result: dict[str, Any]) -> None:
@@ -115,9 +203,13 @@ class SlidingModelClient(ModelClient):
             if room_id in self.rooms:
                 self.rooms[room_id].membership = "leave"
             return
+        if membership is None and room_id in self.invites | self.knocks:
+            assert result.keys() <= {"is_dm", "lists"}, "this is not told of a room that the user is not in"
+            return
         if result.get("initial"):
             held = SlidingRoom(account_data=self.rooms.get(room_id, HeldRoom()).account_data)
             held.receipts = self.rooms.get(room_id, HeldRoom()).receipts
+            held.typing = self.rooms.get(room_id, HeldRoom()).typing
             self.rooms[room_id] = held
         held = self.rooms[room_id]
         assert isinstance(held, SlidingRoom)
@@ -136,6 +228,8 @@ class SlidingModelClient(ModelClient):
         if "heroes" in result:
             held.heroes = {hero["user_id"]: hero for hero in result["heroes"]}
             held.summary["m.heroes"] = list(held.heroes)
+        if result.get("initial") or "is_dm" in result:
+            held.is_dm = result.get("is_dm", False)
         if "notification_count" in result:
             held.counts = {name: result[name] for name in ("notification_count", "highlight_count")}
 
@@ -159,7 +253,7 @@ class SlidingModelClient(ModelClient):
         assert len(new) <= max(self.limit, self.wishes.limit), "more events than asked for"
         if result.get("initial"):
             held.timeline, held.prev_batch = new, result["prev_batch"]
-            with_receipts = self.request["extensions"]["receipts"]["enabled"]
+            with_receipts = self.request["extensions"]["receipts"] == {"enabled": True}
             held.began_with, held.rendered = new[0] if new and with_receipts else None, len(new)
         elif result.get("expanded_timeline") or result.get("unstable_expanded_timeline"):
             assert new, "an expanded timeline is not empty"
@@ -198,6 +292,13 @@ class SlidingModelClient(ModelClient):
 
     # -- being asked -----------------------------------------------------------------------------------
 
+    def check_rooms(self, truth: dict[str, TrueRoom], forgotten: set[str]) -> None:
+        super().check_rooms(truth, forgotten)
+        direct = {room_id for rooms in self.account_data.get("m.direct", {}).values() for room_id in rooms}
+        joined = {room_id: held for room_id, held in self.rooms.items() if held.membership == "join"}
+        shown = {room_id for room_id, held in joined.items() if isinstance(held, SlidingRoom) and held.is_dm}
+        assert shown == direct & joined.keys(), "direct chats"
+
     def _check_state(self, room: TrueRoom, held: HeldRoom) -> None:
         assert isinstance(held, SlidingRoom)
         true = {key: event.event_id for key, event in room.state.items()}
@@ -230,16 +331,16 @@ class SlidingModelClient(ModelClient):
         assert held.receipts.items() <= receipts.items()
         first = room.by_id[held.began_with].position if held.began_with is not None else 2**62
         for key, event_id in receipts.items():
-            if key[0] == self.client.user_id or room.by_id[event_id].position >= first:
+            event = room.by_id[event_id]
+            if key[0] == self.client.user_id or (event.position >= first and self._wants(event)):
                 assert held.receipts.get(key) == event_id, (
-                    f"{key} of {self.client.user_id} at {room.by_id[event_id].position}, begun at {first}"
+                    f"{key} of {self.client.user_id} at {event.position}, begun at {first}"
                 )
 
     def check_unread(self, room: TrueRoom, receipts: dict[str, str]) -> None:
         if self.deployed:
-            counts = room.unread(self.client.user_id, receipts, frozenset())
+            counts = room.unread(self.client.user_id, receipts, self.ignored)
             total = [sum(pair) for pair in zip([0, 0], *counts.values(), strict=True)]
-            assert self.rooms[room.room_id].counts == {
-                "notification_count": total[0],
-                "highlight_count": total[1],
-            }
+            true = {"notification_count": total[0], "highlight_count": total[1]}
+            held = self.rooms[room.room_id]
+            assert held.counts == true, f"{held.counts} {true} " + self._difference(room, held, [])

@@ -12,20 +12,16 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis.stateful import rule
 
-from homeserver.sync import delivered
-from tests.server import Server
+from tests.sync.machine import SyncMachine, number, run_machine
 from tests.sync.model_client import ModelClient
 from tests.sync.sliding.model_client import SlidingModelClient
-from tests.sync.test_exactness import SyncMachine, World, number, run_machine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from tests.client import Client
+    from tests.sync.machine import World
     from tests.sync.model_client import Wishes
 
-EXAMPLES = 12
+EXAMPLES = 6
 SOAK_EXAMPLES = int(os.environ.get("RESTANTE_SOAK_EXAMPLES", "400"))
 
 
@@ -43,18 +39,10 @@ class SlidingMachine(SyncMachine):
     @rule(which=number)
     def change_ones_mind(self, which: int) -> None:
         """Ask, give up, and ask for something else."""
-        device = self.devices[which % len(self.devices)]
+        device = self.device(which)
         if isinstance(device, SlidingModelClient):
             self.world.run(device.ask())
             device.draw()
-
-
-@pytest.fixture
-def world(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    monkeypatch.setattr(delivered, "_EVERY_SECONDS", 3_600)
-    made = World(Server(tmp_path, database_url))
-    yield made
-    made.close()
 
 
 def test_clients_hold_the_truth_whatever_happens(world: World) -> None:
