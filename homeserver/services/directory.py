@@ -10,6 +10,7 @@ from federation.server_names import is_server_name
 from homeserver.errors import Forbidden, InvalidParam, MatrixError, NotFound
 from homeserver.ids import RoomAlias, RoomId, ServerName, is_room_alias, is_room_id, server_name_of
 from homeserver.services.other_servers import as_matrix_error, of_no_use
+from homeserver.services.suspension import check_not_suspended
 
 if TYPE_CHECKING:
     from federation.client import FederationClient
@@ -100,6 +101,7 @@ class Directory:
 
     async def create(self, requester: Requester, alias: RoomAlias, room_id: RoomId) -> None:
         """Give a room an alias."""
+        check_not_suspended(requester)
         self.check_own(alias)
         if not await self._rooms.exists(room_id):
             raise NotFound("Unknown room")
@@ -178,6 +180,7 @@ class Directory:
 
     async def publish(self, requester: Requester, room_id: RoomId, *, published: bool) -> None:
         """Put a room on the list, or take it off."""
+        check_not_suspended(requester)
         if not await self._rooms.exists(room_id):
             raise NotFound("Unknown room")
         if not requester.is_admin:

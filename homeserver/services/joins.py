@@ -8,6 +8,7 @@ from homeserver.errors import Forbidden, MatrixError
 from homeserver.ids import RoomId, server_name_of
 from homeserver.services.event_writer import NewEvent
 from homeserver.services.restricted_joins import is_restricted
+from homeserver.services.suspension import check_not_suspended
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,6 +57,7 @@ class Joins:
         self, requester: Requester, room_id: RoomId, content: dict[str, Any], via: Sequence[ServerName] = ()
     ) -> None:
         """Come into a room, by way of one of the servers `via` where nobody here is in it; nothing for a member."""
+        check_not_suspended(requester)
         user_id = requester.user_id
         row = await self._rooms.membership(room_id, user_id)
         if row is not None and row.membership == "join":

@@ -8,6 +8,7 @@ from homeserver.errors import BadJson, Forbidden, InvalidParam, InviteBlocked, M
 from homeserver.ids import UserId, is_user_id, server_name_of
 from homeserver.services.event_writer import NewEvent
 from homeserver.services.joins import GUEST_ACCESS, candidates, guests_can_join
+from homeserver.services.suspension import check_not_suspended
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,6 +76,8 @@ class Membership:
         if not is_user_id(state_key):
             raise BadJson("The state key of a member event is a user id")
         target = UserId(state_key)
+        if membership != "leave" or target != user_id:
+            check_not_suspended(requester)
         if membership == "invite" and await self.check_invitee(target) and not self._is_ours(target):
             new = NewEvent("m.room.member", content, user_id, state_key=target)
             return await self._remote_invites.invite(room_id, new)
@@ -90,6 +93,7 @@ class Membership:
         self, requester: Requester, room_id: RoomId, reason: str | None, via: Sequence[ServerName] = ()
     ) -> None:
         """Ask to be let in, by way of one of the servers `via` where nobody here is in the room."""
+        check_not_suspended(requester)
         row = await self._rooms.membership(room_id, requester.user_id)
         if row is not None and row.membership == "knock":
             return
@@ -109,6 +113,7 @@ class Membership:
 
         A user of another server is invited anew: they may have rejected the invite while nobody here could be told.
         """
+        check_not_suspended(requester)
         target = await self.check_invitee(user_id)
         row = await self._rooms.membership(room_id, target)
         await self._check_in_room(requester.user_id, room_id)
@@ -235,6 +240,7 @@ class Membership:
 
     async def _target(self, requester: Requester, room_id: RoomId, user_id: str) -> str:
         """The membership of somebody whom a member wants to kick, ban or unban."""
+        check_not_suspended(requester)
         if not is_user_id(user_id):
             raise InvalidParam("This is not a user id")
         await self._check_in_room(requester.user_id, room_id)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from homeserver.errors import BadJson, Forbidden, MatrixError
 from homeserver.ids import EventId, is_event_id
 from homeserver.services.event_writer import NewEvent, TransactionReference
+from homeserver.services.suspension import check_not_suspended
 from homeserver.storage.transaction_ids import transaction_key
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class Messages:
         """Set an entry of the state; one that is so already is not set again."""
         if event_type == "m.room.member":
             return await self._membership.set(requester, room_id, state_key, content)
+        check_not_suspended(requester)
         await self._check_in_room(requester, room_id)
         if event_type == _CANONICAL_ALIAS and state_key == "":
             known = await self._rooms.state_event(room_id, _CANONICAL_ALIAS)
@@ -102,6 +104,8 @@ class Messages:
     ) -> EventId:
         try:
             await self._check_in_room(requester, room_id)
+            if requester.is_suspended and not await self._is_own(requester, new.redacts):
+                check_not_suspended(requester)
             if "m.relates_to" not in new.content:
                 return await self._writer.write(room_id, new, transaction=transaction)
             async with self._relation_rules.checked(room_id, new.sender, new.type, new.content):
@@ -115,6 +119,11 @@ class Messages:
             if sent is None:
                 raise
             return sent
+
+    async def _is_own(self, requester: Requester, event_id: EventId | None) -> bool:
+        """Whether an event is one that the requester has sent."""
+        stored = None if event_id is None else await self._rooms.event(event_id)
+        return stored is not None and stored.event.sender == requester.user_id
 
     async def _check_in_room(self, requester: Requester, room_id: RoomId) -> None:
         row = await self._rooms.membership(room_id, requester.user_id)

@@ -12,6 +12,7 @@ import orjson
 from homeserver.errors import BadJson, Forbidden, InvalidParam, MatrixError, NotFound
 from homeserver.ids import UserId, is_user_id, server_name_of
 from homeserver.services.event_writer import NewEvent
+from homeserver.services.suspension import check_not_suspended
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -154,6 +155,7 @@ class Profiles:
 def _check_own(requester: Requester, user_id: str, field: str) -> None:
     if user_id != requester.user_id:
         raise Forbidden("This is another user's profile")
+    check_not_suspended(requester)
     if requester.is_guest and field != "displayname":
         # "Guest users may only modify their display name; other profile fields may not be changed."
         raise Forbidden("Guests may only change their name", errcode="M_GUEST_ACCESS_FORBIDDEN")

@@ -13,6 +13,7 @@ from homeserver.eventgraph.room_versions import ROOM_VERSIONS
 from homeserver.ids import is_user_id, server_name_of
 from homeserver.services.directory import alias_in_use
 from homeserver.services.event_writer import NewEvent
+from homeserver.services.suspension import check_not_suspended
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,6 +119,7 @@ class RoomCreation:
 
     async def create(self, requester: Requester, options: RoomOptions) -> RoomId:
         """Make a room; the answer is its id."""
+        check_not_suspended(requester)
         version = room_version(options.version or self._settings.default_version)
         if options.preset is not None and options.preset not in PRESETS:
             raise BadJson(f"`preset` is none of {', '.join(PRESETS)}")

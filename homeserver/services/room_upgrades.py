@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from homeserver.errors import Forbidden, MatrixError
 from homeserver.services.event_writer import NewEvent
 from homeserver.services.room_creation import create_content, room_version
+from homeserver.services.suspension import check_not_suspended
 from homeserver.services.upgraded_state import first_power_levels, join_rules_for, levels_for, muted
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class RoomUpgrades:
         Until the old room says so the new one has neither aliases nor a place in the list: should the server stop
         between the two, nobody but its creator knows of it.
         """
+        check_not_suspended(requester)
         version = room_version(new_version)
         user_id = requester.user_id
         row = await self._rooms.membership(room_id, user_id)

@@ -19,6 +19,7 @@ from homeserver.eventgraph.third_party_invites import keys_that_signed
 from homeserver.ids import RoomId, UserId, is_room_id, is_user_id, server_name_of
 from homeserver.services.event_writer import NewEvent
 from homeserver.services.other_servers import as_matrix_error, of_no_use
+from homeserver.services.suspension import check_not_suspended
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -122,6 +123,7 @@ class ThirdPartyInvites:
 
         Raises `Forbidden` where the room does not allow it, and whatever the identity server says.
         """
+        check_not_suspended(requester)
         await self._check_may_invite(requester.user_id, room_id)
         user_id = await self._identity_servers.look_up(who)
         if user_id is not None:

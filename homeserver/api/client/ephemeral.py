@@ -12,6 +12,7 @@ from homeserver.http.response import json_response
 from homeserver.http.routing import Route, client
 from homeserver.ids import RoomId, UserId, is_user_id
 from homeserver.services.account_data import FULLY_READ
+from homeserver.services.suspension import check_not_suspended
 from homeserver.services.typing import DEFAULT_TIMEOUT_MS
 from homeserver.storage.delivery_news import DECRYPTED
 from homeserver.storage.receipts import PRIVATE, PUBLIC
@@ -116,6 +117,8 @@ class EphemeralEndpoints:
         if request.path_parameters["userId"] != requester.user_id:
             raise Forbidden("This is another user's presence")
         body = await request.parse(PresenceBody)
+        if body.status_msg:
+            check_not_suspended(requester)
         await self._context.presence.set(requester.user_id, body.presence, body.status_msg)
         return json_response({})
 

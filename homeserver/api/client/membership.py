@@ -10,6 +10,7 @@ from homeserver.http.request import Body, parse
 from homeserver.http.response import json_response
 from homeserver.http.routing import Route, client
 from homeserver.ids import RoomId, ServerName
+from homeserver.services.suspension import check_not_suspended
 from homeserver.services.third_party_invites import read_claim
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class MembershipEndpoints:
         content = {"reason": body.reason} if body.reason is not None else {}
         via = [*_via(request), *room.servers]
         if body.third_party_signed is not None:
+            # Not after it was used up.
+            check_not_suspended(requester)
             signed = body.third_party_signed
             claim = read_claim(room.room_id, signed.get("sender"), requester.user_id, signed)
             await self._context.third_party_invites.claim(claim)
