@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from homeserver.storage.database import Database, Transaction
 
 _CACHED_ENTRIES = 500_000
+_CACHED_KEYS = 100_000
+_MOST_KEYS_AT_ONCE = 5_000
+"""The members of a larger room would drive out what is asked for again and again."""
 GONE = 0
 """The event number of an entry that a snapshot no longer has."""
 
@@ -70,6 +73,7 @@ class StateStore:
         self._database = database
         self._snapshots: OrderedDict[int, Snapshot] = OrderedDict()
         self._cached_entries = 0
+        self._keys: dict[int, StateKey] = {}
 
     # -- writing ---------------------------------------------------------------------------------------
 
@@ -189,6 +193,9 @@ class StateStore:
     ) -> list[int]:
         """The event numbers of the entries of one type in a snapshot, or of all `others`."""
         numbers = await self.load_numbers(snapshot_nid)
+        if len(numbers) <= _MOST_KEYS_AT_ONCE:
+            keys = await self.load_keys(numbers)
+            return [numbers[key_nid] for key_nid, key in keys.items() if (key[0] == event_type) is not others]
         sign = "<>" if others else "="
         rows = await self._database.fetch_all(
             f"SELECT key_nid FROM state_keys WHERE key_nid = ANY($1::bigint[]) AND type {sign} $2",
@@ -240,11 +247,21 @@ class StateStore:
 
     async def load_keys(self, key_nids: Iterable[int]) -> dict[int, StateKey]:
         """The state keys that have these numbers."""
-        rows = await self._database.fetch_all(
-            "SELECT key_nid, type, state_key FROM state_keys WHERE key_nid = ANY($1::bigint[])",
-            list(key_nids),
-        )
-        return {key_nid: (event_type, state_key) for key_nid, event_type, state_key in rows}
+        wanted = list(key_nids)
+        found = {key_nid: self._keys[key_nid] for key_nid in wanted if key_nid in self._keys}
+        missing = [key_nid for key_nid in wanted if key_nid not in found]
+        if missing:
+            rows = await self._database.fetch_all(
+                "SELECT key_nid, type, state_key FROM state_keys WHERE key_nid = ANY($1::bigint[])", missing
+            )
+            read = {key_nid: (event_type, state_key) for key_nid, event_type, state_key in rows}
+            found.update(read)
+            if len(read) <= _MOST_KEYS_AT_ONCE:
+                if len(self._keys) > _CACHED_KEYS:
+                    self._keys.clear()
+                # A number, once given, never changes.
+                self._keys.update(read)
+        return found
 
     async def load_current(self, room_nid: int) -> dict[int, int]:
         """The current state of a room, key number -> event number."""
