@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from homeserver.eventgraph.event import Event
+    from collections.abc import Collection, Mapping
 
 HISTORY_VISIBILITY = ("m.room.history_visibility", "")
 SHARED = "shared"
 _OTHERS = ("invited", "joined", "world_readable")
 
 
-def history_visibility_of(event: Event | None) -> str:
-    """What an `m.room.history_visibility` event sets; `shared` without one and where it is not understood."""
-    value = event.content.get("history_visibility") if event is not None else None
+def history_visibility_in(content: Mapping[str, Any] | None) -> str:
+    """What an `m.room.history_visibility` event with this content sets; `shared` without one and where it is not understood."""
+    value = content.get("history_visibility") if content is not None else None
     return value if isinstance(value, str) and value in _OTHERS else SHARED
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _EVENTS_PER_ROOM = 100
 _READ_AT_ONCE = 50
+_CACHED_SNAPSHOTS = 10_000
 _NEWEST = 2**62
 
 
@@ -63,11 +64,14 @@ class RecentEvents:
         self._numbers: dict[RoomId, int] = {}
         self._cached_bytes = 0
         self._reading: list[_Changes] = []
+        self._snapshots: dict[tuple[int, int], int] = {}
 
     # -- reading ---------------------------------------------------------------------------------------
 
     async def load(self, room_nid: int, *, after: int, upto: int, limit: int) -> list[StoredEvent]:
         """The newest `limit` timeline events of a room with `after < stream_id <= upto`, oldest first."""
+        if after >= upto:
+            return []
         tail = self._tails.get(room_nid)
         if tail is None or (tail.is_short and not tail.holds(after, upto, limit)):
             tail = await self._read(room_nid)
@@ -86,6 +90,20 @@ class RecentEvents:
 
     async def snapshot_at(self, room_nid: int, position: int) -> int:
         """The state snapshot of a room as it was at a position of the log; 0 before its first event."""
+        known = self._known_snapshot(room_nid, position)
+        return known if known is not None else await self._events.get_snapshot_at(room_nid, position)
+
+    async def prepare_snapshots(self, places: Collection[tuple[int, int]]) -> None:
+        """Have in memory which snapshots those of rooms were, given by (number, position), by one question for all."""
+        missing = [place for place in places if self._known_snapshot(*place) is None]
+        if missing:
+            found = await self._events.load_snapshots_at(missing)
+            if len(self._snapshots) > _CACHED_SNAPSHOTS:
+                self._snapshots.clear()
+            # What comes into a room later has later positions.
+            self._snapshots.update({(nid, position): found.get(nid, 0) for nid, position in missing})
+
+    def _known_snapshot(self, room_nid: int, position: int) -> int | None:
         tail = self._tails.get(room_nid)
         if tail is not None:
             index = bisect_right(tail.positions, position)
@@ -93,7 +111,7 @@ class RecentEvents:
                 return tail.events[index - 1].state_then
             if tail.since == 0:
                 return 0
-        return await self._events.get_snapshot_at(room_nid, position)
+        return self._snapshots.get((room_nid, position))
 
     async def prepare(self, room_nids: Iterable[int], number: int) -> None:
         """Have the newest `number` events of many rooms in memory, by one question for all."""

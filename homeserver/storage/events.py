@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from homeserver.eventgraph.event import Event
 from homeserver.eventgraph.room_versions import ROOM_VERSIONS
 from homeserver.storage.stored_event import EventRow, Status, StoredEvent, Stretch, size_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from homeserver.ids import EventId
     from homeserver.storage.database import Database, Transaction
@@ -219,6 +221,24 @@ class EventStore:
                 found[stored.event_nid] = stored
         return found
 
+    async def load_contents(self, event_nids: Iterable[int]) -> dict[int, Mapping[str, Any]]:
+        """The contents of events by their numbers, where nothing else of them is wanted: they are not kept in memory."""
+        contents: dict[int, Mapping[str, Any]] = {}
+        missing: list[int] = []
+        for event_nid in event_nids:
+            cached = self._cache.get(event_nid)
+            if cached is None:
+                missing.append(event_nid)
+            else:
+                contents[event_nid] = cached.event.content
+        for start in range(0, len(missing), _READ_AT_ONCE):
+            rows = await self._database.fetch_all(
+                "SELECT event_nid, json FROM events WHERE event_nid = ANY($1::bigint[])",
+                missing[start : start + _READ_AT_ONCE],
+            )
+            contents.update((event_nid, orjson.loads(json)["content"]) for event_nid, json in rows)
+        return contents
+
     async def load_arrivals(
         self, room_nid: int, *, after: int, upto: int, limit: int, oldest_first: bool = False
     ) -> list[StoredEvent]:
@@ -282,6 +302,16 @@ class EventStore:
             position,
         )
         return snapshot or 0
+
+    async def load_snapshots_at(self, places: Iterable[tuple[int, int]]) -> dict[int, int]:
+        """The same for many rooms, given by (number, position); those are left out that had no event then."""
+        rows = await self._database.fetch_many(
+            "SELECT room_nid, coalesce(room_state, state_after) FROM events"
+            " WHERE room_nid = $1 AND stream_id <= $2 AND stream_id > 0 AND status = 0"
+            " ORDER BY stream_id DESC LIMIT 1",
+            list(places),
+        )
+        return dict(rows)
 
     async def load_nearest(
         self, room_nid: int, *, ts: int, backwards: bool, upto: int, skip: int, limit: int

@@ -191,7 +191,9 @@ class RelationStore:
         arguments.append(limit)
         order = "DESC" if backwards else "ASC"
         rows = await self._database.fetch_all(
-            f"SELECT {_COLUMNS} FROM relations WHERE {' AND '.join(conditions)}"
+            f"SELECT {_COLUMNS} FROM (SELECT {_COLUMNS}, (SELECT e.missed_at FROM events e"
+            " WHERE e.event_nid = relations.event_nid) AS missed_at FROM relations) r"
+            f" WHERE {' AND '.join(conditions)}"
             f" ORDER BY depth {order}, stream_id {order} LIMIT ${len(arguments)}",
             *arguments,
         )

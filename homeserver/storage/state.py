@@ -263,6 +263,17 @@ class StateStore:
                 self._keys.update(read)
         return found
 
+    async def prepare_keys(self, snapshot_nids: Iterable[int]) -> None:
+        """Have in memory what the entries of these snapshots are called, of those that are not large."""
+        wanted: set[int] = set()
+        for snapshot_nid in snapshot_nids:
+            numbers = await self.load_numbers(snapshot_nid)
+            if len(numbers) <= _MOST_KEYS_AT_ONCE // 10:
+                wanted |= numbers.keys() - self._keys.keys()
+        missing = list(wanted)
+        for start in range(0, len(missing), _MOST_KEYS_AT_ONCE):
+            await self.load_keys(missing[start : start + _MOST_KEYS_AT_ONCE])
+
     async def load_current(self, room_nid: int) -> dict[int, int]:
         """The current state of a room, key number -> event number."""
         rows = await self._database.fetch_all(

@@ -18,7 +18,7 @@ from homeserver.sync.moves import Moves, Start
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from homeserver.ids import RoomId, UserId
+    from homeserver.ids import EventId, RoomId, UserId
     from homeserver.notifier.notifier import Notifier
     from homeserver.services.requester import Requester
     from homeserver.storage.memberships import MembershipRow
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from homeserver.views.filters import SyncFilter
     from homeserver.views.tokens import Tokens
     from homeserver.views.unread import UnreadCounts
+
+_AT_ONCE, _EVENTS_AT_ONCE, _FEW = 250, 2_000, 8
+"""So many rooms and events are read together; a few rooms where not all may find room in the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +196,18 @@ class AnswerBuilder:
         counted: set[RoomId] = set()
         told = joined.keys() & (with_events | came_in.keys())
         first = True
-        for room_id in await self._in_order(reading, joined, told):
+        at_once = _FEW
+        if reading.budget is None:
+            at_once = max(_FEW, min(_AT_ONCE, _EVENTS_AT_ONCE // (reading.filter.room.timeline.limit + 1)))
+        bundling: Mapping[EventId, bool] = {}
+        in_order = list(await self._in_order(reading, joined, told))
+        for index, room_id in enumerate(in_order):
             if reading.budget is not None and reading.budget.is_spent and not first:
                 self._put_off(reading, joined, room_id)
                 continue
+            if index % at_once == 0:
+                some = [joined[one] for one in in_order[index : index + at_once]]
+                bundling = await self._sections.prepare(reading.requester, some, interval, reading.filter)
             part = await self._sections.joined(
                 reading.requester,
                 joined[room_id],
@@ -205,6 +216,7 @@ class AnswerBuilder:
                 came_in=came_in.get(room_id),
                 ignored=reading.ignored,
                 known_members=reading.known_members.get(joined[room_id].room_nid, frozenset()),
+                bundling=bundling,
             )
             first = False
             if reading.budget is not None and part.is_news:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from homeserver.storage.state import GONE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
+    from homeserver.eventgraph.event import StateKey
     from homeserver.ids import UserId
     from homeserver.rooms.recent_events import RecentEvents
     from homeserver.storage.events import EventStore
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from homeserver.sync.timeline import Timeline
     from homeserver.views.filters import RoomEventFilter
 
+_FEW_ENTRIES = 50
 _Numbers = dict[int, int]
 """Entries of the state: number of the key -> number of the event."""
 
@@ -70,6 +72,37 @@ class StateReader:
             (stored for stored in events.values() if wanted.allows(stored.event)),
             key=lambda stored: stored.stream_id,
         )
+
+    async def prepare(
+        self, places: Mapping[int, int], keys: Mapping[int, Iterable[StateKey]], *, whole: bool
+    ) -> None:
+        """Have the state of rooms in memory, by their numbers, as it was at some position of each.
+
+        And of the events in it those of some keys, or all of them of the `whole` state of rooms that are not large.
+        """
+        snapshots = {nid: await self._recent.snapshot_at(nid, position) for nid, position in places.items()}
+        snapshots = {nid: snapshot for nid, snapshot in snapshots.items() if snapshot}
+        await self._state.load_chains(snapshots.values())
+        if whole:
+            await self._state.prepare_keys(snapshots.values())
+        key_nids = await self._numbers.load_key_numbers({key for some in keys.values() for key in some})
+        event_nids: set[int] = set()
+        for room_nid, snapshot in snapshots.items():
+            numbers = await self._state.load_numbers(snapshot) if whole else {}
+            if not whole or len(numbers) > _FEW_ENTRIES:
+                wanted = [key_nids[key] for key in keys.get(room_nid, ()) if key in key_nids]
+                numbers = await self._state.get_numbers(snapshot, wanted)
+            event_nids.update(numbers.values())
+        await self._events.load_numbered(event_nids)
+
+    async def entries(self, room_nid: int, position: int, keys: Iterable[StateKey]) -> list[StoredEvent]:
+        """Some entries of the state of a room as it was at a position; absent ones are left out."""
+        snapshot = await self._recent.snapshot_at(room_nid, position)
+        if snapshot == 0:
+            return []
+        key_nids = await self._numbers.load_key_numbers(keys)
+        numbers = await self._state.get_numbers(snapshot, key_nids.values())
+        return list((await self._events.load_numbered(numbers.values())).values())
 
     async def members(self, room_nid: int, position: int, user_ids: Iterable[str]) -> list[StoredEvent]:
         """The member events of some users as they were at a position."""

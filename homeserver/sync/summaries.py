@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,10 +38,6 @@ class Summaries:
         self._recent = recent
         self._memberships = memberships
         self._rooms: OrderedDict[int, _Members] = OrderedDict()
-
-    async def of(self, room_nid: int, user_id: UserId) -> dict[str, Any]:
-        """The summary of a room for one of its members."""
-        return {"m.heroes": await self.heroes(room_nid, user_id), **await self.counts(room_nid)}
 
     async def heroes(self, room_nid: int, user_id: UserId) -> list[UserId]:
         """Those after whom a room is called for one of its members."""

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from homeserver.eventgraph.visibility import HISTORY_VISIBILITY, history_visibility_of, may_see
+from homeserver.eventgraph.visibility import HISTORY_VISIBILITY, history_visibility_in, may_see
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -257,12 +257,11 @@ class HistoryVisibility:
             numbers = await self._state.load_number_in_each(
                 [snapshot_nid for snapshot_nid in snapshot_nids if snapshot_nid != 0], key_nid
             )
-        events = await self._events.load_numbered(set(numbers.values()))
-        settings = {}
-        for snapshot_nid in snapshot_nids:
-            stored = events.get(numbers.get(snapshot_nid, 0))
-            settings[snapshot_nid] = history_visibility_of(stored.event if stored is not None else None)
-        return settings
+        contents = await self._events.load_contents(set(numbers.values()))
+        return {
+            snapshot_nid: history_visibility_in(contents.get(numbers.get(snapshot_nid, 0)))
+            for snapshot_nid in snapshot_nids
+        }
 
 
 def _was_there(user_id: UserId, stored: StoredEvent, history: MembershipHistory) -> bool:

@@ -376,8 +376,9 @@ async def test_tokens_that_are_no_good_are_refused(server: Server, alice: Client
         await alice.sync(end)
     with refused(400, "M_INVALID_PARAM"):
         await alice.messages(room_id, **{"from": end})
-    with refused(400, "M_MISSING_PARAM"):
-        await alice.call("GET", f"{MISSED}/summary")
+    for what in ("summary", "messages"):
+        with refused(400, "M_MISSING_PARAM"):
+            await alice.call("GET", f"{MISSED}/{what}")
 
 
 @pytest.mark.parametrize(

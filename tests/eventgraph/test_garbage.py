@@ -18,7 +18,7 @@ from homeserver.eventgraph.power_levels import PowerLevels
 from homeserver.eventgraph.redaction import redact
 from homeserver.eventgraph.room_versions import ROOM_VERSIONS
 from homeserver.eventgraph.signing import servers_that_sign
-from homeserver.eventgraph.visibility import history_visibility_of
+from homeserver.eventgraph.visibility import history_visibility_in
 from tests.eventgraph.rooms import ALICE, BOB, JOIN_RULES, POWER_LEVELS, Room, member
 
 _TEXT = st.sampled_from(
@@ -119,7 +119,7 @@ def test_any_content_is_judged(version, key, content, others, data):
     assert isinstance(levels.user_level(BOB), int)
     assert isinstance(levels.required_for_event("m.room.topic", is_state=True), int)
     assert isinstance(levels.notification_level("room"), int)
-    assert history_visibility_of(event) in ("shared", "invited", "joined", "world_readable")
+    assert history_visibility_in(event.content) in ("shared", "invited", "joined", "world_readable")
     redacted = redact(event.version, event.pdu)
     assert redact(event.version, redacted) == redacted
     servers_that_sign(event)

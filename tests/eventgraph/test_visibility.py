@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from homeserver.eventgraph.visibility import history_visibility_of, may_see
+from homeserver.eventgraph.visibility import history_visibility_in, may_see
 from tests.eventgraph.rooms import ALICE, Room
 
 
@@ -38,8 +38,8 @@ def test_what_is_not_understood_is_shared(value):
     room = Room("12")
     room.join(ALICE)
     event = room.send("m.room.history_visibility", ALICE, {"history_visibility": value}, state_key="")
-    assert history_visibility_of(event) == "shared"
-    assert history_visibility_of(None) == "shared"
+    assert history_visibility_in(event.content) == "shared"
+    assert history_visibility_in(None) == "shared"
     for known in ("invited", "joined", "shared", "world_readable"):
         event = room.send("m.room.history_visibility", ALICE, {"history_visibility": known}, state_key="")
-        assert history_visibility_of(event) == known
+        assert history_visibility_in(event.content) == known

@@ -42,7 +42,7 @@ class MissedEndpoints:
         """`GET /dev.restante.missed/messages`."""
         requester = await self._context.authenticator.requester(request)
         query = request.query
-        start, span = query.get("from") or None, None
+        start, span = query.get("from"), None
         if query.get("from_ts") is not None or query.get("to_ts") is not None:
             last = query.get_int("to_ts", pages.MAX_TS, maximum=pages.MAX_TS)
             span = (query.get_int("from_ts", 0, maximum=pages.MAX_TS), last)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
-from homeserver.errors import InvalidParam
+from homeserver.errors import MissingParam
 from homeserver.storage.owed_rooms import Owed
 from homeserver.storage.room_stretch import RoomStretch
 from homeserver.sync.missed.plan import Leg, Part, legs_by_importance, legs_of_log
@@ -200,7 +200,7 @@ class MissedPages:
             after, upto = request.span
         else:
             if request.start is None:
-                raise InvalidParam("`from` is missing")
+                raise MissingParam("`from` is missing")
             kind = Kind.LOG_BY_IMPORTANCE if request.important_first else Kind.LOG
             since = await self._tokens.read_sync_token(request.start, user_id, requester.device_id)
             if since.own:

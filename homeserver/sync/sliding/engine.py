@@ -16,7 +16,7 @@ from homeserver.sync.sliding.holdings import LIVE, Holdings
 from homeserver.sync.sliding.rooms import RoomView
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from homeserver.clock import Clock
     from homeserver.ids import EventId, RoomId
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 MAX_TIMEOUT_MS = 600_000
 _MAX_EVENTS = 10_000
 """Once an answer holds so many events, what is left of the rooms comes with the next one."""
-_AT_ONCE = 250
-"""So many rooms are read at the same time."""
+_AT_ONCE, _EVENTS_AT_ONCE = 250, 2_000
+"""So many rooms, and events of theirs, are read together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +180,12 @@ class SlidingSync:
         number = 0
         while looked_at and number < _MAX_EVENTS:
             most = max(selection.wanted[room_id].timeline_limit for room_id in looked_at[:_AT_ONCE])
-            rooms = min(_AT_ONCE, (_MAX_EVENTS - number) // (most + 1) + 1)
+            rooms = min(_AT_ONCE, _EVENTS_AT_ONCE // (most + 1) + 1, (_MAX_EVENTS - number) // (most + 1) + 1)
             some, looked_at = looked_at[:rooms], looked_at[rooms:]
             bundling = await self._results.prepare(
                 draft.requester,
                 [(selection.rooms[room_id], selection.wanted[room_id]) for room_id in some],
+                self._told_before(draft, some),
                 upto=draft.upto,
                 with_counts=draft.request.with_counts,
             )
@@ -196,6 +197,17 @@ class SlidingSync:
         draft.has_news = draft.has_news or any(result.is_news for result in draft.rooms.values())
         # What there was no place for comes with the next answer.
         self._put_off(draft, (selection.activity.keys() | read) - selection.wanted.keys() | set(looked_at))
+
+    def _told_before(self, draft: Draft, room_ids: Iterable[RoomId]) -> dict[int, int]:
+        """Up to where the client was told of those of these rooms that it knows, by their numbers."""
+        told = {}
+        for room_id in room_ids:
+            room_nid = draft.selection.rooms[room_id].room_nid
+            held = draft.held.rooms.get(room_nid)
+            position = None if held is None else draft.told(held.events, draft.since)
+            if position is not None:
+                told[room_nid] = position
+        return told
 
     async def _read_rooms(self, draft: Draft) -> set[RoomId]:
         """The rooms in which the user has read on, or other threads count, where unread counts are wanted."""

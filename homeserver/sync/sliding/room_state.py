@@ -47,9 +47,12 @@ class WantedState:
         self._state = state
         self._numbers = numbers
 
-    async def prepare(self, snapshots: Iterable[int]) -> None:
-        """Have these snapshots in memory."""
-        await self._state.load_chains(snapshot for snapshot in snapshots if snapshot)
+    async def prepare(self, snapshots: Iterable[int], *, keys: bool) -> None:
+        """Have these snapshots in memory, and what their entries are called where they are looked for by type."""
+        wanted = [snapshot for snapshot in snapshots if snapshot]
+        await self._state.load_chains(wanted)
+        if keys:
+            await self._state.prepare_keys(wanted)
 
     async def prepare_entries(self, wanted: Mapping[int, Iterable[StateKey]]) -> list[StoredEvent]:
         """Have some entries of snapshots in memory that are there themselves; those entries."""

@@ -156,22 +156,29 @@ class RoomResults:
         self,
         requester: Requester,
         rooms: Sequence[tuple[MembershipRow, RoomConfig]],
+        told: Mapping[int, int],
         *,
         upto: int,
         with_counts: bool,
     ) -> Mapping[EventId, bool]:
         """Have in memory what is to be read of several rooms, by fewer questions than each alone would take.
 
-        The answer says of their newest events whether anything may be bundled with them.
+        `told` is up to where the client was told of those that it knows, by their numbers. The answer says of the
+        newest events of all of them whether anything may be bundled with them.
         """
         joined = [(row, config) for row, config in rooms if row.membership == "join"]
         if len(joined) < _SEVERAL:
             return {}
         rows = [row for row, _ in joined]
-        most = max(config.timeline_limit for _, config in joined)
-        await self._recent.prepare((row.room_nid for row in rows), most + 1)
+        for limit in {config.timeline_limit for _, config in joined}:
+            alike = [row.room_nid for row, config in joined if config.timeline_limit == limit]
+            await self._recent.prepare(alike, limit + 1)
         snapshots = {row.room_nid: await self._recent.snapshot_at(row.room_nid, upto) for row in rows}
-        await self._state.prepare(snapshots.values())
+        by_type = any(None in pattern for _, config in joined for pattern in config.required_state.patterns)
+        await self._state.prepare(snapshots.values(), keys=by_type)
+        places = [(row.room_nid, told[row.room_nid]) for row in rows if row.room_nid in told]
+        await self._recent.prepare_snapshots(places)
+        await self._state.prepare([await self._recent.snapshot_at(*place) for place in places], keys=False)
         await self._visibility.load_histories(rows)
         await self._summaries.load_counts(snapshots)
         newest = {

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.sync.questions import Questions
 from tests.sync.sliding.client import DEPLOYED, Sliding, a_list
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from tests.client import Client
     from tests.server import Server
 
@@ -20,30 +19,6 @@ SHOWN = 4
 STATE = {"include": [{"type": "m.room.create", "state_key": ""}], "lazy_members": True}
 LISTS = {"top": a_list(2, STATE, range=[0, SHOWN - 1], filters={"not_room_types": ["m.space"]})}
 EXTENSIONS = {name: {"enabled": True} for name in ("to_device", "e2ee", "account_data", "receipts", "typing")}
-
-
-class _Questions:
-    """Counts what is asked of the database of a server."""
-
-    def __init__(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-        database = server.application.database
-        ask, ask_many = database.fetch_all, database.fetch_many
-        self.number = 0
-
-        async def fetch_all(sql: str, *arguments: object) -> list[tuple[object, ...]]:
-            self.number += 1
-            return await ask(sql, *arguments)
-
-        async def fetch_many(sql: str, rows: Sequence[Sequence[object]]) -> list[tuple[object, ...]]:
-            self.number += 1
-            return await ask_many(sql, rows)
-
-        monkeypatch.setattr(database, "fetch_all", fetch_all)
-        monkeypatch.setattr(database, "fetch_many", fetch_many)
-
-    def taken(self) -> int:
-        number, self.number = self.number, 0
-        return number
 
 
 async def test_questions_and_bytes_do_not_grow_with_the_number_of_rooms(
@@ -57,7 +32,7 @@ async def test_questions_and_bytes_do_not_grow_with_the_number_of_rooms(
             await client.send(room_id, "hello")
         await server.restart()
         device = Sliding(server.reconnect(person), lists=LISTS, extensions=EXTENSIONS)
-        questions = _Questions(server, monkeypatch)
+        questions = Questions(server, monkeypatch)
         first = await device.sync()
         assert len(first["rooms"]) == SHOWN
         cost = [questions.taken()]
@@ -70,7 +45,7 @@ async def test_questions_and_bytes_do_not_grow_with_the_number_of_rooms(
         # Long ago, as memory sees it: what was announced is not known any more.
         await server.restart()
         device.client = server.reconnect(person)
-        questions = _Questions(server, monkeypatch)
+        questions = Questions(server, monkeypatch)
         await device.client.send(rooms[1], "after a restart")
         questions.taken()
         assert set((await device.sync())["rooms"]) == {rooms[1]}
@@ -103,7 +78,7 @@ async def test_the_rooms_of_a_first_answer_are_read_together(
         client = server.reconnect(person)
         window = {"ranges": [[0, 99]], "timeline_limit": 2, "required_state": state}
         extensions = {name: {"enabled": True} for name in ("account_data", "receipts", "typing")}
-        questions = _Questions(server, monkeypatch)
+        questions = Questions(server, monkeypatch)
         answer = await client.post(DEPLOYED, {"lists": {"all": window}, "extensions": extensions})
         assert len(answer["rooms"]) >= count
         costs.append(questions.taken())
