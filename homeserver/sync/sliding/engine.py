@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from homeserver.sync.moves import MoveReader
     from homeserver.sync.sliding.connections import Connections
     from homeserver.sync.sliding.extensions import Extensions
-    from homeserver.sync.sliding.holdings import HeldRoom
     from homeserver.sync.sliding.request import RoomConfig, SlidingRequest
     from homeserver.sync.sliding.room_lists import RoomLists
     from homeserver.sync.sliding.rooms import RoomResult, RoomResults
@@ -294,7 +293,7 @@ class SlidingSync:
                 limit=result.limit,
                 required_state=wanted.number,
                 is_dm=is_dm,
-                begins=_begins(held, result),
+                begins=held.begins if result.begins is None else result.begins,
             ),
         )
 
@@ -307,12 +306,3 @@ class SlidingSync:
             held = draft.held.rooms.get(row.room_nid)
             if held is not None and held.events == LIVE:
                 draft.hold(row.room_nid, held._replace(events=draft.since))
-
-
-def _begins(held: HeldRoom, result: RoomResult) -> int | None:
-    """After which position the client holds the timeline of a room, once it has this."""
-    if result.begins is None:
-        return held.begins
-    if result.expands and held.begins is not None:
-        return min(result.begins, held.begins)
-    return result.begins

@@ -79,8 +79,6 @@ class RoomResult:
     """So many of the newest events the client holds with it."""
     flushes_members: bool = False
     """Whether the client forgets the members that it had."""
-    expands: bool = False
-    """Whether the timeline reaches behind what the client was told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,7 +354,6 @@ class RoomResults:
             since=timeline.gap_before,
             begins=_begins(timeline) if told is None or timeline.limited or expanded else None,
             ends=place.end,
-            expands=expanded,
             members={
                 one.event_nid for one in (*state.values(), *timeline.events) if one.event.type == MEMBER
             },
