@@ -16,15 +16,16 @@ import pytest
 from federation.errors import Unreachable
 from tests.hostile.wire import Answered, Asked, Wire
 from tests.interop.gathering import come_apart_and_heal, seeds
-from tests.interop.network import Fate, fates_in
+from tests.interop.network import Fate, events_in, fates_in
 from tests.interop.people import Somebody
 from tests.server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
     from tests.hostile.wire import Site
+    from tests.interop.network import Pdu
 
 _STEPS = 40
 _STEPS_OF_SOAK = 150
@@ -71,6 +72,13 @@ class WiredPeer:
 
     def fates(self, room_id: str) -> dict[str, Fate]:
         return fates_in(self._file, room_id)
+
+    def dropped(self, room_id: str, events: Mapping[str, Pdu]) -> set[str]:
+        """Servers of ours drop nothing."""
+        return set()
+
+    def events(self, room_id: str) -> dict[str, Pdu]:
+        return events_in(self._file, room_id)
 
 
 class WiredNetwork:

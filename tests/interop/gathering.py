@@ -215,10 +215,16 @@ class Gathering:
     def _gone_astray(self, timelines: Timelines, record: Record) -> list[str]:
         """What was accepted and is not shown everywhere, once, where nothing speaks against it."""
         fates = {peer.label: peer.fates(self.room_id) for peer in self.network.peers}
+        events: dict[str, Any] = {}
+        for peer in self.network.ours:
+            events |= peer.events(self.room_id)
+        dropped = {peer.label: peer.dropped(self.room_id, events) for peer in self.network.peers}
         faults = []
         for event_id, deed in record.accepted.items():
             for label, timeline in timelines.items():
                 number, fate = timeline[event_id], fates[label].get(event_id)
+                if number == 0 and event_id in dropped[label]:
+                    continue
                 is_kept_back = (number, fate) == (0, Fate.SOFT_FAILED)
                 if (number, fate) != (1, Fate.SHOWN) and not (
                     is_kept_back and self._may_be_kept_back(label, deed, record)

@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from contextlib import closing
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 
@@ -21,12 +21,14 @@ from tests.interop.synapse import Link
 from tests.server_process import ServerProcess, free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import trustme
 
     from tests.interop.synapse import Synapse
+
+Pdu = dict[str, Any]
 
 _REQUEST_SECONDS = 90
 _numbers = itertools.count()
@@ -67,12 +69,24 @@ class Peer(Protocol):
         """What its database says about the events of a room."""
         ...
 
+    def dropped(self, room_id: str, events: Mapping[str, Pdu]) -> set[str]:
+        """Those of these events that it has dropped, by its own account, and does not show."""
+        ...
+
+
+class OurServer(Peer, Protocol):
+    """A server of ours in the network."""
+
+    def events(self, room_id: str) -> dict[str, Pdu]:
+        """The events of a room that it has, by id."""
+        ...
+
 
 class AnyNetwork(Protocol):
     """Servers, any two of which can be cut off from each other."""
 
     peers: Sequence[Peer]
-    ours: Sequence[Peer]
+    ours: Sequence[OurServer]
     pairs: Sequence[frozenset[str]]
     cut_pairs: set[frozenset[str]]
 
@@ -171,6 +185,24 @@ class OurPeer:
     def fates(self, room_id: str) -> dict[str, Fate]:
         return fates_in(self._directory / "data" / "restante.db", room_id)
 
+    def dropped(self, room_id: str, events: Mapping[str, Pdu]) -> set[str]:
+        """Servers of ours drop nothing."""
+        return set()
+
+    def events(self, room_id: str) -> dict[str, Pdu]:
+        return events_in(self._directory / "data" / "restante.db", room_id)
+
+
+def events_in(database_file: Path, room_id: str) -> dict[str, Pdu]:
+    """The events of a room that a server of ours has, by id."""
+    with closing(sqlite3.connect(database_file)) as database:
+        rows = database.execute(
+            "SELECT e.event_id, e.json FROM events e JOIN rooms r ON r.room_nid = e.room_nid"
+            " WHERE r.room_id = ?",
+            [room_id],
+        ).fetchall()
+    return {event_id: json.loads(pdu) for event_id, pdu in rows}
+
 
 def fates_in(database_file: Path, room_id: str) -> dict[str, Fate]:
     """What became of the events of a room on a server of ours."""
@@ -237,6 +269,44 @@ class SynapsePeer:
                 is_soft_failed = json.loads(metadata).get("soft_failed", False)
                 fates[event_id] = Fate.SOFT_FAILED if is_soft_failed else Fate.SHOWN
         return fates
+
+    def dropped(self, room_id: str, events: Mapping[str, Pdu]) -> set[str]:
+        """Of what waits in a room beyond 100 events it drops all but the ends, and fetches it when somebody reads back.
+
+        But it shows no redaction of an event that it does not have, and fetches nothing from behind it either.
+        """
+        if f"events in room {room_id} from federation queue" not in self.synapse.log():
+            return set()
+        fates = self.fates(room_id)
+        with closing(sqlite3.connect(self.synapse.database)) as database:
+            ahead = [
+                event_id
+                for (event_id,) in database.execute(
+                    "SELECT event_id FROM event_backward_extremities WHERE room_id = ?", [room_id]
+                )
+            ]
+        here = {event_id for event_id, fate in fates.items() if fate is not Fate.OUTLIER}
+
+        def is_blind(event_id: str) -> bool:
+            return (redacts := _redacts(events[event_id])) is not None and redacts not in here
+
+        def is_stuck(event_id: str) -> bool:
+            followers = {one for one in here & events.keys() if event_id in events[one]["prev_events"]}
+            return bool(followers) and all(map(is_blind, followers))
+
+        ahead = [event_id for event_id in ahead if is_stuck(event_id)]
+        dropped: set[str] = set()
+        while ahead:
+            event_id = ahead.pop()
+            if event_id in events and event_id not in dropped | here:
+                dropped.add(event_id)
+                ahead += events[event_id]["prev_events"]
+        return dropped | {event_id for event_id in events if _redacts(events[event_id]) in dropped}
+
+
+def _redacts(pdu: Pdu) -> str | None:
+    redacts: str | None = pdu.get("redacts") or pdu["content"].get("redacts")
+    return redacts if pdu["type"] == "m.room.redaction" else None
 
 
 class Network:
