@@ -65,7 +65,7 @@ _PAGES = "/auth/{stage}/fallback/web"
 # Thumbnails are made by who looks at them; what devices have read is written by and by, unwanted files are deleted so.
 _MAY_CHANGE = {
     *("user_interactive_sessions", "typing", "presence", "announcements"),
-    *("media_thumbnails", "media_strays", "device_positions", "delivery_news"),
+    *("media_thumbnails", "media_strays", "device_positions", "room_arrivals", "delivery_news"),
 }
 # Others' typing ends by the clock; that a device has what was sent before is told when it is seen.
 _COME_BY_THEMSELVES = ("m.typing", "dev.restante.delivered")
