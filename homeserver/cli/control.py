@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -28,15 +27,18 @@ def perform(config: Path, deed: str, **arguments: Any) -> dict[str, Any]:
 
 
 def is_served(settings: Settings) -> bool:
-    """Whether a server runs with this `data_dir`."""
-    with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+    """Whether a server runs with this `data_dir`; it is taken for one where the socket is another user's."""
+    try:
         with (
             unix_socket.connectable(settings.control_socket_path) as address,
             socket.socket(socket.AF_UNIX) as one,
         ):
             one.connect(address)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    except PermissionError:
         return True
-    return False
+    return True
 
 
 async def _perform(settings: Settings, deed: str, arguments: dict[str, Any]) -> dict[str, Any]:

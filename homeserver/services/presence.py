@@ -208,15 +208,15 @@ class Presence:
     async def _end_unheard(self) -> None:
         """Let users of other servers go offline of whom these have said nothing for long: the server may be gone."""
         before = self._clock.now_ms() - UNHEARD_AFTER_MS
-        gone = list(itertools.takewhile(lambda user_id: self._heard[user_id] < before, self._heard))[
-            :_AT_ONCE
-        ]
+        unheard = itertools.takewhile(lambda user_id: self._heard[user_id] < before, self._heard)
+        gone = list(itertools.islice(unheard, _AT_ONCE))
+        for user_id in gone:
+            del self._heard[user_id]
         for row in await self._store.load(gone) if gone else ():
-            if row.state != "offline":
+            # Whoever was heard of meanwhile is not gone.
+            if row.state != "offline" and row.user_id not in self._heard:
                 written = replace(row, state="offline")
                 await self._database.write(lambda t, row=written: self._store.set(t, row))  # type: ignore[misc]
-        for user_id in gone:
-            self._heard.pop(user_id, None)
 
     async def sweep(self) -> None:
         """Let those go offline who have not been heard of; called every now and then."""
