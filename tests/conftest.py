@@ -34,7 +34,7 @@ SERVER_NAME = "example.org"
 
 # PostgreSQL takes longer for all of these, and the statements are the same ones: of what the APIs promise every third
 # is tried there each time, always the same ones, and all of it by `make soak`.
-_MANY_ON_POSTGRESQL = ("tests/api/", "tests/federation_api/")
+_MANY_ON_POSTGRESQL = ("tests/api/", "tests/federation_api/", "tests/inbound/test_lost_memberships.py")
 _EVERY = 3
 
 
