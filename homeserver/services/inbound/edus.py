@@ -5,9 +5,12 @@ A server speaks for its own users only, and in the rooms that it is let into onl
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 from crypto.canonical_json import MAX_INTEGER
+from homeserver.errors import MatrixError
 from homeserver.eventgraph.server_acls import SERVER_ACL, lets_in
 from homeserver.ids import EventId, RoomId, UserId, is_event_id, is_room_id, is_user_id, server_name_of
 from homeserver.storage.delivery_news import DECRYPTED
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 _TYPING_MS = 60_000
 """How long somebody of another server is typing who does not say that they are done."""
 _MAX_RECEIPTS = 1_000
+_RECEIPTS_AT_ONCE = 50
 _MAX_PRESENCES = 100
 
 
@@ -97,7 +101,7 @@ class InboundEdus:
             await self._typing.set(user_id, RoomId(str(room_id)), typing=typing, timeout_ms=_TYPING_MS)
 
     async def _receive_receipts(self, origin: ServerName, content: dict[str, Any]) -> None:
-        left = _MAX_RECEIPTS
+        receipts = []
         for room_id, by_type in content.items():
             if not isinstance(by_type, dict) or not await self._is_let_in(origin, room_id):
                 continue
@@ -105,9 +109,14 @@ class InboundEdus:
                 by_user = by_type.get(receipt_type)
                 for user, receipt in by_user.items() if isinstance(by_user, dict) else ():
                     user_id = _user_of(origin, user)
-                    left -= 1
-                    if left >= 0 and user_id is not None and isinstance(receipt, dict):
-                        await self._receive_receipt(user_id, RoomId(room_id), receipt_type, receipt)
+                    if user_id is not None and isinstance(receipt, dict):
+                        receipts.append((user_id, RoomId(room_id), receipt_type, receipt))
+            if len(receipts) >= _MAX_RECEIPTS:
+                break
+        # Those of a batch are written together.
+        for start in range(0, min(len(receipts), _MAX_RECEIPTS), _RECEIPTS_AT_ONCE):
+            batch = receipts[start : min(start + _RECEIPTS_AT_ONCE, _MAX_RECEIPTS)]
+            await asyncio.gather(*(self._receive_receipt(*receipt) for receipt in batch))
 
     async def _receive_receipt(
         self, user_id: UserId, room_id: RoomId, receipt_type: str, receipt: dict[str, Any]
@@ -121,16 +130,18 @@ class InboundEdus:
         if not isinstance(event_id, str) or not is_event_id(event_id):
             return
         sent_ts = _time(ts, self._clock.now_ms())
-        if receipt_type == DECRYPTED:
-            await self._delivery_receipts.receive(user_id, room_id, event_id, sent_ts)
-        else:
-            await self._receipts.receive(
-                user_id,
-                room_id,
-                EventId(event_id),
-                thread_id=thread_id if isinstance(thread_id, str) else None,
-                ts=sent_ts,
-            )
+        # One that cannot be, such as for an event that is not here, takes none of the others along.
+        with contextlib.suppress(MatrixError):
+            if receipt_type == DECRYPTED:
+                await self._delivery_receipts.receive(user_id, room_id, event_id, sent_ts)
+            else:
+                await self._receipts.receive(
+                    user_id,
+                    room_id,
+                    EventId(event_id),
+                    thread_id=thread_id if isinstance(thread_id, str) else None,
+                    ts=sent_ts,
+                )
 
     async def _receive_presence(self, origin: ServerName, content: dict[str, Any]) -> None:
         push = content.get("push")

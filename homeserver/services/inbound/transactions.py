@@ -94,9 +94,7 @@ class InboundTransactions:
         rooms = [self._receive_in_room(origin, room_id, of_room) for room_id, of_room in by_room.items()]
         for outcome in await asyncio.gather(*rooms):
             results.update({event_id: {"error": why} if why else {} for event_id, why in outcome.items()})
-        for edu in edus:
-            if not _is_to_device(edu):
-                await self._receive_edu(origin, edu)
+        await asyncio.gather(*(self._receive_in_turn(origin, lane) for lane in _lanes(edus)))
         return results
 
     # -- events ----------------------------------------------------------------------------------------
@@ -186,6 +184,10 @@ class InboundTransactions:
 
     # -- the rest --------------------------------------------------------------------------------------
 
+    async def _receive_in_turn(self, origin: ServerName, edus: Sequence[Any]) -> None:
+        for edu in edus:
+            await self._receive_edu(origin, edu)
+
     async def _receive_edu(self, origin: ServerName, edu: Any) -> None:
         if not isinstance(edu, dict):
             return
@@ -208,3 +210,18 @@ class InboundTransactions:
 
 def _is_to_device(edu: Any) -> bool:
     return isinstance(edu, dict) and edu.get("edu_type") == "m.direct_to_device"
+
+
+def _lanes(edus: Sequence[Any]) -> list[list[Any]]:
+    """The EDUs that are no messages to devices, those together that are to be taken in one after the other.
+
+    What is said of one user keeps its order. Receipts need none: one that points back changes nothing.
+    """
+    lanes: dict[Any, list[Any]] = {}
+    for number, edu in enumerate(edus):
+        if isinstance(edu, dict) and not _is_to_device(edu):
+            edu_type, content = edu.get("edu_type"), edu.get("content")
+            user_id = content.get("user_id") if isinstance(content, dict) else None
+            lane = number if edu_type == "m.receipt" else str(user_id or edu_type)
+            lanes.setdefault(lane, []).append(edu)
+    return list(lanes.values())
