@@ -107,24 +107,38 @@ def _select(
     counts: dict[str, int] = {}
     windows: dict[str, set[RoomId]] = {}
     in_lists: dict[RoomId, RoomConfig] = {}
+    combined: _Combined = {}
     for name, one in request.lists.items():
         passing = _passing(order, one.filter, listed, marks)
         counts[name] = len(passing)
         window = _window(order, one, passing)
         windows[name] = set(window)
         for room_id in window:
-            _combine(in_lists, room_id, one.config)
+            _combine(in_lists, room_id, one.config, combined)
     for room_id in sorted(in_lists, key=lambda one: -order.activity[one]):
-        _combine(wanted, room_id, in_lists[room_id])
+        _combine(wanted, room_id, in_lists[room_id], combined)
     activity = {room_id: order.activity[room_id] for room_id in wanted}
     if since is not None:
         activity |= {room_id: order.activity[room_id] for room_id in order.newest_first(after=since)}
     return Selection(order.position, rooms, counts, windows, wanted, activity, marks, ignored)
 
 
-def _combine(configs: dict[RoomId, RoomConfig], room_id: RoomId, config: RoomConfig) -> None:
+_Combined = dict[tuple[int, int], tuple["RoomConfig", "RoomConfig", "RoomConfig"]]
+"""Two configurations and what they make together, by the identities of the two: most rooms have the same."""
+
+
+def _combine(
+    configs: dict[RoomId, RoomConfig], room_id: RoomId, config: RoomConfig, combined: _Combined
+) -> None:
     known = configs.get(room_id)
-    configs[room_id] = config if known is None else known.combined_with(config)
+    if known is None or known is config:
+        configs[room_id] = config
+        return
+    key = (id(known), id(config))
+    if key not in combined:
+        # The two are held, too, so that nothing else gets their identities.
+        combined[key] = (known, config, known.combined_with(config))
+    configs[room_id] = combined[key][2]
 
 
 def _was_told_of(row: MembershipRow, held: Holdings, since: int | None) -> bool:
@@ -186,5 +200,10 @@ def _window(order: RoomOrder, one: ListRequest, passing: AbstractSet[RoomId]) ->
     shown = list(islice((i for i in order.newest_first() if i in passing), last + 1))
     if len(one.ranges) == 1:
         return shown[one.ranges[0][0] :]
-    indexes = sorted({index for begin, end in one.ranges for index in range(begin, min(end, last) + 1)})
-    return [shown[index] for index in indexes]
+    window: list[RoomId] = []
+    reached = 0
+    # However many of them lie over each other, no room is looked at twice.
+    for begin, end in sorted(one.ranges):
+        window += shown[max(begin, reached) : end + 1]
+        reached = max(reached, end + 1)
+    return window
