@@ -32,14 +32,14 @@ class DeliveredLayer:
         clock: Clock,
     ) -> None:
         sharing = views.delivery_sharing
-        reports = DeliveryReports(server_name, rooms.memberships, rooms.recent, sharing)
+        reports = DeliveryReports(
+            server_name, rooms.notifier, stores.rooms, rooms.memberships, rooms.recent, sharing
+        )
         self.left_out = LeftOut(database, stores.left_out, sharing)
         self.delivered = Delivered(
             database,
             clock,
             DeliveredPositions(
-                rooms.notifier,
-                stores.rooms,
                 stores.device_positions,
                 stores.owed_rooms,
                 self.left_out,

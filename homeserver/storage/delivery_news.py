@@ -17,7 +17,7 @@ DELIVERED = "dev.restante.delivered"
 """A device of the user has acknowledged the event, and what the sender sent before; the newest one is kept."""
 DECRYPTED = "org.matrix.msc4089.delivery"
 """A client of the user says that it has received the event, and decrypted it (MSC4089)."""
-_KEPT_MS = 30 * 24 * 3_600_000
+KEPT_MS = 30 * 24 * 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,4 +120,4 @@ class DeliveryNewsStore:
 
     async def delete_expired(self, transaction: Transaction, now_ms: int) -> None:
         """Drop what is old news."""
-        await transaction.execute("DELETE FROM delivery_news WHERE ts < $1", now_ms - _KEPT_MS)
+        await transaction.execute("DELETE FROM delivery_news WHERE ts < $1", now_ms - KEPT_MS)

@@ -6,21 +6,17 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from homeserver.ids import DeviceId, RoomId, UserId
-from homeserver.storage.announcements import Topic
 from homeserver.storage.device_positions import DevicePosition
 from homeserver.storage.room_stretch import RoomStretch
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from homeserver.notifier.notifier import Notifier
+    from homeserver.ids import DeviceId, UserId
     from homeserver.storage.database import Transaction
     from homeserver.storage.delivery_news import DeliveryNews
     from homeserver.storage.device_positions import DevicePositionStore
-    from homeserver.storage.memberships import MembershipRow
     from homeserver.storage.owed_rooms import Owed, OwedRoomStore
-    from homeserver.storage.rooms import RoomStore
     from homeserver.sync.delivery_reports import DeliveryReports
     from homeserver.sync.left_out import LeftOut
 
@@ -51,15 +47,11 @@ class DeliveredPositions:
 
     def __init__(
         self,
-        notifier: Notifier,
-        rooms: RoomStore,
         positions: DevicePositionStore,
         owed_rooms: OwedRoomStore,
         left_out: LeftOut,
         reports: DeliveryReports,
     ) -> None:
-        self._notifier = notifier
-        self._rooms = rooms
         self._positions = positions
         self._owed_rooms = owed_rooms
         self._left_out = left_out
@@ -134,8 +126,7 @@ class DeliveredPositions:
     ) -> list[DeliveryNews]:
         """Who hears what a device has got since it acknowledged another answer."""
         was_owed, is_owed = await self._owed(before), await self._owed(now)
-        rooms = await self._reports.joined(now.user_id)
-        changed = (await self._changed(rooms.values(), after, now.position) | was_owed.keys()) & rooms.keys()
+        changed = await self._reports.rooms_with_news(now.user_id, after, now.position) | was_owed.keys()
         came = [
             RoomStretch(room_nid, was_owed[room_nid].since if room_nid in was_owed else after, now.position)
             for room_nid in changed - is_owed.keys()
@@ -144,15 +135,6 @@ class DeliveredPositions:
             return []
         left_out = await self._left_out.load(now.user_id, now.device_id, {one.room_nid for one in came})
         return await self._reports.of(now.user_id, came, left_out, ts)
-
-    async def _changed(self, rooms: Collection[MembershipRow], after: int, upto: int) -> set[int]:
-        """The numbers of those of these rooms that events came into."""
-        announced = self._notifier.changes_since(after, upto)
-        if announced is None:
-            changed = set(await self._rooms.changed_since([row.room_id for row in rooms], after))
-        else:
-            changed = {RoomId(key) for topic, key in announced if topic is Topic.ROOM_EVENTS}
-        return {row.room_nid for row in rooms if row.room_id in changed}
 
     async def _owed(self, position: DevicePosition) -> Mapping[int, Owed]:
         if not position.owed:

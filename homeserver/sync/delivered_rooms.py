@@ -35,6 +35,8 @@ class DeliveredRooms:
     def add(self, key: DeviceKey, stretches: Iterable[RoomStretch], now_ms: int) -> None:
         """A device has stretches of rooms."""
         for one in stretches:
+            if one.after >= one.upto:
+                continue
             rooms = self._gathered.setdefault(key, {})
             rooms.setdefault(one.room_nid, Arrivals()).add(one.after, one.upto, now_ms)
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from homeserver.ids import UserId, server_name_of
-from homeserver.storage.delivery_news import DELIVERED, DeliveryNews
+from homeserver.ids import RoomId, UserId, server_name_of
+from homeserver.storage.announcements import Topic
+from homeserver.storage.delivery_news import DELIVERED, KEPT_MS, DeliveryNews
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from homeserver.ids import ServerName
+    from homeserver.notifier.notifier import Notifier
     from homeserver.rooms.memberships import Memberships
     from homeserver.rooms.recent_events import RecentEvents
     from homeserver.storage.memberships import MembershipRow
     from homeserver.storage.room_stretch import RoomStretch
+    from homeserver.storage.rooms import RoomStore
     from homeserver.views.delivery_sharing import DeliverySharing
 
 _MAX_EVENTS = 1_000
@@ -27,19 +30,28 @@ class DeliveryReports:
     def __init__(
         self,
         server_name: ServerName,
+        notifier: Notifier,
+        rooms: RoomStore,
         memberships: Memberships,
         recent: RecentEvents,
         sharing: DeliverySharing,
     ) -> None:
         self._server_name = server_name
+        self._notifier = notifier
+        self._rooms = rooms
         self._memberships = memberships
         self._recent = recent
         self._sharing = sharing
 
-    async def joined(self, user_id: UserId) -> dict[int, MembershipRow]:
-        """The rooms that a user is in, by their numbers."""
+    async def rooms_with_news(self, user_id: UserId, after: int, upto: int) -> set[int]:
+        """The numbers of those rooms of a user that events came into between two positions."""
         rooms = await self._memberships.of_user(user_id)
-        return {row.room_nid: row for row in rooms.values() if row.membership == "join"}
+        announced = self._notifier.changes_since(after, upto)
+        if announced is None:
+            changed = await self._rooms.changed_since(rooms, after)
+        else:
+            changed = [RoomId(key) for topic, key in announced if topic is Topic.ROOM_EVENTS and key in rooms]
+        return {rooms[room_id].room_nid for room_id in changed}
 
     async def of(
         self, user_id: UserId, came: Iterable[RoomStretch], left_out: Iterable[RoomStretch], ts: int
@@ -50,12 +62,13 @@ class DeliveryReports:
         """
         if not await self._sharing.of(user_id):
             return []
-        joined = await self.joined(user_id)
-        by_room = _by_room(one for one in came if one.room_nid in joined)
-        gaps = _by_room(left_out)
+        by_room, gaps = _by_room(came), _by_room(left_out)
+        memberships = await self._memberships.of_user(user_id)
         news: list[DeliveryNews] = []
-        for room_nid in await self._sharing.rooms_among(by_room) if by_room else ():
-            news += await self._of_room(joined[room_nid], by_room[room_nid], gaps.get(room_nid, ()), ts)
+        for room_nid, room in (await self._sharing.rooms_among(by_room)).items():
+            row = memberships.get(room.room_id)
+            if row is not None and row.membership == "join":
+                news += await self._of_room(row, by_room[room_nid], gaps.get(room_nid, ()), ts)
         return news
 
     async def _of_room(
@@ -76,7 +89,8 @@ class DeliveryReports:
             if not any(one.holds(position) for one in came) or any(one.holds(position) for one in gaps):
                 continue
             told.add(sender)
-            if server_name_of(sender) == self._server_name and position > row.stream_id:
+            is_long_ago = stored.event.origin_server_ts < ts - KEPT_MS
+            if server_name_of(sender) == self._server_name and position > row.stream_id and not is_long_ago:
                 event_id = stored.event.event_id
                 news.append(DeliveryNews(sender, row.room_id, row.user_id, DELIVERED, event_id, ts, position))
         return news

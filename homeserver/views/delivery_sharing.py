@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from homeserver.config import DeliveryStatusSettings
     from homeserver.storage.account_data import AccountDataStore
-    from homeserver.storage.rooms import RoomStore
+    from homeserver.storage.rooms import RoomRow, RoomStore
 
 DELIVERY_STATUS = "dev.restante.delivery_status"
 """`{"share": false}` switches it off."""
@@ -36,7 +36,7 @@ class DeliverySharing(AccountDataReading[bool]):
         """Whether a room with so many members is small enough."""
         return number <= self._max_members
 
-    async def rooms_among(self, room_nids: Iterable[int]) -> set[int]:
-        """Those of these rooms that are small enough."""
+    async def rooms_among(self, room_nids: Iterable[int]) -> dict[int, RoomRow]:
+        """Those of these rooms that are small enough, by their numbers."""
         rooms = await self._rooms.load(room_nids)
-        return {room_nid for room_nid, row in rooms.items() if self.allows_members(row.joined_members)}
+        return {nid: row for nid, row in rooms.items() if self.allows_members(row.joined_members)}

@@ -13,7 +13,7 @@ from homeserver.storage.room_stretch import RoomStretch
 from homeserver.sync.sliding.holdings import LIVE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from homeserver.ids import RoomId, UserId
     from homeserver.services.requester import Requester
@@ -28,10 +28,8 @@ if TYPE_CHECKING:
     _Place = tuple[int, int]
     """A position of the log, and the stored answer that tells what the client holds there."""
 
-_CACHED_CONNECTIONS = 10_000
+_CACHED_STRETCHES = 100_000
 _ANSWERS_OF_CONNECTION = 4
-_MAX_STRETCHES = 1_000
-"""An answer that told more is not remembered."""
 _PENDING = ("invite", "knock")
 
 
@@ -43,6 +41,7 @@ class Told:
         self._orders = orders
         self._moves = moves
         self._answers: OrderedDict[ConnectionKey, dict[_Place, Sequence[RoomStretch]]] = OrderedDict()
+        self._cached = 0
 
     async def acknowledge(
         self, requester: Requester, key: ConnectionKey, place: _Place, held: Holdings
@@ -53,10 +52,7 @@ class Told:
         stretches = self._answers.get(key, {}).get(place)
         if stretches is None:
             stretches = await self._all_held(requester.user_id, held, place[0])
-        self._answers[key] = {place: ()}
-        self._answers.move_to_end(key)
-        if len(self._answers) > _CACHED_CONNECTIONS:
-            self._answers.popitem(last=False)
+        self._remember(key, {place: ()})
         self._delivered.arrived(requester, stretches)
 
     async def settle(self, draft: Draft) -> None:
@@ -72,17 +68,25 @@ class Told:
 
     def note(self, draft: Draft, place: _Place) -> None:
         """An answer that ends at a place is about to be given."""
+        if not self._delivered.is_on:
+            return
         stretches = [
             RoomStretch(draft.selection.rooms[room_id].room_nid, *told)
             for room_id, result in draft.rooms.items()
             if (told := self._told(draft, room_id, result)) is not None
         ]
-        answers = self._answers.setdefault(draft.key, {})
-        answers.pop(place, None)
-        if len(stretches) <= _MAX_STRETCHES:
-            answers[place] = stretches
-        while len(answers) > _ANSWERS_OF_CONNECTION:
-            del answers[next(iter(answers))]
+        others = [one for one in self._answers.get(draft.key, {}).items() if one[0] != place]
+        self._remember(draft.key, {**dict(others[1 - _ANSWERS_OF_CONNECTION :]), place: stretches})
+
+    def _remember(self, key: ConnectionKey, answers: dict[_Place, Sequence[RoomStretch]]) -> None:
+        self._forget(key)
+        self._answers[key] = answers
+        self._cached += _size(answers)
+        while self._cached > _CACHED_STRETCHES:
+            self._forget(next(iter(self._answers)))
+
+    def _forget(self, key: ConnectionKey) -> None:
+        self._cached -= _size(self._answers.pop(key, {}))
 
     def _told(self, draft: Draft, room_id: RoomId, result: RoomResult) -> tuple[int, int] | None:
         """What the client holds of a room with the answer, where that is more than it held."""
@@ -115,3 +119,7 @@ class Told:
                 end = upto if at.membership == "join" else min(upto, at.stream_id)
                 stretches.append(RoomStretch(row.room_nid, begins, end))
         return stretches
+
+
+def _size(answers: Mapping[_Place, Sequence[RoomStretch]]) -> int:
+    return sum(1 + len(stretches) for stretches in answers.values())

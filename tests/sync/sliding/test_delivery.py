@@ -410,6 +410,26 @@ async def test_a_device_that_is_behind_takes_no_news_back(server: Server, alice:
     assert news(await desk.sync(), room_id) == {}
 
 
+@sqlite_only
+async def test_nobody_hears_that_what_they_sent_long_ago_has_arrived(
+    server: Server, alice: Client, bob: Client
+) -> None:
+    room_id = await room_of(alice, bob)
+    old = await alice.send(room_id, "old")
+    server.clock.offset_ms = 31 * 24 * 3_600_000
+    desk, phone = Sliding(alice, extensions=NEWS), Sliding(bob, lists=ALL)
+    await desk.sync()
+    for _ in range(2):
+        await phone.sync()
+    assert await delivered(alice, room_id, old, bob) == (1, 1)
+    assert news(await desk.sync(), room_id) == {}
+    new = await alice.send(room_id, "new")
+    for _ in range(2):
+        await phone.sync()
+    await server.application.delivered.flush()
+    assert news(await desk.sync(), room_id).keys() == {new}
+
+
 # -- processes --------------------------------------------------------------------------------------------
 
 
