@@ -56,7 +56,7 @@ class Reading:
     sections: dict[RoomId, RoomSection]
     """What the answer holds of rooms with events that the user is or was in, as it is added to it."""
     unwanted_rooms: list[RoomStretch]
-    """Rooms with events of which the answer holds nothing, since the filter does not want them."""
+    """Rooms with events of which the answer holds nothing: the filter does not want them, or they are told as invites."""
     budget: Budget | None
 
     def wants(self, room_id: RoomId) -> bool:
@@ -145,6 +145,7 @@ class AnswerBuilder:
         if reading.interval.since is None or not reading.changes.has(Topic.MEMBERSHIP):
             return reading
         moves = await self._moves.read(reading.requester.user_id, reading.rooms, reading.interval)
+        reading.unwanted_rooms.extend(moves.untold)
         return replace(reading, moves=moves)
 
     async def _room_sections(

@@ -32,8 +32,9 @@ class LeftOut:
         self._ends: OrderedDict[tuple[UserId, DeviceId], dict[int, int]] = OrderedDict()
         """Of devices the rooms with gaps, each with the end of the last."""
 
-    async def note(self, requester: Requester, stretches: Collection[RoomStretch]) -> None:
+    async def note(self, requester: Requester, stretches: Iterable[RoomStretch]) -> None:
         """An answer that is about to be given does not hold these stretches; kept before it is given."""
+        stretches = [one for one in stretches if one.after < one.upto]
         if requester.device_id is None or not stretches or not self._sharing.is_on:
             return
         small = await self._sharing.rooms_among({one.room_nid for one in stretches})

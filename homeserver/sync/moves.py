@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from homeserver.storage.room_stretch import RoomStretch
 from homeserver.views.visibility import MembershipHistory
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Moves:
     """None where they were not in the room at any time of the interval."""
     invited: dict[RoomId, MembershipRow] = field(default_factory=dict)
     knocked: dict[RoomId, MembershipRow] = field(default_factory=dict)
+    untold: list[RoomStretch] = field(default_factory=list)
+    """What came while they were in rooms that they went out of and are invited to, or knock at, by the end."""
 
     def __len__(self) -> int:
         return len(self.came_in) + len(self.went_out) + len(self.invited) + len(self.knocked)
@@ -90,6 +93,7 @@ class MoveReader:
             before = history.at(interval.since)
             told = history.timeline_end(interval.told) if interval.told else 0
             start = Start(interval.since, may_have_gap=False, told=told)
+            was_in = before == "join" or "join" in memberships
             if before != "join":
                 left = history.last_left(interval.since)
                 has_gap = left > 0 and history.changed_between(left, interval.since)
@@ -98,11 +102,11 @@ class MoveReader:
             if row.membership == "join":
                 if before != "join" or any(membership != "join" for membership in memberships):
                     moves.came_in[room_id] = start
-            elif row.membership == "invite":
-                moves.invited[room_id] = row
-            elif row.membership == "knock":
-                moves.knocked[room_id] = row
+            elif row.membership in ("invite", "knock"):
+                (moves.invited if row.membership == "invite" else moves.knocked)[room_id] = row
+                if was_in:
+                    end = history.last_left(interval.upto)
+                    moves.untold.append(RoomStretch(row.room_nid, start.timeline_after, end))
             elif not (before in _OUT and row.forgotten):
-                was_in = before == "join" or "join" in memberships
                 moves.went_out[room_id] = (row, start if was_in else None)
         return moves

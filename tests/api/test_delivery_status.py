@@ -441,3 +441,23 @@ async def test_what_it_costs_to_ask_does_not_grow_with_the_members(
     await status(alice, room_id, event_id)
     with Statements(monkeypatch).at_most(len(members) - 1):
         await status(alice, room_id, event_id)
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+async def test_what_came_before_an_invite_back_is_not_delivered_by_being_invited(
+    server: Server, alice: Client, bob: Client
+) -> None:
+    room_id = await room_of(alice, bob)
+    phone = await server.login(bob)
+    start = await since(phone)
+    event_id = await alice.send(room_id, "hello")
+    await bob.leave(room_id)
+    await alice.invite(room_id, bob.user_id)
+    answer = await phone.sync(start)
+    assert room_id in answer["rooms"]["invite"]
+    await bob.join(room_id)
+    for _ in range(2):
+        answer = await phone.sync(answer["next_batch"])
+    assert await delivered(alice, room_id, event_id, bob) == (0, 2)
+    await phone.messages(room_id)
+    assert await delivered(alice, room_id, event_id, bob) == (1, 2)
