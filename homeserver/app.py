@@ -200,7 +200,6 @@ class Application:
             thumbnails=self.media.thumbnails,
             uploads=self.media.uploads,
             # Rooms.
-            thread_subscriptions=self.deeds.thread_subscriptions,
             directory=deeds.directory,
             history=deeds.history,
             joins=deeds.joins,
@@ -214,6 +213,7 @@ class Application:
             room_upgrades=deeds.upgrades,
             spaces=deeds.spaces,
             third_party_invites=deeds.third_party_invites,
+            thread_subscriptions=deeds.thread_subscriptions,
             # Other servers.
             handshakes=resident.handshakes,
             inbound_transactions=resident.transactions,

@@ -18,7 +18,7 @@ class Topic(StrEnum):
     DELIVERY = "delivery"
     """The user id of a sender, who is told how their events are doing."""
     READ = "read"
-    """`user_id|room_id`: what counts as unread there has changed: the user has read on, or subscribed to a thread."""
+    """`user_id|room_id`: the user has read on in the room."""
     THREAD_SUBSCRIPTIONS = "thread_subscriptions"
     """A user id."""
     TYPING = "typing"

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from homeserver.ids import UserId
     from homeserver.storage.database import Database, Reader, Transaction
 
+EVERYWHERE = RoomId("")
+"""Stands for no room, in the row that says since when a user takes part: from there on other threads count as unread."""
 MAX_OF_USER = 10_000
 """So many threads a user can have to do with; the oldest ended subscription makes room for another."""
 
@@ -28,6 +30,7 @@ class ThreadSubscription:
     stream_id: int
 
 
+_IN_A_ROOM = f"room_id <> '{EVERYWHERE}'"
 _COLUMNS = "room_id, thread_root, is_subscribed, automatic, stream_id"
 
 
@@ -48,28 +51,25 @@ class ThreadSubscriptionStore:
         automatic: bool,
     ) -> None:
         """Store what a user is to a thread from now on, and tell their devices."""
-        await transaction.execute(
+        position = await transaction.next_position()
+        insert = (
             "INSERT INTO thread_subscriptions"
             " (user_id, room_id, thread_root, is_subscribed, automatic, stream_id)"
             " SELECT $1::text, $2::text, $3::text, $4::smallint, $5::smallint, $6::bigint"
-            f" WHERE {NOT_DEACTIVATED}"
-            " ON CONFLICT (user_id, room_id, thread_root) DO UPDATE SET"
-            " is_subscribed = excluded.is_subscribed, automatic = excluded.automatic,"
-            " stream_id = excluded.stream_id",
-            user_id,
-            room_id,
-            thread_root,
-            int(is_subscribed),
-            int(automatic),
-            await transaction.next_position(),
+            f" WHERE {NOT_DEACTIVATED} ON CONFLICT (user_id, room_id, thread_root)"
         )
+        await transaction.execute_many(
+            f"{insert} DO UPDATE SET is_subscribed = excluded.is_subscribed,"
+            " automatic = excluded.automatic, stream_id = excluded.stream_id",
+            [(user_id, room_id, thread_root, int(is_subscribed), int(automatic), position)],
+        )
+        await transaction.execute_many(f"{insert} DO NOTHING", [(user_id, EVERYWHERE, "", 1, 0, position)])
         transaction.announce(Topic.THREAD_SUBSCRIPTIONS, user_id)
-        transaction.announce(Topic.READ, f"{user_id}|{room_id}")
 
     async def make_room(self, transaction: Transaction, user_id: UserId) -> bool:
         """Whether there is room for one more of a user; where there is none, the oldest ended one goes."""
         number = await transaction.fetch_value(
-            "SELECT count(*) FROM thread_subscriptions WHERE user_id = $1", user_id
+            f"SELECT count(*) FROM thread_subscriptions WHERE user_id = $1 AND {_IN_A_ROOM}", user_id
         )
         if (number or 0) < MAX_OF_USER:
             return True
@@ -91,7 +91,7 @@ class ThreadSubscriptionStore:
         return await _get(transaction, user_id, room_id, thread_root)
 
     async def load_all(self, user_id: UserId) -> list[ThreadSubscription]:
-        """All of a user."""
+        """All of a user, and the row that says that they take part."""
         rows = await self._database.fetch_all(
             f"SELECT {_COLUMNS} FROM thread_subscriptions WHERE user_id = $1", user_id
         )
@@ -103,7 +103,7 @@ class ThreadSubscriptionStore:
         """The newest `limit` of a user that changed with `after < stream_id <= upto`, newest first."""
         rows = await self._database.fetch_all(
             f"SELECT {_COLUMNS} FROM thread_subscriptions WHERE user_id = $1 AND stream_id > $2"
-            " AND stream_id <= $3 ORDER BY stream_id DESC LIMIT $4",
+            f" AND stream_id <= $3 AND {_IN_A_ROOM} ORDER BY stream_id DESC LIMIT $4",
             user_id,
             after,
             upto,
@@ -112,7 +112,9 @@ class ThreadSubscriptionStore:
         return [_read(row) for row in rows]
 
     async def load_changed_rooms(self, user_id: UserId, *, after: int, upto: int) -> list[RoomId]:
-        """The rooms in which any of a user changed with `after < stream_id <= upto`."""
+        """The rooms in which any of a user changed with `after < stream_id <= upto`; `EVERYWHERE` is among them where
+        the user began to take part then.
+        """
         rows = await self._database.fetch_all(
             "SELECT DISTINCT room_id FROM thread_subscriptions"
             " WHERE user_id = $1 AND stream_id > $2 AND stream_id <= $3",

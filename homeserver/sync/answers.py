@@ -286,7 +286,7 @@ class AnswerBuilder:
         if interval.since is None or not changes.has(Topic.THREAD_SUBSCRIPTIONS):
             return set()
         return await self._unread.recounted(
-            reading.requester.user_id, after=interval.since, upto=interval.upto
+            reading.requester.user_id, reading.rooms, after=interval.since, upto=interval.upto
         )
 
     async def _rooms_with_events(self, reading: Reading) -> frozenset[RoomId]:

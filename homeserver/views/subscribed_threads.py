@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
+from homeserver.storage.thread_subscriptions import EVERYWHERE
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -37,9 +39,12 @@ class SubscribedThreads:
         by_room = self._of.get(user_id)
         return None if by_room is None else by_room.get(room_id, frozenset())
 
-    async def changed_rooms(self, user_id: UserId, *, after: int, upto: int) -> set[RoomId]:
-        """The rooms in which other threads count, for a user, since a position of the log."""
-        return set(await self._store.load_changed_rooms(user_id, after=after, upto=upto))
+    async def changed_rooms(
+        self, user_id: UserId, rooms: Iterable[RoomId], *, after: int, upto: int
+    ) -> set[RoomId]:
+        """Those of a user's rooms in which other threads count since a position of the log."""
+        changed = set(await self._store.load_changed_rooms(user_id, after=after, upto=upto))
+        return set(rooms) if EVERYWHERE in changed else changed.intersection(rooms)
 
     def invalidate(self, user_id: UserId) -> None:
         """The subscriptions of a user have changed."""
@@ -54,7 +59,7 @@ class SubscribedThreads:
                 break
         by_room: dict[RoomId, set[EventId]] = {}
         for one in subscriptions:
-            if one.is_subscribed:
+            if one.is_subscribed and one.room_id != EVERYWHERE:
                 by_room.setdefault(one.room_id, set()).add(one.thread_root)
         found = {room_id: frozenset(roots) for room_id, roots in by_room.items()} if subscriptions else None
         self._cached -= _size(self._of.pop(user_id, None))

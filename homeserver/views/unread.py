@@ -96,9 +96,11 @@ class UnreadCounts:
             },
         }
 
-    async def recounted(self, user_id: UserId, *, after: int, upto: int) -> set[RoomId]:
-        """The rooms in which other threads count than before, since the user has subscribed, or does so no more."""
-        return await self._subscribed.changed_rooms(user_id, after=after, upto=upto)
+    async def recounted(
+        self, user_id: UserId, rooms: Iterable[RoomId], *, after: int, upto: int
+    ) -> set[RoomId]:
+        """Those of a user's rooms in which other threads count than before: they have subscribed, or do so no more."""
+        return await self._subscribed.changed_rooms(user_id, rooms, after=after, upto=upto)
 
     # -- what is remembered ----------------------------------------------------------------------------
 

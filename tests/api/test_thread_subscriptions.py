@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from homeserver.storage import thread_subscriptions
+from homeserver.storage.thread_subscriptions import EVERYWHERE
 from tests.client import Client, refused
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ async def test_a_user_has_so_many(server: Server, alice: Client, monkeypatch: py
     # The subscription that was ended first makes room.
     await alice.put(threads[3], {})
     rows = await server.application.database.fetch_all(
-        "SELECT is_subscribed FROM thread_subscriptions ORDER BY stream_id"
+        "SELECT is_subscribed FROM thread_subscriptions WHERE room_id <> '' ORDER BY stream_id"
     )
     assert rows == [(1,), (0,), (1,)]
     await alice.put(threads[4], {})
@@ -209,7 +210,7 @@ async def test_they_go_with_the_room_and_with_the_account(server: Server, alice:
 
     async def rooms() -> set[str]:
         rows = await server.application.database.fetch_all("SELECT room_id FROM thread_subscriptions")
-        return {row[0] for row in rows}
+        return {row[0] for row in rows} - {EVERYWHERE}
 
     await bob.leave(forgotten)
     assert await rooms() == {kept, forgotten}
@@ -222,6 +223,7 @@ async def test_they_go_with_the_room_and_with_the_account(server: Server, alice:
     }
     await bob.post("/account/deactivate", {"auth": auth})
     assert await rooms() == set()
+    assert await server.application.database.fetch_all("SELECT * FROM thread_subscriptions") == []
 
 
 # -- unread counts ---------------------------------------------------------------------------------------
@@ -287,6 +289,25 @@ async def test_a_waiting_sync_is_told_what_counts_now(server: Server, alice: Cli
     since = (await alice.sync())["next_batch"]
     await bob.delete(path(room_id, root))
     assert "rooms" not in await alice.sync(since)
+
+
+async def test_the_first_subscription_counts_in_all_rooms(server: Server, alice: Client, bob: Client) -> None:
+    rooms = [await common_room(alice, bob) for _ in range(2)]
+    roots = [await alice.send(room_id, "root") for room_id in rooms]
+    for room_id, root in zip(rooms, roots, strict=True):
+        await alice.send(room_id, reply(root))
+    since = (await bob.sync())["next_batch"]
+    await bob.put(path(rooms[0], roots[0]), {})
+    # Once from memory, and once where it is not known any more what happened since.
+    for _ in range(2):
+        assert await unread(bob, rooms[0], since) == {"": (1, 0), roots[0]: (1, 0)}
+        assert await unread(bob, rooms[1], since) == {"": (1, 0)}
+        await server.restart()
+        bob = server.reconnect(bob)
+    # It stays so, whatever becomes of the subscription.
+    await bob.leave(rooms[0])
+    await bob.post(f"/rooms/{rooms[0]}/forget")
+    assert await unread(bob, rooms[1]) == {"": (1, 0)}
 
 
 async def test_the_rules_are_there_to_be_read(alice: Client) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from homeserver.storage.announcements import Topic
 from homeserver.sync.interval import Concern, Interval, read_changes
 from homeserver.sync.sliding.draft import Draft, connection_of
 from homeserver.sync.sliding.holdings import LIVE, Holdings
@@ -212,17 +213,19 @@ class SlidingSync:
         """The rooms in which the user has read on, or other threads count, where unread counts are wanted."""
         if draft.since is None or not draft.request.with_counts:
             return set()
-        if draft.announced.known:
-            return set(draft.announced.read_rooms & draft.selection.rooms.keys())
+        rooms, user_id = draft.selection.rooms, draft.requester.user_id
+        if draft.announced.known and not draft.announced.has(Topic.THREAD_SUBSCRIPTIONS):
+            return set(draft.announced.read_rooms & rooms.keys())
         live = [
             room_id
-            for room_id, row in draft.selection.rooms.items()
+            for room_id, row in rooms.items()
             if row.membership == "join" and draft.held_room(row.room_nid).events == LIVE
         ]
-        user_id = draft.requester.user_id
-        read = set(await self._receipts.load_read_rooms(live, user_id, after=draft.since, upto=draft.upto))
-        recounted = await self._results.recounted(user_id, after=draft.since, upto=draft.upto)
-        return read | recounted.intersection(live)
+        recounted = await self._results.recounted(user_id, live, after=draft.since, upto=draft.upto)
+        if draft.announced.known:
+            return recounted | (draft.announced.read_rooms & rooms.keys())
+        read = await self._receipts.load_read_rooms(live, user_id, after=draft.since, upto=draft.upto)
+        return recounted.union(read)
 
     def _may_have_news(self, draft: Draft, row: MembershipRow, config: RoomConfig, read: set[RoomId]) -> bool:
         held = draft.held.rooms.get(row.room_nid)

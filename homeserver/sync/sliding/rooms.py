@@ -212,9 +212,11 @@ class RoomResults:
         unread: dict[str, int] = counts["unread_notifications"]
         return unread
 
-    async def recounted(self, user_id: UserId, *, after: int, upto: int) -> set[RoomId]:
-        """The rooms in which a user has subscribed to a thread, or does so no more."""
-        return await self._unread.recounted(user_id, after=after, upto=upto)
+    async def recounted(
+        self, user_id: UserId, rooms: Iterable[RoomId], *, after: int, upto: int
+    ) -> set[RoomId]:
+        """Those of a user's rooms in which other threads count as unread than before."""
+        return await self._unread.recounted(user_id, rooms, after=after, upto=upto)
 
     async def _pending(self, row: MembershipRow, view: RoomView) -> RoomResult:
         """An invite or a knock."""
