@@ -208,6 +208,14 @@ async def test_what_one_process_holds_in_memory_follows_the_other(pair: Pair) ->
         await _until(
             lambda: bob_there.get_state(room_id, "m.room.topic"), lambda topic: topic["topic"] == "new"
         )
+        root = await here.send(room_id, "root")
+        thread = f"rooms/{quote(room_id)}/thread/{quote(root)}/subscription"
+        for text in ("first", "second"):
+            relation = {"rel_type": "m.thread", "event_id": root}
+            await here.send(room_id, {"msgtype": "m.text", "body": text, "m.relates_to": relation})
+        for method, unread in (("PUT", 3), ("DELETE", 1)):
+            await bob_here.call(method, f"/_matrix/client/unstable/io.element.msc4306/{thread}")
+            await _until(bob_there.sync, lambda answer, n=unread: _unread(answer, room_id) == n)
         await here.kick(room_id, bob.user_id)
         await _until(
             lambda: bob_there.get("/joined_rooms"), lambda answer: room_id not in answer["joined_rooms"]
@@ -216,6 +224,10 @@ async def test_what_one_process_holds_in_memory_follows_the_other(pair: Pair) ->
             await bob_there.send(room_id, "late")
         await bob_here.post("/logout")
         await _until_refused(bob_there)
+
+
+def _unread(answer: dict[str, Any], room_id: str) -> int:
+    return answer["rooms"]["join"][room_id]["unread_notifications"]["notification_count"]
 
 
 async def _until(ask: Any, holds: Any) -> None:

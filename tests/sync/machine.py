@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from tests.client import Client, Refused
 from tests.sync.model_client import ModelClient, Wishes
-from tests.sync.truth import TrueRoom
+from tests.sync.truth import TrueEvent, TrueRoom
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -35,6 +35,7 @@ STEPS = 30
 MESSAGES = ("text", "text", "mention", "thread", "edit", "noise")
 MEMBERSHIP_DEEDS = ("join", "join", "join", "join", "leave", "leave", "invite", "kick", "ban", "unban", "knock", "forget")  # fmt: skip
 ORDERS = ("log", "important")
+SUBSCRIPTIONS = ("by hand", "on a mention", "ended", "by hand")
 RECEIPTS = ("m.read", "m.read.private", "m.fully_read")
 STATE_CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("m.room.topic", {"topic": "a"}),
@@ -171,7 +172,7 @@ class SyncMachine(RuleBasedStateMachine):
         try:
             return self.world.run(deed)
         except Refused as refused:
-            if refused.status not in (400, 403, 404):
+            if refused.status not in (400, 403, 404, 409):
                 raise
             return None
 
@@ -296,6 +297,34 @@ class SyncMachine(RuleBasedStateMachine):
         body = {"thread_id": truth.thread_of(event) or "main"} if threaded and kind != "m.fully_read" else {}
         self.attempt(person.post(f"/rooms/{room_id}/receipt/{kind}/{quote(event.event_id, safe='')}", body))
 
+    @rule(who=number, where=number, n=number, how=st.sampled_from(SUBSCRIPTIONS))
+    def subscribe(self, who: int, where: int, n: int, how: str) -> None:
+        """Subscribe to a thread, or end that; where there is none, somebody begins one."""
+        room_id = self.room(where)
+        if room_id is None:
+            return
+        person = self.person(who)
+        threads = self._threads(room_id, person)
+        if not threads:
+            for what in ("text", "thread"):
+                self.send(who + 1, where, what, n)
+            threads = self._threads(room_id, person)
+        if not threads:
+            return
+        cause = threads[n % len(threads)]
+        root = quote(cause.content["m.relates_to"]["event_id"], safe="")
+        prefix = "/_matrix/client/unstable/io.element.msc4306"
+        path = f"{prefix}/rooms/{quote(room_id)}/thread/{root}/subscription"
+        if how == "ended":
+            self.attempt(person.delete(path))
+        else:
+            self.attempt(person.put(path, {} if how == "by hand" else {"automatic": cause.event_id}))
+
+    def _threads(self, room_id: str, person: Client) -> list[TrueEvent]:
+        """What stands in threads of a room and somebody may see."""
+        truth = self._truth(room_id)
+        return [event for event in truth.visible(person.user_id) if truth.thread_of(event)]
+
     @rule(who=number, where=number, n=number, in_room=st.booleans())
     def set_account_data(self, who: int, where: int, n: int, in_room: bool) -> None:
         person, room_id, content = self.person(who), self.room(where), {"n": n}
@@ -329,6 +358,7 @@ class SyncMachine(RuleBasedStateMachine):
             lambda: self.set_state(a, b, dice.choice(STATE_CHANGES)),
             lambda: self.read(a, b, n, dice.choice(RECEIPTS), dice.random() < 0.4),
             lambda: self.redact(a, b, n),
+            lambda: self.subscribe(a, b, n, dice.choice(SUBSCRIPTIONS)),
             lambda: self.set_account_data(a, b, n, dice.random() < 0.5),
         ]
 
@@ -391,6 +421,11 @@ class SyncMachine(RuleBasedStateMachine):
     # -- the judgement ---------------------------------------------------------------------------------
 
     def teardown(self) -> None:
+        # Once all that happened has been told, nothing else makes clients hear of other counts.
+        for device in self.devices:
+            self.world.run(device.sync_until_quiet())
+        for n in range(USERS):
+            self.subscribe(n, n, n, SUBSCRIPTIONS[n])
         self.judge(self.devices)
 
     def judge(self, devices: Sequence[ModelClient]) -> None:

@@ -41,9 +41,13 @@ class TrueEvent:
 class TrueRoom:
     """A room in the order of arrival. Nobody forks it: the state is whatever was set last."""
 
-    def __init__(self, room_id: str, events: list[TrueEvent]) -> None:
+    def __init__(
+        self, room_id: str, events: list[TrueEvent], subscribed: dict[str, set[str]] | None = None
+    ) -> None:
         self.room_id = room_id
         self.events = events
+        self.subscribed = subscribed or {}
+        """The threads of the room that people have subscribed to, of those who ever did so anywhere."""
         self.by_id = {event.event_id: event for event in events}
         self.state: dict[StateKey, TrueEvent] = {}
         for event in events:
@@ -57,7 +61,15 @@ class TrueRoom:
             " JOIN rooms r ON r.room_nid = e.room_nid WHERE r.room_id = $1 AND e.status = 0 ORDER BY e.stream_id",
             room_id,
         )
-        return cls(room_id, [TrueEvent(row[0], row[1], json.loads(row[2]), row[3]) for row in rows])
+        subscribed: dict[str, set[str]] = {}
+        for user_id, room, root, is_subscribed in await database.fetch_all(
+            "SELECT user_id, room_id, thread_root, is_subscribed FROM thread_subscriptions"
+        ):
+            subscribed.setdefault(user_id, set())
+            if room == room_id and is_subscribed:
+                subscribed[user_id].add(root)
+        events = [TrueEvent(row[0], row[1], json.loads(row[2]), row[3]) for row in rows]
+        return cls(room_id, events, subscribed)
 
     def is_named(self) -> bool:
         name = self.state.get(("m.room.name", ""))
@@ -180,9 +192,13 @@ class TrueRoom:
             mentioned = user_id in event.content.get("m.mentions", {}).get("user_ids", [])
             if event.key is None and (notifies or mentioned):
                 count = counts.setdefault(thread, [0, 0])
-                count[0] += 1
+                count[0] += mentioned or self._is_wanted(user_id, thread)
                 count[1] += mentioned
         return counts
+
+    def _is_wanted(self, user_id: str, thread: str | None) -> bool:
+        """Whether what stands in a thread notifies a user without mentioning them (MSC4306)."""
+        return thread is None or user_id not in self.subscribed or thread in self.subscribed[user_id]
 
     def thread_of(self, event: TrueEvent) -> str | None:
         relation = event.content.get("m.relates_to", {})
