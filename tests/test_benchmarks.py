@@ -13,6 +13,7 @@ from benchmarks.connection import Address
 from benchmarks.figures import SMALL, Absence, Figure
 from benchmarks.parts import measure, measure_join, measure_pair
 from benchmarks.results import table
+from benchmarks.scenarios import coming_back
 from benchmarks.servers.authority import Authority
 from benchmarks.servers.resident import Resident
 from benchmarks.servers.restante import Restante
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize("shared_secret", [None, "a secret"])
+@pytest.mark.parametrize("shared_secret", [pytest.param(None, marks=pytest.mark.soak), "a secret"])
 async def test_every_scenario_runs(shared_secret: str | None, tmp_path: Path) -> None:
     registration = {"mode": "open"} if shared_secret is None else {"shared_secret": shared_secret}
     with ServerProcess(tmp_path, registration=registration) as server:
@@ -67,11 +68,13 @@ def test_a_device_comes_back_by_every_way(tmp_path: Path) -> None:
         return Restante(place, cores)
 
     size = Absence(rooms=4, busy_rooms=3, messages=9)
-    common, own = absence.measure(make, tmp_path, size, has_catch_up=True)
-    assert all(figure.value > 0 for figure in (*common, *own))
+    ways = (coming_back.classic, coming_back.sliding, coming_back.catching_up)
+    others = (coming_back.compressed, coming_back.slow_link)
+    figures = absence.measure(make, tmp_path, size, (*ways, *others))
+    assert all(figure.value > 0 for figure in figures)
     # Prepared once, and as it was.
-    again, _ = absence.measure(make, tmp_path, size, has_catch_up=False)
-    assert [figure.name for figure in again] == [figure.name for figure in common]
+    again = absence.measure(make, tmp_path, size, ways)
+    assert [figure.name for figure in again] == [figure.name for figure in figures[: len(again)]]
 
 
 async def test_a_refusal_is_not_counted(tmp_path: Path) -> None:
