@@ -144,6 +144,9 @@ class RoomSections:
             filter_=sync_filter.room.timeline,
             ignored=ignored,
         )
+        overtaken = await self._states.overtaken_upto(row.room_nid, timeline, interval)
+        if overtaken:
+            timeline = timeline.after(overtaken, interval.upto)
         if begin > after:
             # What is to be said of the events that came by another way is said here.
             timeline = replace(timeline, may_change_summary=True, may_change_counts=True)

@@ -104,6 +104,23 @@ class StateReader:
         numbers = await self._state.get_numbers(snapshot, key_nids.values())
         return list((await self._events.load_numbered(numbers.values())).values())
 
+    async def overtaken_upto(self, room_nid: int, timeline: Timeline, interval: Interval) -> int:
+        """The position of the last event of a timeline that is the state no more, by an event that is not in it; or 0.
+
+        Up to there the timeline would undo what `state` tells: that is applied before it.
+        """
+        if interval.use_state_after or not (timeline.filtered and timeline.events):
+            return 0
+        if any(stored.forks for stored in timeline.events):
+            return 0
+        last = await self._recent.snapshot_at(room_nid, interval.upto)
+        later = await self._difference(await self._before(room_nid, timeline), last)
+        shown = {stored.event_nid for stored in timeline.events}
+        hidden = [key_nid for key_nid, event_nid in later.items() if event_nid not in shown]
+        keys = set((await self._state.load_keys(hidden)).values()) if hidden else set()
+        states = [stored for stored in timeline.events if stored.event.state_key is not None]
+        return max((stored.stream_id for stored in states if stored.event.key in keys), default=0)
+
     async def members(self, room_nid: int, position: int, user_ids: Iterable[str]) -> list[StoredEvent]:
         """The member events of some users as they were at a position."""
         snapshot = await self._recent.snapshot_at(room_nid, position)

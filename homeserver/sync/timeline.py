@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from homeserver.rooms.followed import load_followed
@@ -42,6 +42,18 @@ class Timeline:
     """A membership or the name of the room changed, whether that is shown or not."""
     may_change_counts: bool
     """Something that counts as unread, or that has counted, came or went, whether that is shown or not."""
+
+    def after(self, position: int, upto: int) -> Timeline:
+        """The part of it after a position; `upto` is where it ends."""
+        events = [stored for stored in self.events if stored.stream_id > position]
+        return replace(
+            self,
+            events=events,
+            limited=True,
+            gap_before=events[0].stream_id - 1 if events else upto,
+            may_change_summary=True,
+            may_change_counts=True,
+        )
 
 
 class TimelineReader:

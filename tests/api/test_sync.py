@@ -485,3 +485,25 @@ async def test_who_forgets_a_room_and_comes_back_has_its_timeline_without_a_hole
     again = await bob.sync(answer["next_batch"])
     timeline = again["rooms"]["join"][room_id]["timeline"]
     assert [event["content"]["membership"] for event in timeline["events"]] == ["join"]
+
+
+async def test_state_that_is_hidden_is_not_undone_by_what_the_timeline_shows_of_before(
+    alice: Client, bob: Client
+) -> None:
+    room_id = await room_of(alice, bob)
+    since = (await bob.sync())["next_batch"]
+    await bob.leave(room_id)
+    since = (await bob.sync(since))["next_batch"]
+    await alice.set_state(room_id, "m.room.topic", {"topic": "to be seen by who comes later"})
+    await alice.set_state(room_id, "m.room.history_visibility", {"history_visibility": "joined"})
+    await alice.set_state(room_id, "m.room.topic", {"topic": "not to be seen"})
+    await bob.join(room_id)
+    section = (await bob.sync(since))["rooms"]["join"][room_id]
+    told = [*section["state"]["events"], *section["timeline"]["events"]]
+    topics = [event["content"]["topic"] for event in told if event["type"] == "m.room.topic"]
+    assert topics[-1] == "not to be seen"
+    assert section["timeline"]["limited"]
+    shown = [event["type"] for event in section["timeline"]["events"]]
+    assert shown == ["m.room.history_visibility", "m.room.member"]
+    page = await bob.messages(room_id, **{"from": section["timeline"]["prev_batch"], "limit": 1})
+    assert [event["type"] for event in page["chunk"]] == ["m.room.topic"]

@@ -330,11 +330,13 @@ class SlidingModelClient(ModelClient):
         assert isinstance(held, SlidingRoom)
         assert held.receipts.items() <= receipts.items()
         first = room.by_id[held.began_with].position if held.began_with is not None else 2**62
+        shown = {
+            e.event_id for e in room.visible(self.client.user_id) if e.position >= first and self._wants(e)
+        }
         for key, event_id in receipts.items():
-            event = room.by_id[event_id]
-            if key[0] == self.client.user_id or (event.position >= first and self._wants(event)):
+            if key[0] == self.client.user_id or event_id in shown:
                 assert held.receipts.get(key) == event_id, (
-                    f"{key} of {self.client.user_id} at {event.position}, begun at {first}"
+                    f"{key} of {self.client.user_id} at {event_id}, begun at {first}"
                 )
 
     def check_unread(self, room: TrueRoom, receipts: dict[str, str]) -> None:
