@@ -366,6 +366,7 @@ class AnswerBuilder:
                 reading.interval,
                 reading.filter,
                 start=start,
+                told_apart=room_id in reading.moves.told_apart,
                 ignored=reading.ignored,
             )
         return {room_id: reading.sections[room_id].section for room_id in out}

@@ -43,6 +43,8 @@ class Moves:
     came_in: dict[RoomId, Start] = field(default_factory=dict)
     went_out: dict[RoomId, tuple[MembershipRow, Start | None]] = field(default_factory=dict)
     """None where they were not in the room at any time of the interval."""
+    told_apart: set[RoomId] = field(default_factory=set)
+    """Of these, those where the client may not have been told all that came while they were in the room last."""
     invited: dict[RoomId, MembershipRow] = field(default_factory=dict)
     knocked: dict[RoomId, MembershipRow] = field(default_factory=dict)
     untold: list[RoomStretch] = field(default_factory=list)
@@ -109,4 +111,6 @@ class MoveReader:
                     moves.untold.append(RoomStretch(row.room_nid, start.timeline_after, end))
             elif not (before in _OUT and row.forgotten):
                 moves.went_out[room_id] = (row, start if was_in else None)
+                if not was_in and start.may_have_gap:
+                    moves.told_apart.add(room_id)
         return moves

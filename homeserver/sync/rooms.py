@@ -206,12 +206,14 @@ class RoomSections:
         sync_filter: SyncFilter,
         *,
         start: Start | None,
+        told_apart: bool,
         ignored: frozenset[UserId],
     ) -> RoomSection:
         """A room that the user left, or was thrown out of: history stops at the event that took them out.
 
-        Somebody who was not in the room (`start` is None) sees the event that says so and nothing else; who has forgotten
-        it is told the end of the timeline, which goes on should they come back.
+        Somebody who was not in the room (`start` is None) sees the event that says so and nothing else; its timeline is
+        limited where that does not follow what they were told before (`told_apart`). Who has forgotten it is told the end
+        of the timeline, which goes on should they come back.
         """
         ended = replace(interval, upto=min(interval.upto, row.stream_id))
         after = start.after if start is not None else row.stream_id - 1
@@ -225,7 +227,7 @@ class RoomSections:
         )
         timeline = _without_lost_memberships(timeline, row, interval)
         state: list[StoredEvent] = []
-        if start is not None and start.may_have_gap:
+        if told_apart or (start is not None and start.may_have_gap):
             timeline = replace(timeline, limited=True)
         if start is not None and not row.forgotten:
             state = await self._states.read(

@@ -213,6 +213,27 @@ async def test_a_left_room_is_told_once_with_the_leave(alice: Client, bob: Clien
     assert bodies(including["rooms"]["leave"][room_id]["timeline"]["events"])[-1] == "before"
 
 
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+async def test_who_was_invited_back_while_away_and_declined_is_shown_a_new_timeline(
+    server: Server, alice: Client, bob: Client
+) -> None:
+    room_id = await room_of(alice, bob)
+    phone = await server.login(bob)
+    since = (await phone.sync())["next_batch"]
+    await alice.send(room_id, "before")
+    await bob.leave(room_id)
+    await alice.invite(room_id, bob.user_id)
+    # It is told as an invite, and what came before is not told.
+    answer = await phone.sync(since)
+    assert room_id in answer["rooms"]["invite"]
+    await bob.leave(room_id)
+    section = (await phone.sync(answer["next_batch"]))["rooms"]["leave"][room_id]
+    assert [event["content"]["membership"] for event in section["timeline"]["events"]] == ["leave"]
+    assert section["timeline"]["limited"]
+    page = await phone.messages(room_id, **{"from": section["timeline"]["prev_batch"]})
+    assert bodies(page["chunk"]) == ["before"]
+
+
 async def test_a_rejected_invite_is_told_to_the_other_devices(
     server: Server, alice: Client, bob: Client
 ) -> None:
