@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from federation.answers import PduTransaction
 from federation.errors import Refused, Unreachable
 from homeserver.ids import EventId, RoomId, ServerName
 from homeserver.services.inbound import queues
@@ -190,6 +191,22 @@ class Away:
         raise Unreachable(server, "no connection")
 
 
+class Ignorant:
+    """The client of a server to which others answer; only one of them knows anything."""
+
+    def __init__(self) -> None:
+        self.asked: list[ServerName] = []
+
+    async def backfill(
+        self, server: ServerName, room_id: RoomId, event_ids: Sequence[EventId], limit: int
+    ) -> PduTransaction:
+        self.asked.append(server)
+        return PduTransaction(pdus=[{"from": server}] * (server == THREE))
+
+    async def event(self, server: ServerName, event_id: EventId) -> PduTransaction:
+        return await self.backfill(server, RoomId("!room"), [event_id], 1)
+
+
 class ThreeServers:
     """In every room."""
 
@@ -217,3 +234,16 @@ async def test_what_its_own_server_refuses_is_not_waited_for() -> None:
     with pytest.raises(SourceFailed) as caught:
         await source.backfill(RoomId("!room"), [EventId("$event")], 10)
     assert not isinstance(caught.value, SourceUnreachable)
+
+
+@pytest.mark.parametrize("first", [None, ONE])
+async def test_a_server_that_knows_nothing_does_not_speak_for_the_others(first: ServerName | None) -> None:
+    """Whoever came later than this server has nothing of what was before either."""
+    client = Ignorant()
+    sources = RemoteSources(ServerName("example.org"), client, ThreeServers())  # type: ignore[arg-type]
+    for _ in range(5):
+        room_id, event_id = RoomId("!room"), EventId("$event")
+        source = sources.of_any(room_id) if first is None else sources.of(room_id, first)
+        assert await source.backfill(room_id, [event_id], 10) == [{"from": THREE}]
+        assert await source.event(room_id, event_id) == {"from": THREE}
+    assert set(client.asked) > {THREE}

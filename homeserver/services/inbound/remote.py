@@ -83,7 +83,8 @@ class RemoteSource:
         """These events and older ones."""
 
         async def ask(server: ServerName) -> list[Any]:
-            return list((await self._client.backfill(server, room_id, event_ids, limit)).pdus)
+            answer = await self._client.backfill(server, room_id, event_ids, limit)
+            return _anything(server, answer.pdus)
 
         return await self._ask(ask)
 
@@ -91,7 +92,7 @@ class RemoteSource:
         """One event."""
 
         async def ask(server: ServerName) -> Any:
-            return (await self._client.event(server, event_id)).pdus[0]
+            return _anything(server, (await self._client.event(server, event_id)).pdus)[0]
 
         return await self._ask(ask)
 
@@ -163,3 +164,11 @@ class RemoteSource:
             raise (SourceRefused if error.status == _FORBIDDEN else SourceFailed)(str(error)) from error
         except FederationError as error:
             raise SourceFailed(str(error)) from error
+
+
+def _anything(server: ServerName, pdus: Sequence[Any]) -> list[Any]:
+    """What a server told of events, if it knows any of them: otherwise another one may."""
+    if not pdus:
+        message = f"{server} knows nothing of it"
+        raise SourceFailed(message)
+    return list(pdus)
