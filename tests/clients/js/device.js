@@ -41,6 +41,8 @@ export class Device {
     /** The devices to which encrypted messages went: [user, device]. */
     encryptedFor = [];
     #online = true;
+    /** The requests to send events that have not been answered yet. */
+    #sending = new Set();
     /** For parts of requests (method, space, path): how many of their answers are still to be lost on the way. */
     #toLose = new Map();
 
@@ -144,8 +146,19 @@ export class Device {
         if (!this.#online) {
             throw new TypeError("no network");
         }
-        const response = await fetch(resource, options);
         const { pathname, search } = new URL(resource);
+        const asked = fetch(resource, options);
+        if (pathname.includes("/send/")) {
+            this.#sending.add(asked);
+            asked.finally(() => this.#sending.delete(asked)).catch(() => {});
+        }
+        const response = await asked;
+        if (pathname.endsWith("/sync") && this.#sending.size > 0) {
+            // The library fails to send what a sync brings before the sending is answered, if it is in a thread
+            // (`Room.updatePendingEvent` looks for it in the timelines of the room alone).
+            await Promise.allSettled(this.#sending);
+            await new Promise((resolve) => setTimeout(resolve, 20));
+        }
         if (response.ok && pathname.includes("/sendToDevice/m.room.encrypted/")) {
             for (const [userId, messages] of Object.entries(JSON.parse(options.body).messages)) {
                 this.encryptedFor.push(...Object.keys(messages).map((deviceId) => [userId, deviceId]));
