@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from tests.interop.synapse import Link, Synapse
 
 pytestmark = pytest.mark.interop
-# Older ones take their time in `make soak`.
-OLDER = [pytest.param(version, marks=pytest.mark.soak) for version in ("6", "10")]
-every_version = pytest.mark.parametrize("version", [*OLDER, "11", "12"])
+every_version = pytest.mark.parametrize("version", ["6", "10", "11", "12"])
 
 
 class Border:

@@ -13,10 +13,8 @@ if TYPE_CHECKING:
     from tests.interop.people import Somebody
 
 pytestmark = pytest.mark.interop
-# Older ones take their time in `make soak`.
-OLDER = [pytest.param(version, marks=pytest.mark.soak) for version in ("6", "10")]
-every_version = pytest.mark.parametrize("version", [*OLDER, "11", "12"])
-with_knocks = pytest.mark.parametrize("version", [OLDER[1], "11", "12"])
+every_version = pytest.mark.parametrize("version", ["6", "10", "11", "12"])
+with_knocks = pytest.mark.parametrize("version", ["10", "11", "12"])
 
 
 async def public_room(host: Somebody, version: str, **options: Any) -> str:
