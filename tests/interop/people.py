@@ -85,7 +85,7 @@ class Somebody:
     async def devices_of(self, user_id: str) -> dict[str, Any]:
         """The keys of somebody's devices."""
         answer = await self.client.post("/keys/query", {"device_keys": {user_id: []}})
-        assert answer["failures"] == {}
+        assert answer["failures"] == {}, answer["failures"]
         return dict(answer["device_keys"].get(user_id, {}))
 
     async def until_left(self, room_id: str) -> None:
