@@ -26,10 +26,12 @@ from homeserver.sync.sliding.connections import Connections
 from homeserver.sync.sliding.engine import SlidingSync
 from homeserver.sync.sliding.extensions import Extensions
 from homeserver.sync.sliding.room_lists import RoomLists
+from homeserver.sync.sliding.room_metadata import RoomMetadata
 from homeserver.sync.sliding.room_order import RoomOrders
 from homeserver.sync.sliding.room_state import WantedState
 from homeserver.sync.sliding.room_traits import RoomTraits
 from homeserver.sync.sliding.rooms import RoomResults
+from homeserver.sync.sliding.rooms_together import RoomsTogether
 from homeserver.sync.sliding.thread_subscriptions import ThreadSubscriptionNews
 from homeserver.sync.sliding.told import Told
 from homeserver.sync.state import StateReader
@@ -184,6 +186,8 @@ class ReadingLayer:
             ),
         )
         orders = RoomOrders(rooms.notifier, rooms.memberships, stores.memberships)
+        wanted_state = WantedState(stores.events, stores.state, stores.numbers)
+        bump_stamps = BumpStamps(rooms.recent, stores.rooms)
         self.sliding_sync = SlidingSync(
             rooms.notifier,
             clock,
@@ -197,12 +201,21 @@ class ReadingLayer:
                 views.invites_blocked,
             ),
             moves,
+            RoomsTogether(
+                rooms.recent,
+                wanted_state,
+                summaries,
+                bump_stamps,
+                views.visibility,
+                views.client_events,
+                views.unread,
+            ),
             RoomResults(
                 rooms.recent,
                 timelines,
-                WantedState(stores.events, stores.state, stores.numbers),
-                summaries,
-                BumpStamps(rooms.recent, stores.rooms),
+                wanted_state,
+                RoomMetadata(wanted_state, summaries),
+                bump_stamps,
                 views.visibility,
                 views.client_events,
                 stripped_states,

@@ -202,14 +202,7 @@ class EventStore:
 
     async def load_numbered(self, event_nids: Iterable[int]) -> dict[int, StoredEvent]:
         """Events by their numbers. Of many that are not in memory a part is read at a time: others get their turn."""
-        found: dict[int, StoredEvent] = {}
-        missing: list[int] = []
-        for event_nid in event_nids:
-            cached = self._cache.get(event_nid)
-            if cached is None:
-                missing.append(event_nid)
-            else:
-                found[event_nid] = cached
+        found, missing = self._in_memory(event_nids)
         for start in range(0, len(missing), _READ_AT_ONCE):
             changes = self._changes
             rows = await self._database.fetch_all(
@@ -223,14 +216,10 @@ class EventStore:
 
     async def load_contents(self, event_nids: Iterable[int]) -> dict[int, Mapping[str, Any]]:
         """The contents of events by their numbers, where nothing else of them is wanted: they are not kept in memory."""
-        contents: dict[int, Mapping[str, Any]] = {}
-        missing: list[int] = []
-        for event_nid in event_nids:
-            cached = self._cache.get(event_nid)
-            if cached is None:
-                missing.append(event_nid)
-            else:
-                contents[event_nid] = cached.event.content
+        found, missing = self._in_memory(event_nids)
+        contents: dict[int, Mapping[str, Any]] = {
+            event_nid: stored.event.content for event_nid, stored in found.items()
+        }
         for start in range(0, len(missing), _READ_AT_ONCE):
             rows = await self._database.fetch_all(
                 "SELECT event_nid, json FROM events WHERE event_nid = ANY($1::bigint[])",
@@ -238,6 +227,18 @@ class EventStore:
             )
             contents.update((event_nid, orjson.loads(json)["content"]) for event_nid, json in rows)
         return contents
+
+    def _in_memory(self, event_nids: Iterable[int]) -> tuple[dict[int, StoredEvent], list[int]]:
+        """Those of these events that are in memory, and the numbers of the others."""
+        found: dict[int, StoredEvent] = {}
+        missing: list[int] = []
+        for event_nid in event_nids:
+            cached = self._cache.get(event_nid)
+            if cached is None:
+                missing.append(event_nid)
+            else:
+                found[event_nid] = cached
+        return found, missing
 
     async def load_arrivals(
         self, room_nid: int, *, after: int, upto: int, limit: int, oldest_first: bool = False

@@ -15,9 +15,8 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from homeserver.sync.to_device import Inboxes
 from tests.client import refused
@@ -25,6 +24,7 @@ from tests.encryption.model_device import ONE_ANSWER, ModelDevice, View
 from tests.encryption.sharing import Sharing
 from tests.keys import USUAL, Device, claim, curve25519
 from tests.server import Server
+from tests.stateful import run_machine
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator
@@ -435,29 +435,10 @@ def world(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) ->
     made.close()
 
 
-def _run(world: World, examples: int, *, derandomize: bool) -> None:
-    run_state_machine_as_test(
-        lambda: EncryptionMachine(world),
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=STEPS,
-            deadline=None,
-            derandomize=derandomize,
-            database=None,
-            print_blob=True,
-            phases=[Phase.generate]
-            if os.environ.get("RESTANTE_NO_SHRINKING")
-            else [Phase.generate, Phase.shrink],
-            report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-
-
 def test_devices_have_what_they_must_have_whatever_happens(world: World) -> None:
-    _run(world, EXAMPLES, derandomize=True)
+    run_machine(lambda: EncryptionMachine(world), examples=EXAMPLES, steps=STEPS, derandomize=True)
 
 
 @pytest.mark.soak
 def test_devices_have_what_they_must_have_for_long(world: World) -> None:
-    _run(world, SOAK_EXAMPLES, derandomize=False)
+    run_machine(lambda: EncryptionMachine(world), examples=SOAK_EXAMPLES, steps=STEPS, derandomize=False)

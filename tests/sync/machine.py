@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+from tests import stateful
 from tests.client import Client, Refused
 from tests.sync.model_client import ModelClient, Wishes
 from tests.sync.truth import TrueEvent, TrueRoom
@@ -505,19 +504,4 @@ def without_age(value: Any) -> Any:
 
 
 def run_machine(machine: type[SyncMachine], world: World, examples: int, *, derandomize: bool) -> None:
-    run_state_machine_as_test(
-        lambda: machine(world),
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=STEPS,
-            deadline=None,
-            derandomize=derandomize,
-            database=None,
-            print_blob=True,
-            phases=[Phase.generate]
-            if os.environ.get("RESTANTE_NO_SHRINKING")
-            else [Phase.generate, Phase.shrink],
-            report_multiple_bugs=False,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    stateful.run_machine(lambda: machine(world), examples=examples, steps=STEPS, derandomize=derandomize)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from homeserver.sync.sliding.request import RoomConfig, SlidingRequest
     from homeserver.sync.sliding.room_lists import RoomLists
     from homeserver.sync.sliding.rooms import RoomResult, RoomResults
+    from homeserver.sync.sliding.rooms_together import RoomsTogether
     from homeserver.sync.sliding.told import Told
     from homeserver.views.tokens import Tokens
 
@@ -64,6 +65,7 @@ class SlidingSync:
         connections: Connections,
         lists: RoomLists,
         moves: MoveReader,
+        together: RoomsTogether,
         results: RoomResults,
         extensions: Extensions,
         receipts: ReceiptStore,
@@ -76,6 +78,7 @@ class SlidingSync:
         self._connections = connections
         self._lists = lists
         self._moves = moves
+        self._together = together
         self._results = results
         self._extensions = extensions
         self._receipts = receipts
@@ -182,7 +185,7 @@ class SlidingSync:
             most = max(selection.wanted[room_id].timeline_limit for room_id in looked_at[:_AT_ONCE])
             rooms = min(_AT_ONCE, _EVENTS_AT_ONCE // (most + 1) + 1, (_MAX_EVENTS - number) // (most + 1) + 1)
             some, looked_at = looked_at[:rooms], looked_at[rooms:]
-            bundling = await self._results.prepare(
+            bundling = await self._together.prepare(
                 draft.requester,
                 [(selection.rooms[room_id], selection.wanted[room_id]) for room_id in some],
                 self._told_before(draft, some),

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from homeserver.ids import UserId
 from homeserver.sync.sliding.required_state import MEMBER
-from homeserver.sync.sliding.room_state import AVATAR, NAME, StateChange
+from homeserver.sync.sliding.room_state import StateChange
 from homeserver.views.client_events import stripped
 from homeserver.views.filters import RoomEventFilter
 from homeserver.views.own_memberships import own_membership
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping
 
     from homeserver.eventgraph.event import StateKey
     from homeserver.ids import EventId, RoomId
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from homeserver.sync.sliding.bump_stamps import BumpStamps
     from homeserver.sync.sliding.request import RoomConfig
     from homeserver.sync.sliding.required_state import RequiredState
+    from homeserver.sync.sliding.room_metadata import RoomMetadata
     from homeserver.sync.sliding.room_state import WantedState
     from homeserver.sync.stripped_states import StrippedStates
-    from homeserver.sync.summaries import Summaries
     from homeserver.sync.timeline import Timeline, TimelineReader
     from homeserver.views.client_events import ClientEvents
     from homeserver.views.tokens import Tokens
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from homeserver.views.visibility import HistoryVisibility
 
 _PENDING = ("invite", "knock")
-_SEVERAL = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +107,7 @@ class RoomResults:
         recent: RecentEvents,
         timelines: TimelineReader,
         state: WantedState,
-        summaries: Summaries,
+        metadata: RoomMetadata,
         bump_stamps: BumpStamps,
         visibility: HistoryVisibility,
         client_events: ClientEvents,
@@ -119,7 +118,7 @@ class RoomResults:
         self._recent = recent
         self._timelines = timelines
         self._state = state
-        self._summaries = summaries
+        self._metadata = metadata
         self._bump_stamps = bump_stamps
         self._visibility = visibility
         self._client_events = client_events
@@ -149,62 +148,6 @@ class RoomResults:
             result.fields["is_dm"] = view.is_dm
             result.is_news = True
         return result
-
-    async def prepare(
-        self,
-        requester: Requester,
-        rooms: Sequence[tuple[MembershipRow, RoomConfig]],
-        told: Mapping[int, int],
-        *,
-        upto: int,
-        with_counts: bool,
-    ) -> Mapping[EventId, bool]:
-        """Have in memory what is to be read of several rooms, by fewer questions than each alone would take.
-
-        `told` is up to where the client was told of those that it knows, by their numbers. The answer says of the
-        newest events of all of them whether anything may be bundled with them.
-        """
-        joined = [(row, config) for row, config in rooms if row.membership == "join"]
-        if len(joined) < _SEVERAL:
-            return {}
-        rows = [row for row, _ in joined]
-        for limit in {config.timeline_limit for _, config in joined}:
-            alike = [row.room_nid for row, config in joined if config.timeline_limit == limit]
-            await self._recent.prepare(alike, limit + 1)
-        snapshots = {row.room_nid: await self._recent.snapshot_at(row.room_nid, upto) for row in rows}
-        by_type = any(None in pattern for _, config in joined for pattern in config.required_state.patterns)
-        await self._state.prepare(snapshots.values(), keys=by_type)
-        places = [(row.room_nid, told[row.room_nid]) for row in rows if row.room_nid in told]
-        await self._recent.prepare_snapshots(places)
-        await self._state.prepare([await self._recent.snapshot_at(*place) for place in places], keys=False)
-        await self._visibility.load_histories(rows)
-        await self._summaries.load_counts(snapshots)
-        newest = {
-            row.room_nid: await self._recent.load(
-                row.room_nid, after=0, upto=upto, limit=config.timeline_limit + 1
-            )
-            for row, config in joined
-        }
-        await self._visibility.prepare(requester.user_id, newest.values())
-        state = await self._state.prepare_entries(
-            {snapshots[row.room_nid]: _entries_of(config, newest[row.room_nid]) for row, config in joined}
-        )
-        named = {one.room_nid for one in state if one.event.key == NAME}
-        nameless = [row for row in rows if row.room_nid not in named]
-        await self._summaries.load_heroes(row.room_nid for row in nameless)
-        heroes = {
-            snapshots[row.room_nid]: [
-                (MEMBER, hero) for hero in await self._summaries.heroes(row.room_nid, row.user_id)
-            ]
-            for row in nameless
-        }
-        await self._state.prepare_entries(heroes)
-        await self._bump_stamps.prepare(snapshots, upto)
-        if with_counts:
-            await self._unread.prepare(requester.user_id, rows, upto=upto)
-        shown = [stored for events in newest.values() for stored in events]
-        related = await self._client_events.prepare([*state, *shown])
-        return {stored.event.event_id: stored.event.event_id in related for stored in shown}
 
     async def counts(self, requester: Requester, row: MembershipRow, upto: int) -> dict[str, int]:
         """How much is unread in a room that the user is in."""
@@ -325,7 +268,9 @@ class RoomResults:
             fields["initial"] = True
         if told is None or row.stream_id > told:
             fields["membership"] = row.membership
-        await self._describe(fields, row, snapshot, timeline, change, whole=told is None)
+        fields |= await self._metadata.of(
+            row, snapshot, change, whole=told is None, may_count_otherwise=timeline.may_change_summary
+        )
         stamp = await self._stamp(row, place.end)
         if told is None or stamp > told:
             fields["bump_stamp"] = stamp
@@ -422,50 +367,6 @@ class RoomResults:
             members |= {key: one for key, one in change.entries.items() if key[0] == MEMBER}
         return members
 
-    async def _describe(
-        self,
-        fields: dict[str, Any],
-        row: MembershipRow,
-        snapshot: int,
-        timeline: Timeline,
-        change: StateChange,
-        *,
-        whole: bool,
-    ) -> None:
-        """Name, avatar, heroes and counts, as far as they changed."""
-        changed = [key for key in (NAME, AVATAR) if whole or key in change]
-        entries = await self._state.entries(snapshot, changed)
-        for key, field_name, content_name in ((NAME, "name", "name"), (AVATAR, "avatar", "url")):
-            if key in changed:
-                value = _text(entries, key, content_name)
-                if value is not None or not whole:
-                    fields[field_name] = value
-        if row.membership != "join":
-            # Who comes and goes where they are no more is not theirs to know.
-            return
-        if whole or timeline.may_change_summary or change.has_members or NAME in change:
-            counts = await self._summaries.counts(row.room_nid)
-            fields["joined_count"] = counts["m.joined_member_count"]
-            fields["invited_count"] = counts["m.invited_member_count"]
-            if NAME not in entries and NAME not in changed:
-                entries |= await self._state.entries(snapshot, [NAME])
-            if _text(entries, NAME, "name") is None:
-                heroes = await self._summaries.heroes(row.room_nid, row.user_id)
-                fields["heroes"] = await self._heroes(snapshot, heroes)
-
-    async def _heroes(self, snapshot: int, user_ids: Iterable[str]) -> list[dict[str, Any]]:
-        user_ids = list(user_ids)
-        members = await self._state.members(snapshot, user_ids)
-        heroes = []
-        for user_id in user_ids:
-            hero = {"user_id": user_id}
-            for name in ("displayname", "avatar_url"):
-                value = _text(members, (MEMBER, user_id), name)
-                if value is not None:
-                    hero[name] = value
-            heroes.append(hero)
-        return heroes
-
     async def _stamp(self, row: MembershipRow, end: int) -> int:
         """ "For rooms that the user is not currently joined to, this instead represents when the relevant membership
         happened."
@@ -475,14 +376,6 @@ class RoomResults:
 
 def _position(stored: StoredEvent) -> int:
     return stored.stream_id
-
-
-def _entries_of(config: RoomConfig, events: Iterable[StoredEvent]) -> set[StateKey]:
-    """Entries of the state that are looked at for a room with these newest events."""
-    keys = {NAME, AVATAR, *config.required_state.named}
-    if config.required_state.lazy_members:
-        keys |= {(MEMBER, stored.event.sender) for stored in events}
-    return keys
 
 
 def _limit(view: RoomView, *, anew: bool) -> int:
@@ -497,9 +390,3 @@ def _begins(timeline: Timeline) -> int:
 @lru_cache
 def _limited_to(limit: int) -> RoomEventFilter:
     return RoomEventFilter(limit=limit)
-
-
-def _text(entries: Mapping[StateKey, StoredEvent], key: StateKey, name: str) -> str | None:
-    stored = entries.get(key)
-    value = stored.event.content.get(name) if stored is not None else None
-    return value if isinstance(value, str) and value else None
