@@ -199,6 +199,7 @@ class ReadingLayer:
                 views.room_marks,
                 views.ignored,
                 views.invites_blocked,
+                moves,
             ),
             moves,
             RoomsTogether(

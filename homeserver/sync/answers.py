@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from homeserver.sync.moves import MoveReader
     from homeserver.sync.rooms import RoomSection, RoomSections
     from homeserver.views.filters import SyncFilter
+    from homeserver.views.invite_permission import HiddenInvites
     from homeserver.views.tokens import Tokens
     from homeserver.views.unread import UnreadCounts
 
@@ -48,7 +49,7 @@ class Reading:
     changes: Changes
     moves: Moves
     ignored: frozenset[UserId]
-    invites_are_blocked: bool
+    hidden_invites: HiddenInvites
     known_members: Mapping[int, frozenset[int]]
     """The member events that the client holds, by room, where it loads members lazily."""
     sent_members: dict[int, set[int]]
@@ -144,7 +145,9 @@ class AnswerBuilder:
     async def _with_moves(self, reading: Reading) -> Reading:
         if reading.interval.since is None or not reading.changes.has(Topic.MEMBERSHIP):
             return reading
-        moves = await self._moves.read(reading.requester.user_id, reading.rooms, reading.interval)
+        moves = await self._moves.read(
+            reading.requester.user_id, reading.rooms, reading.interval, reading.hidden_invites
+        )
         reading.unwanted_rooms.extend(moves.untold)
         return replace(reading, moves=moves)
 
@@ -157,7 +160,7 @@ class AnswerBuilder:
             "invite": {
                 room_id: await self._sections.invited(row)
                 for room_id, row in (await self._pending(reading, "invite")).items()
-                if not reading.invites_are_blocked and row.sender not in reading.ignored
+                if not reading.hidden_invites.has(row)
             },
             "knock": {
                 room_id: await self._sections.knocked(row)

@@ -14,6 +14,7 @@ from homeserver.sync.budget import Budget, with_short_timelines
 from homeserver.sync.interval import UNKNOWN, Concern, Interval
 from homeserver.sync.lazy_members import NOTHING
 from homeserver.sync.moves import Moves
+from homeserver.views.invite_permission import HiddenInvites
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -127,7 +128,7 @@ class ClassicSync:
             unwanted: list[RoomStretch] = []
             budget = None if request.budget_bytes is None else Budget(request.budget_bytes)
             ignored = await self._ignored.of(requester.user_id)
-            invites_are_blocked = await self._invites_blocked.of(requester.user_id)
+            hidden_invites = HiddenInvites(await self._invites_blocked.of(requester.user_id), ignored)
             reading = Reading(
                 requester,
                 rooms,
@@ -136,7 +137,7 @@ class ClassicSync:
                 UNKNOWN,
                 Moves(),
                 ignored,
-                invites_are_blocked,
+                hidden_invites,
                 known_members,
                 sent_members,
                 sections,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from homeserver.storage.events import EventStore
     from homeserver.storage.memberships import MembershipRow, MembershipStore
     from homeserver.sync.interval import Interval
+    from homeserver.views.invite_permission import HiddenInvites
 
 _OUT = ("leave", "ban")
 
@@ -78,7 +79,22 @@ class MoveReader:
             forgotten=False,
         )
 
-    async def read(self, user_id: UserId, rooms: Mapping[RoomId, MembershipRow], interval: Interval) -> Moves:
+    async def shown(self, row: MembershipRow, hidden: HiddenInvites) -> MembershipRow | None:
+        """A membership as the user is told of it: what it was before invites that are not shown; None for nothing."""
+        while hidden.has(row):
+            before = await self.at(row, row.stream_id - 1)
+            if before is None:
+                return None
+            row = before
+        return row
+
+    async def read(
+        self,
+        user_id: UserId,
+        rooms: Mapping[RoomId, MembershipRow],
+        interval: Interval,
+        hidden: HiddenInvites,
+    ) -> Moves:
         """The moves in an interval that has a beginning."""
         assert interval.since is not None
         moves = Moves()
@@ -89,7 +105,9 @@ class MoveReader:
                 by_room.setdefault(change.room_id, []).append(change.membership)
         for room_id, memberships in by_room.items():
             row = await self.at(rooms[room_id], interval.upto)
-            if row is None:
+            if row is not None:
+                row = await self.shown(row, hidden)
+            if row is None or row.stream_id <= interval.since:
                 continue
             history = MembershipHistory(await self._memberships.load_log(user_id, row.room_nid))
             before = history.at(interval.since)

@@ -11,7 +11,7 @@ from tests.client import Client, Refused, bodies
 from tests.server import Server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
 
@@ -324,6 +324,57 @@ async def test_messages_of_ignored_users_are_not_shown(alice: Client, bob: Clien
     answer = await bob.sync(since)
     assert [event["type"] for event in timeline(answer, room_id)] == ["m.room.topic"]
     assert answer["rooms"]["join"][room_id]["unread_notifications"]["notification_count"] == 0
+
+
+async def ignore(client: Client, *others: Client) -> None:
+    await client.put(
+        f"/user/{client.user_id}/account_data/m.ignored_user_list",
+        {"ignored_users": {other.user_id: {} for other in others}},
+    )
+
+
+async def block_invites(client: Client, *_: Client) -> None:
+    path = f"/user/{client.user_id}/account_data/m.invite_permission_config"
+    await client.put(path, {"default_action": "block"})
+
+
+@pytest.mark.parametrize("hide", [ignore, block_invites])
+async def test_who_is_invited_back_by_an_invite_that_is_not_shown_has_left(
+    alice: Client, bob: Client, hide: Callable[..., Awaitable[None]]
+) -> None:
+    room_id = await room_of(alice, bob)
+    since = (await bob.sync())["next_batch"]
+    await alice.send(room_id, "goodbye")
+    await bob.leave(room_id)
+    await alice.send(room_id, "come back")
+    await alice.invite(room_id, bob.user_id)
+    await hide(bob, alice)
+    answer = await bob.sync(since)
+    assert answer["rooms"].keys() == {"leave"}
+    events = answer["rooms"]["leave"][room_id]["timeline"]["events"]
+    assert events[-1]["content"]["membership"] == "leave"
+    assert "rooms" not in await bob.sync(answer["next_batch"])
+
+
+async def test_an_invite_that_ended_is_not_shown_for_another_one_that_is_hidden(
+    server: Server, alice: Client, bob: Client
+) -> None:
+    carol = await server.register("carol")
+    room_id = await room_of(alice, carol)
+    await alice.set_state(room_id, "m.room.power_levels", await with_invites_by_all(alice, room_id))
+    await ignore(bob, alice)
+    await carol.invite(room_id, bob.user_id)
+    answer = await bob.sync()
+    assert answer["rooms"]["invite"].keys() == {room_id}
+    await bob.leave(room_id)
+    await alice.invite(room_id, bob.user_id)
+    answer = await bob.sync(answer["next_batch"])
+    assert answer["rooms"].keys() == {"leave"}
+    assert "rooms" not in await bob.sync(answer["next_batch"])
+
+
+async def with_invites_by_all(client: Client, room_id: str) -> dict[str, Any]:
+    return {**await client.get(f"/rooms/{room_id}/state/m.room.power_levels"), "invite": 0}
 
 
 async def test_tokens_survive_a_restart(server: Server, alice: Client, bob: Client) -> None:

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 from homeserver.ids import RoomId
 from homeserver.sync.sliding.holdings import LIVE
+from homeserver.views.invite_permission import HiddenInvites
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from homeserver.ids import UserId
     from homeserver.storage.memberships import MembershipRow
+    from homeserver.sync.moves import MoveReader
     from homeserver.sync.sliding.holdings import Holdings
     from homeserver.sync.sliding.request import ListRequest, RoomConfig, RoomListFilter, SlidingRequest
     from homeserver.sync.sliding.room_order import RoomOrder, RoomOrders
@@ -54,26 +56,35 @@ class RoomLists:
         marks: RoomMarks,
         ignored: IgnoredUsers,
         invites_blocked: InvitesBlocked,
+        moves: MoveReader,
     ) -> None:
         self._orders = orders
         self._traits = traits
         self._marks = marks
         self._ignored = ignored
         self._invites_blocked = invites_blocked
+        self._moves = moves
 
     async def select(
         self, user_id: UserId, request: SlidingRequest, held: Holdings, since: int | None
     ) -> Selection:
         """The rooms of a request of a client that holds `held` up to the position `since`."""
+        shown: dict[int, MembershipRow | None] = {}
         while True:
             marks = await self._marks.of(user_id)
             ignored = await self._ignored.of(user_id)
-            blocked = await self._invites_blocked.of(user_id)
+            hidden = HiddenInvites(await self._invites_blocked.of(user_id), ignored)
             order = await self._orders.now(user_id)
-            if not await self._traits.match(order, {one.filter for one in request.lists.values()}):
+            untold = [row for row in _hidden(order, hidden) if _is_news(row, held, since)]
+            missing = [row for row in untold if row.event_nid not in shown]
+            for row in missing:
+                shown[row.event_nid] = await self._moves.shown(row, hidden)
+            asked = await self._traits.match(order, {one.filter for one in request.lists.values()})
+            if not asked and not missing:
                 break
             # Something may have happened while the database was asked.
-        return _select(order, request, held, since, marks, ignored, blocked)
+        before = [one for row in untold if (one := shown[row.event_nid]) is not None]
+        return _select(order, request, held, since, marks, hidden, before)
 
 
 def _select(
@@ -82,26 +93,25 @@ def _select(
     held: Holdings,
     since: int | None,
     marks: Marks,
-    ignored: frozenset[UserId],
-    invites_are_blocked: bool,
+    hidden_invites: HiddenInvites,
+    before_hidden: Sequence[MembershipRow],
 ) -> Selection:
+    """`before_hidden` is what the user was in rooms that the client holds, before invites that are not shown."""
     rooms = order.rooms
     listed: AbstractSet[RoomId] = order.listed
     told_of = {room_id for room_id in order.left if _was_told_of(rooms[room_id], held, since)}
-
-    def is_hidden(row: MembershipRow) -> bool:
-        return row.membership == "invite" and (invites_are_blocked or row.sender in ignored)
-
-    hidden = {
-        room_id for room_id in order.listed if (ignored or invites_are_blocked) and is_hidden(rooms[room_id])
-    }
+    hidden = {row.room_id for row in _hidden(order, hidden_invites)}
+    untold = {row.room_id: row for row in before_hidden if _is_news(row, held, since)}
+    if untold:
+        rooms = {**rooms, **untold}
+        told_of |= untold.keys()
     if told_of or hidden:
-        listed = (order.listed | told_of) - hidden
+        listed = order.listed - hidden | told_of
     wanted = {
         room_id: config
         for room_id, config in request.subscriptions.items()
         if room_id in rooms
-        and not is_hidden(rooms[room_id])
+        and not hidden_invites.has(rooms[room_id])
         and _may_be_subscribed_to(order, rooms[room_id], told_of)
     }
     counts: dict[str, int] = {}
@@ -109,7 +119,7 @@ def _select(
     in_lists: dict[RoomId, RoomConfig] = {}
     combined: _Combined = {}
     for name, one in request.lists.items():
-        passing = _passing(order, one.filter, listed, marks)
+        passing = _passing(order, rooms, one.filter, listed, marks)
         counts[name] = len(passing)
         window = _window(order, one, passing)
         windows[name] = set(window)
@@ -120,7 +130,14 @@ def _select(
     activity = {room_id: order.activity[room_id] for room_id in wanted}
     if since is not None:
         activity |= {room_id: order.activity[room_id] for room_id in order.newest_first(after=since)}
-    return Selection(order.position, rooms, counts, windows, wanted, activity, marks, ignored)
+    return Selection(order.position, rooms, counts, windows, wanted, activity, marks, hidden_invites.ignored)
+
+
+def _hidden(order: RoomOrder, invites: HiddenInvites) -> list[MembershipRow]:
+    """The invites in the lists that are not shown."""
+    if not invites.may_be_any:
+        return []
+    return [row for room_id in order.listed if invites.has(row := order.rooms[room_id])]
 
 
 _Combined = dict[tuple[int, int], tuple["RoomConfig", "RoomConfig", "RoomConfig"]]
@@ -143,10 +160,13 @@ def _combine(
 
 def _was_told_of(row: MembershipRow, held: Holdings, since: int | None) -> bool:
     """Whether the client holds a room that the user left. Of a forgotten one it only has to hear that it is left."""
+    return _is_news(row, held, since) if row.forgotten else row.room_nid in held.rooms
+
+
+def _is_news(row: MembershipRow, held: Holdings, since: int | None) -> bool:
+    """Whether a client that holds a room was not told of a membership in it yet."""
     known = held.rooms.get(row.room_nid)
-    if known is None or not row.forgotten:
-        return known is not None
-    return row.stream_id > ((since or 0) if known.events == LIVE else known.events)
+    return known is not None and row.stream_id > ((since or 0) if known.events == LIVE else known.events)
 
 
 def _may_be_subscribed_to(order: RoomOrder, row: MembershipRow, told_of: AbstractSet[RoomId]) -> bool:
@@ -157,7 +177,11 @@ def _may_be_subscribed_to(order: RoomOrder, row: MembershipRow, told_of: Abstrac
 
 
 def _passing(
-    order: RoomOrder, filter_: RoomListFilter, listed: AbstractSet[RoomId], marks: Marks
+    order: RoomOrder,
+    rooms: Mapping[RoomId, MembershipRow],
+    filter_: RoomListFilter,
+    listed: AbstractSet[RoomId],
+    marks: Marks,
 ) -> AbstractSet[RoomId]:
     passing = listed
     if filter_.asks_for_traits:
@@ -172,9 +196,7 @@ def _passing(
         passing = passing - _ids(marks.with_any(filter_.not_tags))
     if filter_.is_invited is not None:
         passing = {
-            room_id
-            for room_id in passing
-            if (order.rooms[room_id].membership == "invite") is filter_.is_invited
+            room_id for room_id in passing if (rooms[room_id].membership == "invite") is filter_.is_invited
         }
     return passing
 

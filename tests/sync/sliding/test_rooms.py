@@ -301,6 +301,25 @@ async def test_ignored_people_neither_invite_nor_speak(alice: Client, bob: Clien
     assert (answer["rooms"], answer["lists"]["all"]["count"]) == ({}, 1)
 
 
+async def test_who_is_invited_back_by_somebody_ignored_has_left(alice: Client, bob: Client) -> None:
+    room_id = await alice.create_room(preset="public_chat")
+    await bob.join(room_id)
+    device = Sliding(bob, lists=ALL)
+    await device.sync()
+    path = f"/user/{bob.user_id}/account_data/m.ignored_user_list"
+    await bob.put(path, {"ignored_users": {alice.user_id: {}}})
+    await bob.leave(room_id)
+    await alice.invite(room_id, bob.user_id)
+    lost = await device.ask()
+    answer = await device.sync()
+    assert answer["rooms"].keys() == lost["rooms"].keys() == {room_id}
+    room = answer["rooms"][room_id]
+    assert room["membership"] == "leave"
+    assert room["timeline"][-1]["content"]["membership"] == "leave"
+    answer = await device.sync()
+    assert (answer["rooms"], answer["lists"]["all"]["count"]) == ({}, 0)
+
+
 async def test_the_deployed_dialect_counts_what_is_unread(alice: Client, bob: Client) -> None:
     room_id = await alice.create_room(preset="public_chat")
     await bob.join(room_id)
